@@ -1,0 +1,1 @@
+"""The folder of the embedded checkpoint, so that an installed package finds it."""

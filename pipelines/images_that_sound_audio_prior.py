@@ -1,0 +1,177 @@
+"""What every pipeline with an audio side shares: loading it, keeping its vocoder exact, and saving a whole repo."""
+
+import inspect
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.utils.dynamic_modules_utils import get_relative_import_files
+from huggingface_hub import hf_hub_download
+from huggingface_hub.utils import EntryNotFoundError
+from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
+
+from .images_that_sound_spectrogram import MelSpectrogram
+from .images_that_sound_vocoder import load_hifigan_vocoder
+
+
+class AudioPriorLoaderMixin:
+    """Loads Auffusion's side into a pipeline that came from a Stable Diffusion repo."""
+
+    def load_audio_prior(
+        self,
+        pretrained_model_name_or_path: str | os.PathLike,
+        subfolder: str = "",
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Loads the audio side: `unet_audio`, `vocoder`, and `vae_audio` and `text_encoder_audio` where they differ from
+        the image side's.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                A Hub repo such as `auffusion/auffusion-full-no-adapter`, or a folder of the same layout: `unet`,
+                `vae`, `text_encoder`, `tokenizer`, and `vocoder` either as Auffusion stores it (`config.json`,
+                `vocoder.pt`) or as [`~transformers.SpeechT5HifiGan`].
+            subfolder (`str`, *optional*, defaults to `""`):
+                Folder inside the repo that holds this layout.
+            revision (`str`, *optional*):
+                Branch, tag or commit of the repo.
+            kwargs:
+                `cache_dir`, `token`, `force_download`, `local_files_only`, as in `from_pretrained`.
+
+        Raises:
+            ValueError: If a part is missing or does not fit the image side, or if offloading is already enabled.
+        """
+        if getattr(self, "_all_hooks", None):
+            raise ValueError("`load_audio_prior` has to be called before offloading is enabled.")
+        allowed = {"cache_dir", "token", "force_download", "local_files_only"}
+        if set(kwargs) - allowed:
+            raise ValueError(f"`load_audio_prior` takes {sorted(allowed)} besides, but got {sorted(kwargs)}.")
+        repo = _Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs})
+
+        vocoder = repo.load_vocoder()
+        check_vocoder(vocoder, self.mel_spectrogram)
+        tokenizer = repo.load(CLIPTokenizer, "tokenizer")
+        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
+            raise ValueError(f"The tokenizer of `{repo}` differs from the image side's; one has to serve both.")
+        unet = repo.load(UNet2DConditionModel, "unet", dtype=self.unet.dtype)
+        if unet.config.in_channels != self.unet.config.in_channels:
+            raise ValueError(
+                f"`unet_audio` of `{repo}` has to work in the image side's latents of {self.unet.config.in_channels}"
+                f" channels, but takes {unet.config.in_channels}."
+            )
+        vae = repo.load(AutoencoderKL, "vae", dtype=self.vae.dtype)
+        text_encoder = repo.load(CLIPTextModel, "text_encoder", dtype=self.text_encoder.dtype)
+        device = self.device
+        self.register_modules(
+            unet_audio=unet.to(device),
+            vocoder=vocoder.to(device),
+            vae_audio=None if same_weights(vae, self.vae) else vae.to(device),
+            text_encoder_audio=None if same_weights(text_encoder, self.text_encoder) else text_encoder.to(device),
+        )
+
+    def to(self, *args: Any, **kwargs: Any) -> "AudioPriorLoaderMixin":
+        """[`DiffusionPipeline.to`], except that the vocoder keeps its float32 weights, which half precision ruins."""
+        weights = None if self.vocoder is None else {k: v.cpu() for k, v in self.vocoder.state_dict().items()}
+        pipe = super().to(*args, **kwargs)
+        if weights is not None and self.vocoder.dtype != torch.float32:
+            self.vocoder.float().load_state_dict(weights)
+        return pipe
+
+    def save_config(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """
+        Writes `model_index.json` and beside it the pipeline's own source files, so that what `save_pretrained` leaves
+        loads again by `DiffusionPipeline.from_pretrained(save_directory, trust_remote_code=True)`.
+        """
+        super().save_config(save_directory, **kwargs)
+        source = Path(inspect.getsourcefile(type(self)))
+        index_file = Path(save_directory) / self.config_name
+        index = json.loads(index_file.read_text())
+        index["_class_name"] = [source.stem, type(self).__name__]
+        index.pop("_name_or_path", None)
+        index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        for file in (source, *map(Path, get_relative_import_files(source))):
+            target = Path(save_directory) / file.name
+            if not (target.exists() and target.samefile(file)):
+                shutil.copyfile(file, target)
+        if push_to_hub:
+            raise ValueError(
+                "`push_to_hub` of a config alone is not possible; use `save_pretrained` or `push_to_hub`."
+            )
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict:
+        config = super()._dict_from_json_file(json_file)
+        if isinstance(config.get("_class_name"), list):
+            # The list form makes diffusers run the repo's copy of the code. A class that is already here needs none.
+            config["_class_name"] = config["_class_name"][-1]
+        return config
+
+
+class _Repo:
+    """A Hub repo or folder in the layout of Stable Diffusion."""
+
+    def __init__(self, name_or_path: str | os.PathLike, subfolder: str, kwargs: dict):
+        self.name_or_path, self.subfolder, self.kwargs = str(name_or_path), subfolder, kwargs
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.name_or_path, self.subfolder)))
+
+    def load(self, model_class: type, folder: str, **kwargs: Any) -> Any:
+        subfolder = "/".join(filter(None, (self.subfolder, folder)))
+        try:
+            return model_class.from_pretrained(self.name_or_path, subfolder=subfolder, **self.kwargs, **kwargs)
+        except OSError as error:
+            raise ValueError(f"`{self}` has no {model_class.__name__} in `{folder}`: {error}") from error
+
+    def find(self, name: str) -> str | None:
+        path = "/".join(filter(None, (self.subfolder, name)))
+        if os.path.isdir(self.name_or_path):
+            local = os.path.join(self.name_or_path, path)
+            return local if os.path.isfile(local) else None
+        try:
+            return hf_hub_download(self.name_or_path, path, **self.kwargs)
+        except EntryNotFoundError:
+            return None
+
+    def load_vocoder(self) -> SpeechT5HifiGan:
+        config_file = self.find("vocoder/config.json")
+        if config_file is None:
+            raise ValueError(f"`{self}` has no vocoder: `vocoder/config.json` is missing, as in no Auffusion repo.")
+        if "model_in_dim" in json.loads(Path(config_file).read_text()):
+            return self.load(SpeechT5HifiGan, "vocoder", dtype=torch.float32).eval()
+        checkpoint_file = self.find("vocoder/vocoder.pt")
+        if checkpoint_file is None:
+            raise ValueError(f"`{self}` has no vocoder: `vocoder/vocoder.pt` is missing.")
+        return load_hifigan_vocoder(config_file, checkpoint_file)
+
+
+def check_vocoder(vocoder: SpeechT5HifiGan, spectrogram: MelSpectrogram) -> None:
+    """Raises `ValueError` if the vocoder reads other spectrograms than the pipeline paints."""
+    samples_per_frame = 1
+    for rate in vocoder.config.upsample_rates:
+        samples_per_frame *= rate
+    for name, value, expected in (
+        ("model_in_dim", vocoder.config.model_in_dim, spectrogram.num_mel_bins),
+        ("sampling_rate", vocoder.config.sampling_rate, spectrogram.sampling_rate),
+        ("upsample_rates", samples_per_frame, spectrogram.hop_length),
+    ):
+        if value != expected:
+            raise ValueError(
+                f"`{name}` of `vocoder` amounts to {value}, but the pipeline's spectrograms need {expected}."
+            )
+
+
+def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    """Whether two models hold the same tensors under the same names."""
+    first_state, second_state = first.state_dict(), second.state_dict()
+    return first_state.keys() == second_state.keys() and all(
+        first_state[name].shape == second_state[name].shape
+        and torch.equal(first_state[name].cpu(), second_state[name].cpu())
+        for name in first_state
+    )

@@ -1,0 +1,6 @@
+"""When each modality acts and how strongly."""
+
+from .scheduling_modality import ModalityScheduler
+
+
+__all__ = ["ModalityScheduler"]

@@ -1,0 +1,64 @@
+"""When the image model and the audio model speak during denoising, and how strongly."""
+
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+
+from images_that_sound.pipelines.images_that_sound_weights import audio_noise_shares
+
+
+class ModalityScheduler(SchedulerMixin, ConfigMixin):
+    """
+    A schedule of the two modalities that saves and loads, to be given to
+    [`~images_that_sound.pipelines.ImagesThatSoundPipeline.__call__`] as `audio_weight`.
+
+    With `fade=0` it is the paper's ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 3.2): each modality
+    is silent or speaks in full, and the weights are divided by their sum. With more, the modality that joins later
+    fades in along half a period of a cosine.
+
+    Args:
+        audio_weight (`float`, defaults to 0.5): The audio model's weight where both speak in full, 0..1.
+        image_guidance_start (`float`, defaults to 0.1): Fraction of the steps before which the image model is silent.
+        image_guidance_end (`float`, defaults to 1.0): Fraction of the steps from which it is silent again.
+        audio_guidance_start (`float`, defaults to 0.0): The same for the audio model.
+        audio_guidance_end (`float`, defaults to 1.0): The same for the audio model.
+        fade (`float`, defaults to 0.0): Fraction of the steps over which a modality that starts late fades in, 0..1.
+
+    Raises:
+        ValueError: If a value is not in 0..1, or a modality starts after its end.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        audio_weight: float = 0.5,
+        image_guidance_start: float = 0.1,
+        image_guidance_end: float = 1.0,
+        audio_guidance_start: float = 0.0,
+        audio_guidance_end: float = 1.0,
+        fade: float = 0.0,
+    ):
+        self._arguments = {
+            "audio_weight": audio_weight,
+            "image_guidance_start": image_guidance_start,
+            "image_guidance_end": image_guidance_end,
+            "audio_guidance_start": audio_guidance_start,
+            "audio_guidance_end": audio_guidance_end,
+            "fade": fade,
+        }
+        audio_noise_shares(0, **self._arguments)
+
+    def audio_noise_shares(self, num_inference_steps: int) -> list[float]:
+        """
+        The audio model's share of the noise at each step. The image model's is one minus it; a model with share 0 need
+        not be run.
+
+        Args:
+            num_inference_steps (`int`): Number of denoising steps.
+
+        Returns:
+            `list[float]` of length `num_inference_steps`, each in 0..1.
+
+        Raises:
+            ValueError: If neither model speaks at a step.
+        """
+        return audio_noise_shares(num_inference_steps, **self._arguments)

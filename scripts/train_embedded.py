@@ -1,0 +1,394 @@
+"""
+Trains the embedded checkpoint from nothing: a small Stable Diffusion whose world is drawn and synthesised by
+`embedded_world`. Stages: data, tokenizer, text encoder, VAE, image UNet, audio UNet (from the image one). A killed run
+that is started again with the same arguments goes on where it was.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers.training_utils import EMAModel, compute_snr
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
+from images_that_sound.scripts.embedded_world import (
+    SOUNDS,
+    SUBJECTS,
+    describe_picture,
+    describe_sound,
+    draw_picture,
+    make_sound,
+)
+
+
+HEIGHT, WIDTH = 128, 512
+SPECTROGRAM = MelSpectrogram(num_mel_bins=HEIGHT)
+KINDS = {"picture": SUBJECTS, "sound": SOUNDS}
+SHARD_SIZE = 500
+LATENT_CROP = 128
+NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+
+
+def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output_dir", required=True, help="Where the finished checkpoint is saved.")
+    parser.add_argument("--work_dir", default="train_embedded", help="Data, checkpoints and log.jsonl of this run.")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_draws", type=int, default=7000, help="Draws of each modality to learn from.")
+    parser.add_argument("--text_steps", type=int, default=800)
+    parser.add_argument("--vae_steps", type=int, default=2000)
+    parser.add_argument("--image_steps", type=int, default=3000)
+    parser.add_argument("--audio_steps", type=int, default=2500)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--save_every", type=int, default=200, help="Steps between checkpoints.")
+    parser.add_argument("--compile", action="store_true", help="Compile the UNets (faster after minutes of start-up).")
+    return parser.parse_args(input_args)
+
+
+# -------------------- Data --------------------
+
+
+def draw(kind: str, seed: int, index: int) -> tuple[np.ndarray, str, dict]:
+    """One training draw: canvas of shape (H, W) as uint8, the name of what it shows, and the drawing's attributes."""
+    generator = np.random.default_rng([seed, ("picture", "sound").index(kind), index])
+    name = str(generator.choice(KINDS[kind]))
+    if kind == "picture":
+        picture, attributes = draw_picture(name, generator, HEIGHT, WIDTH)
+        return np.asarray(picture), name, attributes
+    length_in_s = WIDTH / SPECTROGRAM.columns_per_second
+    audio, attributes = make_sound(name, generator, length_in_s, SPECTROGRAM.sampling_rate)
+    canvas = SPECTROGRAM.audio_to_canvas(torch.from_numpy(audio))[0]
+    return canvas.mul(255).round().byte().numpy(), name, attributes
+
+
+def _draw_shard(task: tuple[str, int, int, str]) -> None:
+    kind, seed, shard, path = task
+    torch.set_num_threads(1)
+    draws = [draw(kind, seed, shard * SHARD_SIZE + i) for i in range(SHARD_SIZE)]
+    labels = [{"name": name, "attributes": attributes} for _, name, attributes in draws]
+    write_atomically(Path(path).with_suffix(".json"), lambda file: file.write(json.dumps(labels).encode()))
+    write_atomically(Path(path), lambda file: np.save(file, np.stack([canvas for canvas, _, _ in draws])))
+
+
+def make_data(args: argparse.Namespace) -> dict[str, tuple[np.ndarray, list[dict]]]:
+    """Draws what is missing on disk; returns for each kind the canvases (N, H, W) as uint8 and their labels."""
+    paths = {
+        kind: [Path(args.work_dir) / f"{kind}-{shard:04d}.npy" for shard in range(args.num_draws // SHARD_SIZE)]
+        for kind in KINDS
+    }
+    tasks = [
+        (kind, args.seed, i, str(path)) for kind in KINDS for i, path in enumerate(paths[kind]) if not path.exists()
+    ]
+    with get_context("spawn").Pool(os.cpu_count()) as pool:
+        for count, _ in enumerate(pool.imap_unordered(_draw_shard, tasks), start=1):
+            print(f"drawn {count} of {len(tasks)} shards", flush=True)
+    return {
+        kind: (
+            np.concatenate([np.load(path, allow_pickle=False) for path in paths[kind]]),
+            [label for path in paths[kind] for label in json.loads(path.with_suffix(".json").read_text())],
+        )
+        for kind in KINDS
+    }
+
+
+def describe(kind: str, label: dict, generator: np.random.Generator) -> str:
+    """A prompt for a labelled draw, worded anew at every call."""
+    words = describe_picture if kind == "picture" else describe_sound
+    return words(label["name"], label["attributes"], generator)
+
+
+def write_atomically(path: Path, write: Callable) -> None:
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as file:
+        write(file)
+    os.replace(temporary, path)
+
+
+# -------------------- Training loop --------------------
+
+
+def train(
+    args: argparse.Namespace, stage: str, model: torch.nn.Module, loss_of_step: Callable, num_steps: int
+) -> None:
+    """
+    Minimises `loss_of_step(step)` with AdamW, a one-cycle learning rate and an average of the weights, which `model`
+    holds in the end. Every draw is seeded by its step, so that a resumed run equals one that was never killed.
+    """
+    checkpoint = Path(args.work_dir) / f"{stage}.pt"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=num_steps, pct_start=0.1)
+    average = EMAModel(model.parameters(), decay=0.998)
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": average}
+    first_step = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=args.device, weights_only=True)
+        first_step = state.pop("step")
+        for name, part_state in state.items():
+            parts[name].load_state_dict(part_state)
+    model.train()
+    losses, start = [], time.time()
+    for step in range(first_step, num_steps):
+        loss = loss_of_step(step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        average.step(model.parameters())
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0 or step + 1 == num_steps:
+            log(args, stage=stage, step=step + 1, loss=float(np.mean(losses)), seconds=round(time.time() - start, 1))
+            losses = []
+        if (step + 1) % args.save_every == 0 or step + 1 == num_steps:
+            state = {"step": step + 1, **{name: part.state_dict() for name, part in parts.items()}}
+            write_atomically(checkpoint, lambda file: torch.save(state, file))
+    average.copy_to(model.parameters())
+    model.eval()
+
+
+def log(args: argparse.Namespace, **entry: object) -> None:
+    line = json.dumps(entry)
+    print(line, flush=True)
+    with open(Path(args.work_dir) / "log.jsonl", "a") as file:
+        file.write(line + "\n")
+
+
+def generators_of_step(args: argparse.Namespace, stage: int, step: int) -> tuple[np.random.Generator, torch.Generator]:
+    numbers = np.random.default_rng([args.seed, stage, step])
+    return numbers, torch.Generator().manual_seed(int(numbers.integers(2**62)))
+
+
+# -------------------- Stages --------------------
+
+
+def make_tokenizer(data: dict) -> CLIPTokenizer:
+    """A CLIP tokenizer whose byte pairs are learned from the world's prompts."""
+    generator = np.random.default_rng(0)
+    prompts = [describe(kind, label, generator) for kind in data for label in data[kind][1]]
+    tokenizer = CLIPTokenizer().train_new_from_iterator(prompts, vocab_size=1024)
+    tokenizer.model_max_length = 77
+    return tokenizer
+
+
+def tokenize(tokenizer: CLIPTokenizer, prompts: list[str], device: str) -> torch.Tensor:
+    tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
+    return tokens.input_ids.to(device)
+
+
+def train_text_encoder(args: argparse.Namespace, data: dict, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """Learns to read: the pooled embedding has to tell what is described, and each attribute of the drawing."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=256,
+        projection_dim=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(args.seed)
+    text_encoder = CLIPTextModel(config).to(args.device)
+    facts = {kind: [_facts(kind, label) for label in data[kind][1]] for kind in data}
+    names = sorted({fact for kind in facts for each in facts[kind] for fact in each})
+    reader = torch.nn.ModuleDict({"text_encoder": text_encoder, "head": torch.nn.Linear(64, len(names))})
+    reader.to(args.device)
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        numbers, _ = generators_of_step(args, 0, step)
+        prompts, targets = [], torch.zeros(4 * args.batch_size, len(names))
+        for row in range(4 * args.batch_size):
+            kind = ("picture", "sound")[row % 2]
+            index = int(numbers.integers(len(facts[kind])))
+            prompts.append(describe(kind, data[kind][1][index], numbers))
+            targets[row, [names.index(fact) for fact in facts[kind][index]]] = 1
+        pooled = text_encoder(tokenize(tokenizer, prompts, args.device)).pooler_output
+        return torch.nn.functional.binary_cross_entropy_with_logits(reader["head"](pooled), targets.to(args.device))
+
+    train(args, "text_encoder", reader, loss_of_step, args.text_steps)
+    return text_encoder.requires_grad_(False)
+
+
+def _facts(kind: str, label: dict) -> list[str]:
+    words = [f"{kind}={label['name']}"]
+    return words + [f"{kind}.{key}={value}" for key, value in label["attributes"].items() if isinstance(value, str)]
+
+
+def train_vae(args: argparse.Namespace, data: dict) -> AutoencoderKL:
+    """Learns to draw both pictures and spectrograms, and mixtures of the two, from a latent of 1/8 of the size."""
+    torch.manual_seed(args.seed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 16, 48, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+        sample_size=WIDTH,
+    ).to(args.device, memory_format=torch.channels_last)
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        numbers, noise = generators_of_step(args, 1, step)
+        batch = to_vae_input(_mixed_crops(data, numbers, args.batch_size // 2), args.device)
+        posterior = vae.encode(batch).latent_dist
+        decoded = vae.decode(
+            posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise)
+        ).sample
+        error = decoded - batch
+        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        return error.abs().mean() + 0.5 * edges + 3e-4 * posterior.kl().mean() / posterior.mean[0].numel()
+
+    train(args, "vae", vae, loss_of_step, args.vae_steps)
+    return vae.requires_grad_(False)
+
+
+def _mixed_crops(data: dict, numbers: np.random.Generator, batch_size: int) -> np.ndarray:
+    crops = np.empty((batch_size, HEIGHT, LATENT_CROP), np.float32)
+    for row in range(batch_size):
+        picture, sound = (_random_crop(data[kind][0], numbers) for kind in ("picture", "sound"))
+        weight = (0.0, 1.0, numbers.random())[row % 3]
+        crops[row] = weight * picture + (1 - weight) * sound
+    return crops
+
+
+def _random_crop(canvases: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
+    left = int(numbers.integers(WIDTH - LATENT_CROP + 1))
+    return canvases[int(numbers.integers(len(canvases)))][:, left : left + LATENT_CROP].astype(np.float32)
+
+
+def to_vae_input(canvases: np.ndarray, device: str) -> torch.Tensor:
+    """Canvases (B, H, W) in 0..255 to pictures (B, 3, H, W) in -1..1."""
+    batch = torch.from_numpy(np.asarray(canvases, np.float32))[:, None] / 127.5 - 1
+    return batch.expand(-1, 3, -1, -1).to(device, memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def encode_data(args: argparse.Namespace, data: dict, vae: AutoencoderKL) -> dict[str, torch.Tensor]:
+    """Latent means (N, 4, H / 8, W / 8) of all draws, from disk where an earlier run wrote them."""
+    path = Path(args.work_dir) / "latents.pt"
+    if path.exists():
+        return torch.load(path, weights_only=True)
+    latents = {}
+    for kind, (canvases, _) in data.items():
+        batches = [
+            vae.encode(to_vae_input(canvases[i : i + 50], args.device)).latent_dist.mean.half().cpu()
+            for i in range(0, len(canvases), 50)
+        ]
+        latents[kind] = torch.cat(batches)
+    write_atomically(path, lambda file: torch.save(latents, file))
+    return latents
+
+
+def whiten(vae: AutoencoderKL, latents: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Folds into the VAE's outer 1x1 convolutions that each latent channel has zero mean and unit variance."""
+    values = torch.cat([latents[kind].float().transpose(0, 1).flatten(1) for kind in latents], dim=1)
+    mean, std = values.mean(dim=1), values.std(dim=1)
+    channels = len(mean)
+    with torch.no_grad():
+        quant, post_quant = vae.quant_conv, vae.post_quant_conv
+        quant.weight[:channels] /= std[:, None, None, None]
+        quant.bias[:channels] = (quant.bias[:channels] - mean) / std
+        quant.bias[channels:] -= 2 * std.log()
+        post_quant.bias += (post_quant.weight[:, :, 0, 0] * mean).sum(dim=1)
+        post_quant.weight *= std[None, :, None, None]
+    return {kind: (latents[kind].float() - mean[:, None, None]) / std[:, None, None] for kind in latents}
+
+
+def new_unet(args: argparse.Namespace) -> UNet2DConditionModel:
+    torch.manual_seed(args.seed)
+    unet = UNet2DConditionModel(
+        sample_size=(HEIGHT // 8, WIDTH // 8),
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(48, 96, 128),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=64,
+        attention_head_dim=8,
+        norm_num_groups=16,
+    )
+    return unet.to(args.device, memory_format=torch.channels_last)
+
+
+def train_unet(
+    args: argparse.Namespace,
+    kind: str,
+    unet: UNet2DConditionModel,
+    latents: torch.Tensor,
+    labels: list[dict],
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    num_steps: int,
+) -> None:
+    """Learns to predict noise; min-SNR weights (arXiv 2303.09556), one prompt in eight left empty for guidance."""
+    scheduler = DDPMScheduler(**NOISE)
+    if args.compile:
+        unet.compile()
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        numbers, generator = generators_of_step(args, 2 if kind == "picture" else 3, step)
+        rows = numbers.integers(len(latents), size=args.batch_size)
+        prompts = ["" if numbers.random() < 0.125 else describe(kind, labels[row], numbers) for row in rows]
+        with torch.no_grad():
+            embeddings = text_encoder(tokenize(tokenizer, prompts, args.device)).last_hidden_state
+        clean = latents[rows]
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(0, NOISE["num_train_timesteps"], (len(rows),), generator=generator)
+        noisy = scheduler.add_noise(clean, noise, timesteps).to(args.device, memory_format=torch.channels_last)
+        predicted = unet(noisy, timesteps.to(args.device), embeddings).sample
+        signal_to_noise = compute_snr(scheduler, timesteps)
+        weights = (signal_to_noise.clamp(max=5) / signal_to_noise).to(args.device)
+        return (weights * (predicted - noise.to(args.device)).square().mean(dim=(1, 2, 3))).mean()
+
+    train(args, f"unet_{kind}", unet, loss_of_step, num_steps)
+
+
+def main(input_args: list[str] | None = None) -> None:
+    args = parse_args(input_args)
+    Path(args.work_dir).mkdir(parents=True, exist_ok=True)
+    start = time.time()
+    data = make_data(args)
+    log(args, stage="data", seconds=round(time.time() - start, 1))
+    tokenizer = make_tokenizer(data)
+    text_encoder = train_text_encoder(args, data, tokenizer)
+    vae = train_vae(args, data)
+    latents = whiten(vae, encode_data(args, data, vae))
+    unet, unet_audio = new_unet(args), new_unet(args)
+    train_unet(
+        args, "picture", unet, latents["picture"], data["picture"][1], tokenizer, text_encoder, args.image_steps
+    )
+    unet_audio.load_state_dict(unet.state_dict())
+    train_unet(
+        args, "sound", unet_audio, latents["sound"], data["sound"][1], tokenizer, text_encoder, args.audio_steps
+    )
+    pipe = ImagesThatSoundPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        unet_audio=unet_audio,
+        vocoder=None,
+        vae_audio=None,
+        text_encoder_audio=None,
+        spectrogram=SPECTROGRAM.to_dict(),
+        default_arguments={"height": HEIGHT, "width": WIDTH, "crop_right": 0, "num_inference_steps": 50},
+    )
+    pipe.to("cpu", torch.float16).save_pretrained(args.output_dir)
+
+
+if __name__ == "__main__":
+    main()

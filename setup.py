@@ -1,0 +1,51 @@
+from pathlib import Path
+
+from setuptools import setup
+
+
+EMBEDDED = "model_cards/images-that-sound-embedded"
+
+install_requires = [
+    "diffusers>=0.42.0",  # DiffusionPipeline, models, schedulers; 0.42 writes mono sound into videos
+    "transformers>=5.0",  # CLIP text encoder, SpeechT5HifiGan as vocoder, mel filter bank
+    "torch>=2.6",
+    "accelerate>=1.0",  # offloading and low-memory loading in diffusers
+    "safetensors",
+    "huggingface_hub",
+    "numpy",
+    "pillow",  # pictures and their metadata, captions in videos
+    "soundfile",  # WAV files with metadata; libsndfile is in its wheel
+    "av>=14,<19",  # video.mp4 through diffusers.utils.encode_video; FFmpeg is in its wheel
+]
+extras_require = {
+    "test": ["pytest", "ruff", "peft", "scipy"],  # peft: LoRA tests; scipy: independent truth, the drawn sounds
+    "train": ["scipy"],  # filters of the synthesised sounds that the embedded checkpoint learns from
+}
+
+setup(
+    name="images-that-sound",
+    version="0.1.0",
+    description="One canvas that is a picture and, played as a spectrogram, a sound: pipelines for diffusers",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[
+        "images_that_sound.pipelines",
+        "images_that_sound.schedulers",
+        "images_that_sound.scripts",
+        "images_that_sound.scripts.embedded_world",
+        "images_that_sound.embedded",
+    ],
+    package_dir={
+        "images_that_sound.pipelines": "pipelines",
+        "images_that_sound.schedulers": "schedulers",
+        "images_that_sound.scripts": "scripts",
+        "images_that_sound.scripts.embedded_world": "scripts/embedded_world",
+        "images_that_sound.embedded": EMBEDDED,
+    },
+    package_data={"images_that_sound.embedded": ["**/*"]},
+    install_requires=install_requires,
+    extras_require=extras_require,
+    entry_points={"console_scripts": ["images-that-sound=images_that_sound.scripts.cli:main"]},
+)

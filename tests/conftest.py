@@ -1,0 +1,44 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from images_that_sound.pipelines import ImagesThatSoundPipeline
+
+
+FIXTURES = Path(__file__).parent / "fixtures"
+STABLE_DIFFUSION = FIXTURES / "models" / "stable-diffusion"
+AUFFUSION = FIXTURES / "models" / "auffusion"
+
+
+@pytest.fixture
+def stable_diffusion_folder() -> Path:
+    return STABLE_DIFFUSION
+
+
+@pytest.fixture
+def auffusion_folder() -> Path:
+    return AUFFUSION
+
+
+@pytest.fixture
+def pipe() -> ImagesThatSoundPipeline:
+    """Both sides of the random-weight conformance models."""
+    pipeline = ImagesThatSoundPipeline.from_pretrained(STABLE_DIFFUSION)
+    pipeline.load_audio_prior(AUFFUSION)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def golden():
+    """Reads tensors and arguments of a run of the reference implementation."""
+
+    def read(name: str) -> tuple[dict[str, torch.Tensor], dict]:
+        with safe_open(FIXTURES / "goldens" / f"{name}.safetensors", "pt") as file:
+            arguments = json.loads(file.metadata()["arguments"])
+            return {key: file.get_tensor(key) for key in file.keys()}, arguments
+
+    return read
