@@ -1,6 +1,6 @@
 """Pipelines that make images that sound."""
 
-from .images_that_sound_spectrogram import MelSpectrogram
+from .images_that_sound_spectrogram import MelSpectrogram, audio_problems
 from .images_that_sound_vocoder import load_hifigan_vocoder
 from .pipeline_images_that_sound import ImagesThatSoundPipeline, ImagesThatSoundPipelineOutput
 
@@ -9,5 +9,6 @@ __all__ = [
     "ImagesThatSoundPipeline",
     "ImagesThatSoundPipelineOutput",
     "MelSpectrogram",
+    "audio_problems",
     "load_hifigan_vocoder",
 ]

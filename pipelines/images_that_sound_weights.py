@@ -44,7 +44,8 @@ def audio_noise_shares(
         start, end = edges[f"{modality}_guidance_start"], edges[f"{modality}_guidance_end"]
         if start > end:
             raise ValueError(
-                f"`{modality}_guidance_start` has to be at most `{modality}_guidance_end`, but is {start} against {end}."
+                f"`{modality}_guidance_start` has to be at most `{modality}_guidance_end`, but is {start} against"
+                f" {end}."
             )
     shares = []
     for step, weight in enumerate(_weight_per_step(audio_weight, num_inference_steps)):

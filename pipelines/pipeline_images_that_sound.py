@@ -71,7 +71,7 @@ class ImagesThatSoundPipelineOutput(BaseOutput):
     Args:
         images (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, H, W, 3)` or `torch.Tensor` of shape
             `(B, 3, H, W)`): Pictures in 0..1 as the image side's VAE decodes them; or latents of shape
-            `(B, 4, H / 8, W / 8)`.
+            `(B, C, H / 8, W / 8)`.
         spectrograms (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, M, T, 1)` or `torch.Tensor` of shape
             `(B, 1, M, T)`): Gray canvases in 0..1: a row per mel bin, low frequencies at the bottom, a column per
             `hop_length` samples. `None` for latents.
@@ -358,7 +358,8 @@ class ImagesThatSoundPipeline(
         if height != rows:
             raise ValueError(
                 f"`height` has to be {rows} for `canvas_layout='{canvas_layout}'`, so that each row of the canvas is"
-                f" one of the {self.mel_spectrogram.num_mel_bins} mel bins that the sound is made from, but is {height}."
+                f" one of the {self.mel_spectrogram.num_mel_bins} mel bins that the sound is made from, but is"
+                f" {height}."
             )
         columns = width * (2 if canvas_layout == "folded" else 1)
         if not isinstance(crop_right, int) or not 0 <= crop_right < columns:
@@ -437,7 +438,7 @@ class ImagesThatSoundPipeline(
             self.scheduler.set_begin_index(index)
 
     def decode_latents(self, latents: torch.Tensor, vae: AutoencoderKL) -> torch.Tensor:
-        """Latents of shape `(B, 4, H / 8, W / 8)` to pictures of shape `(B, 3, H, W)` in 0..1."""
+        """Latents of shape `(B, C, H / 8, W / 8)` to pictures of shape `(B, 3, H, W)` in 0..1."""
         decoded = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         return self.image_processor.denormalize(decoded)
 
@@ -487,8 +488,8 @@ class ImagesThatSoundPipeline(
         r"""
         Makes pictures that sound.
 
-        Arguments marked "checkpoint" default to what the checkpoint's config names, else to the value given here, which
-        is the paper's.
+        Arguments marked "checkpoint" default to what the checkpoint's config names, else to the value given here, the
+        paper's.
 
         Args:
             prompt (`str` or `list[str]`):
@@ -538,7 +539,7 @@ class ImagesThatSoundPipeline(
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
                 Source of the noise, one for all or one per sample. With a list, each sample is what a single call with
                 its generator gives.
-            latents (`torch.Tensor` of shape `(B, 4, H / 8, W / 8)`, *optional*):
+            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*):
                 Initial noise of unit variance.
             prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
                 Instead of `prompt`.
@@ -564,8 +565,8 @@ class ImagesThatSoundPipeline(
         Examples:
 
         Returns:
-            [`ImagesThatSoundPipelineOutput`] or `tuple`: Pictures, spectrograms and waveforms. A result that is silent,
-            clipped or not finite is reported by a logged warning.
+            [`ImagesThatSoundPipelineOutput`] or `tuple`: Pictures, spectrograms and waveforms. A result that is
+            silent, clipped or not finite is reported by a logged warning.
 
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
@@ -759,7 +760,7 @@ class ImagesThatSoundPipeline(
 
 
 def unfold_canvas(canvas: torch.Tensor) -> torch.Tensor:
-    """A square picture `(B, C, H, W)` as the strip `(B, C, H / 2, 2 * W)` that is played: its top half, then the rest."""
+    """A square picture `(B, C, H, W)` as the strip `(B, C, H / 2, 2 * W)` that is played, its top half first."""
     return torch.cat(canvas.chunk(2, dim=-2), dim=-1)
 
 

@@ -1,0 +1,1 @@
+"""Command-line programs over the pipelines, each also a subcommand of `images-that-sound`."""

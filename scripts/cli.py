@@ -1,0 +1,22 @@
+"""The console command `images-that-sound`: one subcommand for each script."""
+
+import sys
+from importlib import import_module
+
+
+COMMANDS = {"generate": "Makes images that sound."}
+
+
+def main() -> None:
+    names = "".join(f"\n  {name:<12}{text}" for name, text in COMMANDS.items())
+    usage = f"usage: images-that-sound COMMAND [arguments]\n{names}\n\nimages-that-sound COMMAND --help says more."
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(usage)
+        return
+    if sys.argv[1] not in COMMANDS:
+        raise SystemExit(f"error: {sys.argv[1]!r} is no command.\n\n{usage}")
+    import_module(f"images_that_sound.scripts.{sys.argv[1]}").main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()

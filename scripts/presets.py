@@ -1,0 +1,70 @@
+"""The published example settings. What they all share (100 steps, guidance 10, ...) is the pipeline's default."""
+
+GENERATE_PRESETS = {
+    "bell": {
+        "prompt": "a painting of castle towers, grayscale",
+        "audio_prompt": "bell ringing",
+        "seed": 1234,
+        "num_samples": 100,
+    },
+    "corgi": {
+        "prompt": "a painting of corgis, grayscale, black background",
+        "audio_prompt": "dog barking",
+        "seed": 2034,
+        "num_samples": 50,
+    },
+    "dog": {
+        "prompt": "a painting of cute dogs, grayscale",
+        "audio_prompt": "dog barking",
+        "seed": 1234,
+        "num_samples": 100,
+    },
+    "garden": {
+        "prompt": "a painting of a blooming garden with many birds, grayscale",
+        "audio_prompt": "birds singing sweetly",
+        "seed": 1234,
+        "num_samples": 100,
+    },
+    "garden-v2": {
+        "prompt": "a painting of a blooming garden, grayscale",
+        "audio_prompt": "birds singing sweetly",
+        "seed": 1234,
+        "num_samples": 100,
+    },
+    "horse": {
+        "prompt": "a painting of horse heads, grayscale, black background",
+        "audio_prompt": "horse neighing",
+        "seed": 1234,
+        "num_samples": 1000,
+    },
+    "kitten": {
+        "prompt": "a painting of furry kittens, grayscale",
+        "audio_prompt": "a kitten meowing for attention",
+        "seed": 1234,
+        "num_samples": 100,
+    },
+    "pond": {
+        "prompt": "a pond full of water lilies, grayscale, lithograph style",
+        "audio_prompt": "frog croaking",
+        "seed": 2024,
+        "num_samples": 100,
+    },
+    "race": {
+        "prompt": "a painting of auto racing game, grayscale",
+        "audio_prompt": "a race car passing by and disappearing",
+        "seed": 1234,
+        "num_samples": 100,
+    },
+    "tiger": {
+        "prompt": "a painting of tigers, grayscale",
+        "audio_prompt": "tiger growling",
+        "seed": 1234,
+        "num_samples": 100,
+    },
+    "train": {
+        "prompt": "a painting of trains, grayscale",
+        "audio_prompt": "train whistling",
+        "seed": 1234,
+        "num_samples": 100,
+    },
+}

@@ -1,0 +1,111 @@
+"""Sample folders: what a sample consists of, its settings inside every file, and how to find them again."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import PIL.PngImagePlugin
+import soundfile
+
+from images_that_sound.scripts.video import write_video
+
+
+SETTINGS_KEY = "images_that_sound"
+
+
+def write_sample(
+    folder: Path,
+    picture: PIL.Image.Image,
+    spectrogram: PIL.Image.Image,
+    audio: np.ndarray,
+    sampling_rate: int,
+    settings: dict,
+) -> None:
+    """
+    Writes a sample's folder, which appears under its name only when it is complete.
+
+    Args:
+        folder (`Path`): The sample's folder, which does not exist yet.
+        picture (`PIL.Image.Image`): What to see.
+        spectrogram (`PIL.Image.Image`): The gray canvas that was played.
+        audio (`np.ndarray` of shape `(N,)`): Waveform in -1..1.
+        sampling_rate (`int`): Samples per second.
+        settings (`dict`): What made it, JSON-ready; written as `settings.json` and into PNG, WAV and MP4.
+    """
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    text = json.dumps(settings)
+    try:
+        stretched = PIL.ImageOps.autocontrast(spectrogram, cutoff=1)
+        for name, image in (("image", picture), ("spectrogram", spectrogram), ("spectrogram_stretched", stretched)):
+            write_picture(partial / f"{name}.png", image, text)
+        with soundfile.SoundFile(partial / "audio.wav", "w", sampling_rate, 1, "PCM_16") as file:
+            file.comment = text
+            file.write(np.nan_to_num(audio))
+        captions = [f"picture: {settings['prompt']}", f"sound: {settings['audio_prompt']}"]
+        num_strips = 2 if settings.get("canvas_layout") == "folded" else 1
+        write_video(partial / "video.mp4", picture, audio, sampling_rate, captions, num_strips, text)
+        (partial / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        os.rename(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def write_picture(path: Path, picture: PIL.Image.Image, settings_text: str) -> None:
+    info = PIL.PngImagePlugin.PngInfo()
+    info.add_itxt(SETTINGS_KEY, settings_text)
+    picture.save(path, pnginfo=info)
+
+
+def read_settings(path: str | Path) -> dict:
+    """
+    Reads the settings inside a PNG, WAV or MP4 that `write_sample` wrote.
+
+    Raises:
+        ValueError: If the file can't be read or holds no settings.
+    """
+    path = Path(path)
+    readers = {".wav": _read_wav_comment, ".mp4": _read_mp4_comment}
+    try:
+        text = readers.get(path.suffix.lower(), _read_png_text)(path)
+    except (OSError, av.error.FFmpegError, soundfile.LibsndfileError, SyntaxError, ValueError) as error:
+        raise ValueError(f"`{path}` can't be read: {error}") from error
+    try:
+        settings = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise ValueError(f"`{path}` holds no settings of images-that-sound.")
+    return settings
+
+
+def _read_png_text(path: Path) -> str | None:
+    with PIL.Image.open(path) as picture:
+        picture.load()
+        return picture.info.get(SETTINGS_KEY)
+
+
+def _read_wav_comment(path: Path) -> str:
+    with soundfile.SoundFile(path) as file:
+        return file.comment
+
+
+def _read_mp4_comment(path: Path) -> str | None:
+    with av.open(str(path)) as container:
+        return container.metadata.get("comment")
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raises `ValueError` if `folder` can't be written to, without writing anything."""
+    ancestor = Path(folder).absolute()
+    while not ancestor.exists():
+        ancestor = ancestor.parent
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise ValueError(f"`output_dir` has to be a folder that can be written to, but {ancestor} is none.")

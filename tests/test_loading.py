@@ -1,0 +1,114 @@
+"""The three ways in, each in a fresh process, from an unrelated working directory; and what `save_pretrained` leaves."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+PIPELINES = Path(__file__).parents[1] / "pipelines"
+COMPOSE = """
+import sys
+import torch
+if {without_package}:
+    sys.modules["images_that_sound"] = None
+from diffusers import DiffusionPipeline
+{load}
+output = pipe("a painting of castle towers", "bell ringing", width=64, num_inference_steps=2, output_type="latent",
+              generator=torch.Generator().manual_seed(0))
+torch.save(output.images, {result!r})
+pipe.save_pretrained({saved!r})
+"""
+INSTALLED = "from images_that_sound.pipelines import ImagesThatSoundPipeline\n"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs code in a fresh process; gives what it printed, and its exit code."""
+
+    def run_code(code: str) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+        directory = tmp_path / "elsewhere"
+        directory.mkdir(exist_ok=True)
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run_code
+
+
+def compose(run, tmp_path: Path, load: str, without_package: bool, name: str) -> tuple[torch.Tensor, Path]:
+    result, saved = tmp_path / f"{name}.pt", tmp_path / name
+    code = COMPOSE.format(without_package=without_package, load=load, result=str(result), saved=str(saved))
+    process = run(code)
+    assert process.returncode == 0, process.stderr
+    return torch.load(result, weights_only=True), saved
+
+
+@pytest.fixture
+def expected(pipe) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    call = dict(width=64, num_inference_steps=2, output_type="latent", generator=generator)
+    return pipe("a painting of castle towers", "bell ringing", **call).images
+
+
+def test_installed_package(run, tmp_path, expected, stable_diffusion_folder, auffusion_folder):
+    load = (
+        f"{INSTALLED}pipe = ImagesThatSoundPipeline.from_pretrained({str(stable_diffusion_folder)!r})\n"
+        f"pipe.load_audio_prior({str(auffusion_folder)!r})"
+    )
+    latents, saved = compose(run, tmp_path, load, without_package=False, name="first")
+    torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
+
+    again = f"{INSTALLED}pipe = ImagesThatSoundPipeline.from_pretrained({str(saved)!r})"
+    latents, _ = compose(run, tmp_path, again, without_package=False, name="second")
+    torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
+
+
+def test_custom_pipeline_and_the_folder_that_it_saves(
+    run, tmp_path, expected, stable_diffusion_folder, auffusion_folder
+):
+    load = (
+        f"pipe = DiffusionPipeline.from_pretrained({str(stable_diffusion_folder)!r},"
+        f" custom_pipeline={str(PIPELINES)!r}, trust_remote_code=True)\n"
+        f"pipe.load_audio_prior({str(auffusion_folder)!r})"
+    )
+    latents, saved = compose(run, tmp_path, load, without_package=True, name="first")
+    torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
+
+    again = f"pipe = DiffusionPipeline.from_pretrained({str(saved)!r}, trust_remote_code=True)"
+    latents, saved = compose(run, tmp_path, again, without_package=True, name="second")
+    torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
+
+    once_more = f"pipe = DiffusionPipeline.from_pretrained({str(saved)!r}, trust_remote_code=True)"
+    latents, _ = compose(run, tmp_path, once_more, without_package=True, name="third")
+    torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
+
+
+def test_code_of_a_repo_does_not_run_without_trust(run, pipe, tmp_path, stable_diffusion_folder):
+    pipe.save_pretrained(tmp_path / "whole")
+    for arguments in (
+        f"{str(stable_diffusion_folder)!r}, custom_pipeline={str(PIPELINES)!r}",
+        f"{str(tmp_path / 'whole')!r}",
+    ):
+        process = run(f"from diffusers import DiffusionPipeline\nDiffusionPipeline.from_pretrained({arguments})")
+        assert process.returncode != 0
+        assert "trust_remote_code=True" in process.stderr
+    assert not list((tmp_path / "modules").rglob("pipeline_images_that_sound.py"))
+
+
+def test_saved_index_names_no_path_and_holds_the_code(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    index = (tmp_path / "model_index.json").read_text()
+    assert str(Path(__file__).parents[1]) not in index
+    for file in tmp_path.glob("*.py"):
+        assert file.read_bytes() == (PIPELINES / file.name).read_bytes()
+    assert {file.name for file in tmp_path.glob("*.py")} == {
+        "pipeline_images_that_sound.py",
+        "images_that_sound_audio_prior.py",
+        "images_that_sound_spectrogram.py",
+        "images_that_sound_vocoder.py",
+        "images_that_sound_weights.py",
+    }
