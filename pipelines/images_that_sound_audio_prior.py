@@ -12,10 +12,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.utils.dynamic_modules_utils import get_relative_import_files
 from huggingface_hub import hf_hub_download
 from huggingface_hub.utils import EntryNotFoundError
+from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
 
 from .images_that_sound_spectrogram import MelSpectrogram
-from .images_that_sound_vocoder import load_hifigan_vocoder
+from .images_that_sound_vocoder import load_hifigan_vocoder, read_vocoder_config
 
 
 class AudioPriorLoaderMixin:
@@ -75,6 +76,16 @@ class AudioPriorLoaderMixin:
             text_encoder_audio=None if same_weights(text_encoder, self.text_encoder) else text_encoder.to(device),
         )
 
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> "AudioPriorLoaderMixin":
+        """[`DiffusionPipeline.from_pretrained`], except that `dtype` leaves the vocoder in float32."""
+        for name in ("dtype", "torch_dtype"):
+            if isinstance(kwargs.get(name), torch.dtype):
+                kwargs[name] = {"default": kwargs[name], "vocoder": torch.float32}
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
     def to(self, *args: Any, **kwargs: Any) -> "AudioPriorLoaderMixin":
         """[`DiffusionPipeline.to`], except that the vocoder keeps its float32 weights, which half precision ruins."""
         weights = None if self.vocoder is None else {k: v.cpu() for k, v in self.vocoder.state_dict().items()}
@@ -126,8 +137,10 @@ class _Repo:
         subfolder = "/".join(filter(None, (self.subfolder, folder)))
         try:
             return model_class.from_pretrained(self.name_or_path, subfolder=subfolder, **self.kwargs, **kwargs)
-        except OSError as error:
-            raise ValueError(f"`{self}` has no {model_class.__name__} in `{folder}`: {error}") from error
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ValueError(
+                f"No {model_class.__name__} can be loaded from `{folder}` of `{self}`: {error}"
+            ) from error
 
     def find(self, name: str) -> str | None:
         path = "/".join(filter(None, (self.subfolder, name)))
@@ -143,7 +156,7 @@ class _Repo:
         config_file = self.find("vocoder/config.json")
         if config_file is None:
             raise ValueError(f"`{self}` has no vocoder: `vocoder/config.json` is missing, as in no Auffusion repo.")
-        if "model_in_dim" in json.loads(Path(config_file).read_text()):
+        if "model_in_dim" in read_vocoder_config(config_file):
             return self.load(SpeechT5HifiGan, "vocoder", dtype=torch.float32).eval()
         checkpoint_file = self.find("vocoder/vocoder.pt")
         if checkpoint_file is None:

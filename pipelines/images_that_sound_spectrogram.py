@@ -59,10 +59,13 @@ class MelSpectrogram:
         return asdict(self)
 
     def _check(self) -> None:
-        for name, value in self.to_dict().items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
+            kinds = (int, float) if field.type is float else (int,)
+            number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
             if not number or value < 0 or (value == 0 and name != "min_frequency"):
-                raise ValueError(f"`{name}` of the spectrogram has to be a positive number, but is {value!r}.")
+                kind = "number" if field.type is float else "integer"
+                raise ValueError(f"`{name}` of the spectrogram has to be a positive {kind}, but is {value!r}.")
         for low, high in (
             ("win_length", "n_fft"),
             ("hop_length", "win_length"),

@@ -1,7 +1,6 @@
 """Reads Auffusion's vocoder (a HiFi-GAN checkpoint) as `transformers.SpeechT5HifiGan`."""
 
 import json
-import pickle
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ def load_hifigan_vocoder(config_file: str | Path, checkpoint_file: str | Path) -
         ValueError: If the config can't be represented, or the checkpoint can't be read as plain tensors or does not
             fit the config.
     """
-    config = _read_config(config_file)
+    config = _read_hifigan_config(config_file)
     weights = _read_generator(checkpoint_file)
     kernel_sizes = [k + (k - u) % 2 for k, u in zip(config["upsample_kernel_sizes"], config["upsample_rates"])]
     odd = {i for i, (k, u) in enumerate(zip(config["upsample_kernel_sizes"], config["upsample_rates"])) if (k - u) % 2}
@@ -55,13 +54,19 @@ def load_hifigan_vocoder(config_file: str | Path, checkpoint_file: str | Path) -
     return vocoder.eval()
 
 
-def _read_config(config_file: str | Path) -> dict:
+def read_vocoder_config(config_file: str | Path) -> dict:
+    """Reads a vocoder's `config.json`; raises `ValueError` if it is no JSON object."""
     try:
-        config = json.loads(Path(config_file).read_text())
+        config = json.loads(Path(config_file).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"`{config_file}` is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"`{config_file}` has to hold a JSON object, but holds {config!r}.")
+    return config
+
+
+def _read_hifigan_config(config_file: str | Path) -> dict:
+    config = read_vocoder_config(config_file)
     needed = (
         "num_mels",
         "sampling_rate",
@@ -95,7 +100,7 @@ def _check_upsampling(config: dict, config_file: str | Path) -> None:
 def _read_generator(checkpoint_file: str | Path) -> dict[str, torch.Tensor]:
     try:
         checkpoint = torch.load(checkpoint_file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file can raise anything in the reader
         raise ValueError(
             f"`{checkpoint_file}` can't be read as a file of plain tensors. It was not executed. The reader says:"
             f" {error}"

@@ -1,7 +1,8 @@
 """Images that sound (arXiv 2405.12221): one canvas, denoised by an image model and a spectrogram model at once."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -247,7 +248,8 @@ class ImagesThatSoundPipeline(
                 negative = _as_list(negative_prompt or "", image_batch)
                 negative_prompt_embeds = self._encode(self.text_encoder, negative, device)
         text_encoder_audio = self.text_encoder_audio or self.text_encoder
-        with _lora_scaled(None if self.text_encoder_audio else self.text_encoder, 0.0):
+        # A LoRA is the image side's, also where its text encoder reads the audio prompts.
+        with _lora_silenced(text_encoder_audio):
             if audio_prompt_embeds is None:
                 audio_prompt_embeds = self._encode(text_encoder_audio, _as_list(audio_prompt), device)
             if not do_audio_classifier_free_guidance:
@@ -269,6 +271,10 @@ class ImagesThatSoundPipeline(
         tokens = self.tokenizer(
             prompts, padding="max_length", max_length=max_length, truncation=True, return_tensors="pt"
         ).input_ids
+        if tokens.max() >= text_encoder.config.vocab_size:
+            raise ValueError(
+                f"`audio_prompt` or its negative holds a token that only the image side knows: {prompts}."
+            )
         for prompt in prompts:
             ids = self.tokenizer(prompt).input_ids
             if len(ids) > max_length:
@@ -362,8 +368,8 @@ class ImagesThatSoundPipeline(
                 f" {height}."
             )
         columns = width * (2 if canvas_layout == "folded" else 1)
-        if not isinstance(crop_right, int) or not 0 <= crop_right < columns:
-            raise ValueError(f"`crop_right` has to be an integer from 0 to {columns - 1}, but is {crop_right!r}.")
+        if crop_right >= columns:
+            raise ValueError(f"`crop_right` has to be below the {columns} columns of the canvas, but is {crop_right}.")
 
     def prepare_latents(
         self,
@@ -393,6 +399,8 @@ class ImagesThatSoundPipeline(
         self, height: int | None, width: int | None, crop_right: int, canvas_layout: str, seconds: float | None
     ) -> tuple[int, int, int]:
         """Height and width of the picture in pixels, and how many columns to cut from the end of the sound."""
+        if not isinstance(crop_right, int) or isinstance(crop_right, bool) or crop_right < 0:
+            raise ValueError(f"`crop_right` has to be an integer from 0 on, but is {crop_right!r}.")
         folds = 2 if canvas_layout == "folded" else 1
         height = self.default_arguments["height"] * folds if height is None else height
         if seconds is None:
@@ -442,11 +450,12 @@ class ImagesThatSoundPipeline(
         decoded = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         return self.image_processor.denormalize(decoded)
 
-    def _report(self, canvases: torch.Tensor, audios: torch.Tensor) -> None:
-        for i, (canvas, audio) in enumerate(zip(canvases, audios.cpu().numpy())):
+    def _report(self, images: torch.Tensor, spectrograms: torch.Tensor, audios: torch.Tensor) -> None:
+        for i, (image, spectrogram, audio) in enumerate(zip(images, spectrograms, audios.cpu().numpy())):
             problems = audio_problems(audio)
-            if not torch.isfinite(canvas).all():
-                problems.insert(0, "the canvas has values that are not finite")
+            for name, canvas in (("spectrogram", spectrogram), ("picture", image)):
+                if not torch.isfinite(canvas).all():
+                    problems.insert(0, f"the {name} has values that are not finite")
             if problems:
                 logger.warning(f"Sample {i}: {'; '.join(problems)}.")
 
@@ -725,7 +734,7 @@ class ImagesThatSoundPipeline(
         audios = audios[..., : columns * self.mel_spectrogram.hop_length]
         if canvas_layout == "strip":
             images = images[..., :columns]
-        self._report(spectrograms, audios)
+        self._report(images, spectrograms, audios)
         self.maybe_free_model_hooks()
 
         # 8. Convert
@@ -769,20 +778,28 @@ def fold_canvas(canvas: torch.Tensor) -> torch.Tensor:
     return torch.cat(canvas.chunk(2, dim=-1), dim=-2)
 
 
-class _lora_scaled:
-    """Scales a text encoder's LoRA layers for the time of a block; does nothing without an encoder or a scale."""
+@contextmanager
+def _lora_scaled(text_encoder: CLIPTextModel, scale: float | None) -> Iterator[None]:
+    active = scale is not None and hasattr(text_encoder, "peft_config")
+    if active:
+        scale_lora_layers(text_encoder, scale)
+    try:
+        yield
+    finally:
+        if active:
+            unscale_lora_layers(text_encoder, scale)
 
-    def __init__(self, text_encoder: CLIPTextModel | None, scale: float | None):
-        active = text_encoder is not None and scale is not None and hasattr(text_encoder, "peft_config")
-        self.text_encoder, self.scale = text_encoder if active else None, scale
 
-    def __enter__(self) -> None:
-        if self.text_encoder is not None:
-            scale_lora_layers(self.text_encoder, self.scale)
-
-    def __exit__(self, *_: Any) -> None:
-        if self.text_encoder is not None:
-            unscale_lora_layers(self.text_encoder, self.scale)
+@contextmanager
+def _lora_silenced(text_encoder: CLIPTextModel) -> Iterator[None]:
+    layers = [module for module in text_encoder.modules() if getattr(module, "disable_adapters", None) is False]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def _as_list(value: str | list[str], times: int = 1) -> list[str]:

@@ -1,4 +1,4 @@
-"""The three ways in, each in a fresh process, from an unrelated working directory; and what `save_pretrained` leaves."""
+"""The three ways in, each in a fresh process, from an unrelated directory; and what `save_pretrained` leaves."""
 
 import os
 import subprocess

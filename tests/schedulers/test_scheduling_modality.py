@@ -6,6 +6,9 @@ import torch
 from images_that_sound.schedulers import ModalityScheduler
 
 
+CALL = {"width": 64, "crop_right": 0, "num_inference_steps": 4, "guidance_scale": 2.0, "output_type": "latent"}
+
+
 def test_defaults_are_the_papers_step_functions():
     shares = ModalityScheduler().audio_noise_shares(100)
     assert shares == [1.0] * 10 + [0.5] * 90
@@ -13,11 +16,11 @@ def test_defaults_are_the_papers_step_functions():
 
 def test_weights_are_divided_by_their_sum():
     scheduler = ModalityScheduler(
-        audio_weight=0.3, image_guidance_start=0.2, image_guidance_end=0.8, audio_guidance_end=0.9
+        audio_weight=0.3, image_guidance_start=0.2, image_guidance_end=0.8, audio_guidance_end=1.0
     )
-    assert scheduler.audio_noise_shares(10)[:8] == pytest.approx([1.0] * 2 + [0.3] * 6)
-    image_ends = ModalityScheduler(image_guidance_start=0.0, audio_guidance_start=0.5, audio_guidance_end=0.75)
-    assert image_ends.audio_noise_shares(4) == [0.0, 0.0, 0.5, 0.0]
+    assert scheduler.audio_noise_shares(10) == pytest.approx([1.0] * 2 + [0.3] * 6 + [1.0] * 2)
+    audio_between = ModalityScheduler(image_guidance_start=0.0, audio_guidance_start=0.5, audio_guidance_end=0.75)
+    assert audio_between.audio_noise_shares(4) == [0.0, 0.0, 0.5, 0.0]
 
 
 def test_fade_falls_from_one_to_the_full_mixture():
@@ -44,21 +47,16 @@ def test_saves_and_loads(tmp_path):
 
 
 def test_a_call_takes_it_as_audio_weight(pipe):
-    plain = {"audio_weight": 0.3, "image_guidance_start": 0.5, "audio_guidance_start": 0.25}
-    call = {"width": 64, "crop_right": 0, "num_inference_steps": 4, "guidance_scale": 2.0, "output_type": "latent"}
-    call["audio_guidance_end"] = 1.0
-    by_arguments = _draw(pipe, **call, **{**plain, "audio_guidance_start": 0.0})
-    del call["audio_guidance_end"]
-    scheduler = ModalityScheduler(**{**plain, "audio_guidance_start": 0.0})
-    assert torch.equal(_draw(pipe, **call, audio_weight=scheduler), by_arguments)
-    assert not torch.equal(_draw(pipe, **call, audio_weight=0.3, image_guidance_start=0.0), by_arguments)
+    plain = {"audio_weight": 0.3, "image_guidance_start": 0.5, "audio_guidance_end": 0.75}
+    by_arguments = _draw(pipe, **CALL, **plain)
+    assert torch.equal(_draw(pipe, **CALL, audio_weight=ModalityScheduler(**plain)), by_arguments)
+    assert not torch.equal(_draw(pipe, **CALL, audio_weight=0.3), by_arguments)
 
 
 def test_a_fade_reaches_the_latents(pipe):
-    call = {"width": 64, "crop_right": 0, "num_inference_steps": 4, "guidance_scale": 2.0, "output_type": "latent"}
     scheduler = ModalityScheduler(image_guidance_start=0.25, fade=0.5)
-    by_list = _draw(pipe, **call, audio_weight=scheduler.audio_noise_shares(4), image_guidance_start=0.0)
-    assert torch.equal(_draw(pipe, **call, audio_weight=scheduler), by_list)
+    by_list = _draw(pipe, **CALL, audio_weight=scheduler.audio_noise_shares(4), image_guidance_start=0.0)
+    assert torch.equal(_draw(pipe, **CALL, audio_weight=scheduler), by_list)
 
 
 def test_starts_and_ends_beside_a_schedule_are_refused(pipe):

@@ -1,0 +1,1 @@
+../../pipelines/pipeline_images_that_sound.py

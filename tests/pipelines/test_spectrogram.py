@@ -1,0 +1,301 @@
+"""Waveform, log-mel and canvas: against NumPy, and back again."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers.audio_utils import mel_filter_bank
+
+from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
+from images_that_sound.pipelines.images_that_sound_spectrogram import audio_problems
+
+
+RATE = 16000
+
+
+def seconds(n):
+    return torch.arange(int(n * RATE)) / RATE
+
+
+def tone(frequency, length=1.0):
+    return 0.5 * torch.sin(2 * math.pi * frequency * seconds(length))
+
+
+def chirp(length=1.0):
+    time = seconds(length)
+    return 0.5 * torch.sin(2 * math.pi * (300 * time + 1500 * time**2))
+
+
+def noise(length=1.0):
+    return 0.2 * torch.randn(int(length * RATE), generator=torch.Generator().manual_seed(0))
+
+
+SOUNDS = {"tone": tone(440.0), "chirp": chirp(), "noise": noise()}
+
+
+def numpy_log_mel(audio, n_fft=2048, win_length=1024, hop=160, bins=256, low=0.0, high=8000.0):
+    """Frames by hand: a Hann window in the middle of each, magnitudes, slaney filters, natural logarithm."""
+    padding = (n_fft - hop) // 2
+    padded = np.pad(audio.numpy().astype(np.float64), padding, mode="reflect")
+    window = np.zeros(n_fft)
+    start = (n_fft - win_length) // 2
+    window[start : start + win_length] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(win_length) / win_length)
+    frames = np.stack([padded[i : i + n_fft] * window for i in range(0, len(padded) - n_fft + 1, hop)])
+    magnitude = np.sqrt(np.abs(np.fft.rfft(frames)) ** 2 + 1e-9)
+    filters = mel_filter_bank(n_fft // 2 + 1, bins, low, high, RATE, norm="slaney", mel_scale="slaney")
+    return np.log(np.maximum(magnitude @ filters, 1e-5)).T
+
+
+def assert_same_magnitudes(log_mel, expected):
+    np.testing.assert_allclose(log_mel.exp().numpy(), np.exp(expected), rtol=1e-4, atol=5e-6)
+
+
+# Waveform to canvas
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+def test_log_mel_is_the_numpy_formulas(name):
+    log_mel = MelSpectrogram().audio_to_log_mel(SOUNDS[name])
+    assert_same_magnitudes(log_mel, numpy_log_mel(SOUNDS[name]))
+
+
+def test_log_mel_follows_its_constants():
+    mel = MelSpectrogram(n_fft=1024, win_length=800, hop_length=200, num_mel_bins=64, max_frequency=6000.0)
+    expected = numpy_log_mel(noise(), 1024, 800, 200, 64, 0.0, 6000.0)
+    assert_same_magnitudes(mel.audio_to_log_mel(noise()), expected)
+
+
+@pytest.mark.parametrize("samples", [1600, 1601, 1759, 1760, 16000])
+def test_frames_are_samples_divided_by_the_hop(samples):
+    mel = MelSpectrogram()
+    assert mel.audio_to_log_mel(torch.zeros(samples)).shape == (256, samples // 160)
+    assert mel.audio_to_canvas(torch.zeros(3, samples)).shape == (3, 1, 256, samples // 160)
+
+
+def test_a_batch_is_its_samples_apart():
+    mel, batch = MelSpectrogram(), torch.stack([tone(440.0), noise()])
+    for name in ("audio_to_log_mel", "audio_to_canvas"):
+        transform = getattr(mel, name)
+        assert torch.allclose(transform(batch), torch.stack([transform(batch[0]), transform(batch[1])]), atol=1e-4)
+
+
+def test_sound_that_is_too_short_is_refused():
+    with pytest.raises(ValueError, match="`audio` has to be longer than 944 samples, but has 944"):
+        MelSpectrogram().audio_to_log_mel(torch.zeros(944))
+
+
+def test_canvas_and_log_mel_are_each_others_inverse():
+    mel = MelSpectrogram()
+    canvas = torch.rand(2, 1, 256, 10, generator=torch.Generator().manual_seed(0))
+    log_mel = mel.canvas_to_log_mel(canvas)
+    assert log_mel.shape == (2, 256, 10)
+    torch.testing.assert_close(mel.log_mel_to_canvas(log_mel), canvas, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mel.canvas_to_log_mel(mel.log_mel_to_canvas(log_mel)), log_mel, atol=1e-4, rtol=0)
+
+
+def test_black_and_white_are_the_least_and_the_greatest_magnitude():
+    mel = MelSpectrogram(min_magnitude=1e-3, max_magnitude=10.0)
+    ends = mel.canvas_to_log_mel(torch.stack([torch.zeros(1, 256, 1), torch.ones(1, 256, 1)]))
+    np.testing.assert_allclose(ends[:, 0, 0].exp().numpy(), [1e-3, 10.0], rtol=1e-5)
+    beyond = torch.tensor([1e-9, 1e-3, 0.1, 10.0, 1e6]).log().expand(256, 5)
+    np.testing.assert_allclose(mel.log_mel_to_canvas(beyond)[0, 0].numpy(), [0, 0, 0.5, 1, 1], atol=1e-6)
+
+
+def test_channels_are_averaged():
+    mel = MelSpectrogram()
+    picture = torch.rand(2, 3, 256, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        mel.canvas_to_log_mel(picture), mel.canvas_to_log_mel(picture.mean(dim=1, keepdim=True)), atol=1e-4, rtol=0
+    )
+
+
+def test_a_canvas_of_other_rows_is_refused():
+    with pytest.raises(ValueError, match=r"256 rows.*\(1, 128, 8\)"):
+        MelSpectrogram().canvas_to_log_mel(torch.zeros(1, 128, 8))
+
+
+@pytest.mark.parametrize("frequency, region", [(200.0, slice(215, 256)), (6000.0, slice(0, 40))])
+def test_low_frequencies_are_at_the_bottom(frequency, region):
+    column = MelSpectrogram().audio_to_canvas(tone(frequency))[0].mean(dim=-1)
+    rows = torch.arange(256)[region]
+    assert int(column.argmax()) in rows
+
+
+def test_the_canvas_does_not_depend_on_loudness():
+    mel = MelSpectrogram()
+    quiet, loud = (mel.audio_to_canvas(chirp() * gain) for gain in (0.1, 3.0))
+    torch.testing.assert_close(quiet, loud, atol=5e-3, rtol=0)
+    expected = mel.log_mel_to_canvas(mel.audio_to_log_mel(chirp() * (0.95 / chirp().abs().max())))
+    torch.testing.assert_close(quiet, expected, atol=5e-3, rtol=0)
+
+
+def test_silence_is_black():
+    mel = MelSpectrogram()
+    canvas = mel.audio_to_canvas(torch.zeros(1, 1600))
+    assert torch.isfinite(canvas).all() and canvas.max() < 0.02
+
+
+# Constants
+
+
+def test_constants_go_through_a_dict():
+    mel = MelSpectrogram(num_mel_bins=128, max_magnitude=50.0)
+    assert MelSpectrogram.from_dict(mel.to_dict()) == mel
+    assert MelSpectrogram.from_dict({}) == MelSpectrogram()
+    assert MelSpectrogram().columns_per_second == 100
+
+
+@pytest.mark.parametrize(
+    "constants, parts",
+    [
+        ({"hop": 160}, ("`spectrogram`", "'hop'", "hop_length")),
+        ([160], ("`spectrogram`", "[160]")),
+        ({"hop_length": 0}, ("`hop_length`", "0", "positive")),
+        ({"sampling_rate": -1}, ("`sampling_rate`", "-1", "positive")),
+        ({"n_fft": "2048"}, ("`n_fft`", "'2048'", "positive")),
+        ({"num_mel_bins": True}, ("`num_mel_bins`", "True", "positive")),
+        ({"max_magnitude": float("nan")}, ("`max_magnitude`", "nan", "positive")),
+        ({"win_length": 4096}, ("`win_length`", "`n_fft`", "4096 against 2048")),
+        ({"hop_length": 1025}, ("`hop_length`", "`win_length`", "1025 against 1024")),
+        ({"min_frequency": 9000.0}, ("`min_frequency`", "`max_frequency`", "9000.0 against 8000.0")),
+        ({"min_magnitude": 300.0}, ("`min_magnitude`", "`max_magnitude`", "300.0 against 200.0")),
+        ({"hop_length": 160.5}, ("`hop_length`", "160.5")),
+    ],
+)
+def test_bad_constants_are_refused(constants, parts):
+    with pytest.raises(ValueError) as error:
+        MelSpectrogram.from_dict(constants)
+    for part in parts:
+        assert part in str(error.value)
+
+
+# Canvas to waveform, without a vocoder
+
+
+def correlation(first, second):
+    return float(np.corrcoef(first.flatten().numpy(), second.flatten().numpy())[0, 1])
+
+
+@pytest.mark.parametrize("bins", [256, 128])
+@pytest.mark.parametrize("name", SOUNDS)
+def test_griffin_lim_sounds_like_the_original(name, bins):
+    mel = MelSpectrogram(num_mel_bins=bins)
+    canvas = mel.audio_to_canvas(SOUNDS[name])[None]
+    rebuilt = mel.canvas_to_audio(canvas)
+    assert rebuilt.shape == (1, canvas.shape[-1] * 160) and rebuilt.dtype == torch.float32
+    assert torch.isfinite(rebuilt).all() and rebuilt.abs().max() <= 1
+    again = mel.log_mel_to_canvas(mel.audio_to_log_mel(rebuilt))
+    assert correlation(again, canvas) > 0.9
+
+
+@pytest.mark.parametrize("frames", [8, 9, 100])
+def test_griffin_lim_makes_a_hop_per_frame(frames):
+    mel = MelSpectrogram()
+    log_mel = torch.rand(2, 256, frames, generator=torch.Generator().manual_seed(0)) - 4
+    assert mel.griffin_lim(log_mel, num_iterations=2).shape == (2, frames * 160)
+
+
+@pytest.mark.parametrize("onset", [0.3, 0.62])
+def test_griffin_lim_is_aligned_in_time(onset):
+    mel = MelSpectrogram()
+    audio = noise() * (seconds(1.0) >= onset) * torch.exp(-(seconds(1.0) - onset).clamp(min=0) * 10)
+    rebuilt = mel.griffin_lim(mel.audio_to_log_mel(audio)[None])[0]
+    smooth = np.hanning(321) / np.hanning(321).sum()
+    envelopes = [np.convolve(np.abs(each.numpy()), smooth, "same") for each in (audio, rebuilt)]
+    lag = np.correlate(*(each - each.mean() for each in envelopes), "full").argmax() - (len(audio) - 1)
+    assert abs(lag) <= 80
+
+
+def test_griffin_lim_is_deterministic_and_leaves_the_global_generator_alone():
+    mel = MelSpectrogram()
+    log_mel = mel.audio_to_log_mel(chirp(0.3))[None]
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = mel.griffin_lim(log_mel)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(mel.griffin_lim(log_mel), first)
+
+
+def test_griffin_lim_of_a_sample_does_not_depend_on_the_batch():
+    mel = MelSpectrogram()
+    log_mels = mel.audio_to_log_mel(torch.stack([tone(440.0, 0.3), noise(0.3), chirp(0.3)]))
+    batch = mel.griffin_lim(log_mels, num_iterations=10)
+    for i in range(3):
+        torch.testing.assert_close(
+            batch[i], mel.griffin_lim(log_mels[i : i + 1], num_iterations=10)[0], atol=1e-3, rtol=0
+        )
+
+
+def test_griffin_lim_scales_down_what_is_too_loud():
+    mel = MelSpectrogram()
+    rebuilt = mel.griffin_lim(mel.audio_to_log_mel(noise(0.3))[None] + 4, num_iterations=5)
+    assert float(rebuilt.abs().max()) == pytest.approx(1.0)
+
+
+# What is wrong with a sound
+
+
+def test_a_good_sound_has_no_problems():
+    assert audio_problems(tone(440.0).numpy()) == []
+    one_peak = tone(440.0).numpy().copy()
+    one_peak[100] = 1.0
+    assert audio_problems(one_peak) == []
+
+
+@pytest.mark.parametrize(
+    "audio, said",
+    [
+        (np.zeros(1000, np.float32), "silent"),
+        (np.zeros(0, np.float32), "silent"),
+        (np.full(1000, 1e-4, np.float32), "silent"),
+        (np.clip(3 * tone(440.0).numpy(), -1, 1), "clipped"),
+        (np.array([0.1, np.nan, 0.2], np.float32), "not finite"),
+        (np.array([0.1, -np.inf, 0.2], np.float32), "not finite"),
+    ],
+)
+def test_a_bad_sound_is_described(audio, said):
+    problems = audio_problems(audio)
+    assert len(problems) == 1 and said in problems[0]
+
+
+# Auffusion's files
+
+
+def test_auffusions_bin_weights_load(auffusion_folder, stable_diffusion_folder, tmp_path, pipe):
+    folder = shutil.copytree(auffusion_folder, tmp_path / "auffusion")
+    for part, name in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
+        source = folder / part / f"{name}.safetensors"
+        torch.save(load_file(source), folder / part / ("pytorch_model.bin" if name == "model" else f"{name}.bin"))
+        source.unlink()
+    loaded = ImagesThatSoundPipeline.from_pretrained(stable_diffusion_folder)
+    loaded.load_audio_prior(folder)
+    for name in ("unet_audio", "vae_audio", "text_encoder_audio", "vocoder"):
+        expected, state = getattr(pipe, name).state_dict(), getattr(loaded, name).state_dict()
+        assert expected.keys() == state.keys()
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+def test_the_audio_side_loads_from_a_subfolder(auffusion_folder, stable_diffusion_folder):
+    loaded = ImagesThatSoundPipeline.from_pretrained(stable_diffusion_folder)
+    loaded.load_audio_prior(auffusion_folder.parent, subfolder=auffusion_folder.name)
+    assert loaded.unet_audio is not None and loaded.vocoder.dtype == torch.float32
+
+
+def test_a_vocoder_in_transformers_layout_loads(auffusion_folder, stable_diffusion_folder, tmp_path, pipe):
+    folder = shutil.copytree(auffusion_folder, tmp_path / "auffusion")
+    shutil.rmtree(folder / "vocoder")
+    pipe.vocoder.save_pretrained(folder / "vocoder")
+    loaded = ImagesThatSoundPipeline.from_pretrained(stable_diffusion_folder)
+    loaded.load_audio_prior(folder)
+    canvas = torch.rand(1, 1, 256, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        sounds = [each.mel_spectrogram.canvas_to_audio(canvas, each.vocoder) for each in (pipe, loaded)]
+    assert torch.equal(*sounds)

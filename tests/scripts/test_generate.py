@@ -1,0 +1,202 @@
+"""The command: files, settings, resuming, and errors that leave nothing behind. Files are judged by decoding them."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+import torch
+
+from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
+from images_that_sound.scripts import generate
+from images_that_sound.scripts.samples import read_settings
+
+
+FILES = {
+    "image.png",
+    "spectrogram.png",
+    "spectrogram_stretched.png",
+    "audio.wav",
+    "video.mp4",
+    "settings.json",
+}
+QUICK = ["--width", "128", "--num_inference_steps", "2"]
+PROMPTS = ["--prompt", "a painting of castle towers, grayscale", "--audio_prompt", "bell ringing"]
+
+
+def run(output_dir: Path, *arguments: str) -> None:
+    generate.main([*QUICK, "--output_dir", str(output_dir), *arguments])
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> Path:
+    """Two samples from the embedded checkpoint."""
+    folder = tmp_path_factory.mktemp("samples")
+    run(folder, *PROMPTS, "--num_samples", "2", "--seed", "7")
+    return folder
+
+
+def test_each_sample_has_its_files(samples):
+    assert sorted(file.name for file in samples.iterdir()) == ["seed-000007", "seed-000008"]
+    for folder in samples.iterdir():
+        assert {file.name for file in folder.iterdir()} == FILES
+
+
+def test_files_hold_what_the_pipeline_returns(samples):
+    pipe = ImagesThatSoundPipeline.from_pretrained(generate.EMBEDDED)
+    output = pipe(PROMPTS[1], PROMPTS[3], width=128, num_inference_steps=2, generator=torch.Generator().manual_seed(8))
+    folder = samples / "seed-000008"
+    picture = np.asarray(PIL.Image.open(folder / "image.png"))
+    assert np.abs(picture.astype(int) - np.asarray(output.images[0])).max() <= 1
+    spectrogram = PIL.Image.open(folder / "spectrogram.png")
+    assert spectrogram.mode == "L" and spectrogram.size == (128, 128)
+    audio, rate = soundfile.read(folder / "audio.wav", dtype="float32")
+    assert rate == 16000 and len(audio) == 128 * 160
+    np.testing.assert_allclose(audio, output.audios[0], atol=2e-4)
+
+
+def test_settings_travel_in_every_file(samples):
+    folder = samples / "seed-000007"
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["seed"] == 7 and settings["prompt"] == PROMPTS[1] and settings["num_inference_steps"] == 2
+    assert MelSpectrogram.from_dict(settings["spectrogram"]) == MelSpectrogram(num_mel_bins=128)
+    for name in FILES - {"settings.json"}:
+        assert read_settings(folder / name) == settings
+
+
+def test_video_decodes_with_playhead_captions_and_sound(samples):
+    with av.open(str(samples / "seed-000007" / "video.mp4")) as container:
+        video, sound = container.streams.video[0], container.streams.audio[0]
+        assert video.codec_context.name == "h264" and video.codec_context.pix_fmt == "yuv420p"
+        assert sound.codec_context.name == "aac"
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video)]
+    assert len(frames) == round(1.28 * 60)
+    reds = [np.clip(f[:1024, :, 0].astype(int) - f[:1024, :, 1], 0, None).mean(axis=0) for f in frames]
+    playheads = [int(red.argmax()) for red in reds]
+    expected = [i / len(frames) * 1024 for i in range(len(frames))]
+    assert np.abs(np.array(playheads) - expected).max() < 8
+    assert frames[0][1024:].max() > 200, "captions are written in white below the picture"
+    with av.open(str(samples / "seed-000007" / "video.mp4")) as container:
+        samples_heard = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
+    audio, _ = soundfile.read(samples / "seed-000007" / "audio.wav", dtype="float32")
+    assert len(samples_heard) >= len(audio)
+    lag = np.correlate(samples_heard[: len(audio)], audio[:4000]).argmax()
+    heard = samples_heard[lag : lag + len(audio)]
+    assert np.corrcoef(heard, audio[: len(heard)])[0, 1] > 0.9
+
+
+def test_a_second_run_makes_only_what_is_missing(samples, tmp_path, capsys):
+    run(tmp_path, *PROMPTS, "--seed", "8")
+    written = (tmp_path / "seed-000008" / "audio.wav").stat().st_mtime_ns
+    run(tmp_path, *PROMPTS, "--seed", "7", "--num_samples", "2", "--num_images_per_prompt", "2")
+    assert "1 of 2 samples are there already" in capsys.readouterr().out
+    assert (tmp_path / "seed-000008" / "audio.wav").stat().st_mtime_ns == written
+    first, again = (PIL.Image.open(folder / "seed-000007" / "image.png") for folder in (samples, tmp_path))
+    assert np.abs(np.asarray(first).astype(int) - np.asarray(again)).max() <= 1
+
+
+def test_an_interrupted_run_leaves_no_half_sample(tmp_path):
+    """Killed at some moment of the second sample, the run is continued without loss or doubling."""
+    command = [
+        sys.executable,
+        generate.__file__,
+        *QUICK,
+        *PROMPTS,
+        "--num_samples",
+        "3",
+        "--output_dir",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "seed-000000" in line:
+            process.kill()
+            break
+    process.wait()
+    complete = [folder for folder in tmp_path.iterdir() if not folder.name.startswith(".")]
+    for folder in complete:
+        assert {file.name for file in folder.iterdir()} == FILES
+    run(tmp_path, *PROMPTS, "--num_samples", "3")
+    assert sorted(os.listdir(tmp_path)) == ["seed-000000", "seed-000001", "seed-000002"]
+
+
+def test_params_from_repeats_a_picture(samples, tmp_path):
+    run(tmp_path, "--params_from", str(samples / "seed-000008" / "image.png"))
+    first, again = (PIL.Image.open(folder / "seed-000008" / "image.png") for folder in (samples, tmp_path))
+    assert np.array_equal(np.asarray(first), np.asarray(again))
+
+
+@pytest.mark.parametrize("example", generate.GENERATE_PRESETS)
+def test_examples_give_prompts_and_seed(example):
+    args = generate.parse_args(["--example", example])
+    preset = generate.GENERATE_PRESETS[example]
+    assert {name: getattr(args, name) for name in preset} == preset
+    assert generate.parse_args(["--example", example, "--seed", "1", "--num_samples", "2"]).num_samples == 2
+
+
+def bad_inputs() -> dict[str, tuple[list[str], list[str]]]:
+    """Arguments, and what the message has to name."""
+    return {
+        "missing prompt": (["--audio_prompt", "bell"], ["`prompt`"]),
+        "empty prompt": (["--prompt", "", "--audio_prompt", "bell"], ["`prompt`", "empty"]),
+        "width": ([*PROMPTS, "--width", "100"], ["`width`", "100", "multiple of 8"]),
+        "height": ([*PROMPTS, "--height", "64"], ["`height`", "64", "128"]),
+        "weight": ([*PROMPTS, "--audio_weight", "1.5"], ["`audio_weight`", "1.5", "between 0 and 1"]),
+        "start after end": (
+            [*PROMPTS, "--image_guidance_start", "0.8", "--image_guidance_end", "0.2"],
+            ["`image_guidance_start`", "0.8", "0.2"],
+        ),
+        "nobody speaks": ([*PROMPTS, "--audio_guidance_start", "0.5", "--image_guidance_start", "0.5"], ["No model"]),
+        "no checkpoint": ([*PROMPTS, "--model", "no-such-folder"], ["`model`", "no-such-folder"]),
+        "number of samples": ([*PROMPTS, "--num_samples", "0"], ["`num_samples`", "0"]),
+        "negative seed": ([*PROMPTS, "--seed", "-1"], ["`seed`", "-1"]),
+        "no picture": (["--params_from", "no-such.png"], ["no-such.png"]),
+    }
+
+
+@pytest.mark.parametrize("name", bad_inputs())
+def test_bad_input_is_named_and_nothing_is_written(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, named = bad_inputs()[name]
+    with pytest.raises(SystemExit) as error:
+        run(tmp_path / "outputs", *arguments)
+    assert str(error.value).startswith("error: ")
+    for word in named:
+        assert word in str(error.value)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_folders_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="`output_dir`"):
+        run(tmp_path / "file" / "outputs", *PROMPTS)
+
+
+def test_a_folder_of_other_settings_is_not_mixed(samples):
+    with pytest.raises(SystemExit, match="`output_dir`.*other settings"):
+        run(samples, "--prompt", "a painting of tigers", "--audio_prompt", "bell ringing", "--seed", "7")
+
+
+def test_pictures_without_settings(tmp_path):
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n????")
+    for name in ("plain.png", "broken.png"):
+        with pytest.raises(SystemExit, match=name):
+            run(tmp_path / "outputs", "--params_from", str(tmp_path / name))
+
+
+def test_arguments_are_those_of_the_call():
+    parameters = set(inspect.signature(ImagesThatSoundPipeline.__call__).parameters) - {"self"}
+    tensors_and_objects = {
+        *("generator", "latents", "prompt_embeds", "negative_prompt_embeds"),
+        *("audio_prompt_embeds", "negative_audio_prompt_embeds", "output_type", "return_dict"),
+        *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
+    }
+    assert parameters - tensors_and_objects <= set(vars(generate.parse_args([])))

@@ -1,0 +1,42 @@
+"""Training in small: a killed run that is started again gives what an undisturbed one gives."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from images_that_sound.pipelines import ImagesThatSoundPipeline
+from images_that_sound.scripts import train_embedded
+
+
+STEPS = {"num_draws": 500, "text_steps": 4, "vae_steps": 4, "image_steps": 8, "audio_steps": 4}
+
+
+def command(folder: Path) -> list[str]:
+    arguments = [f"--{name}={value}" for name, value in STEPS.items()]
+    folders = [f"--work_dir={folder / 'work'}", f"--output_dir={folder / 'checkpoint'}"]
+    return [sys.executable, train_embedded.__file__, *arguments, *folders, "--batch_size=2", "--save_every=2"]
+
+
+@pytest.mark.slow
+def test_a_killed_training_resumes_exactly(tmp_path):
+    subprocess.run(command(tmp_path / "whole"), check=True, timeout=900)
+    process = subprocess.Popen(command(tmp_path / "killed"))
+    checkpoint = tmp_path / "killed" / "work" / "unet_picture.pt"
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    subprocess.run(command(tmp_path / "killed"), check=True, timeout=900)
+
+    for file in (tmp_path / "whole" / "checkpoint").rglob("*.safetensors"):
+        expected = load_file(file)
+        resumed = load_file(tmp_path / "killed" / file.relative_to(tmp_path / "whole"))
+        assert all((expected[name] == resumed[name]).all() for name in expected), file
+    pipe = ImagesThatSoundPipeline.from_pretrained(tmp_path / "killed" / "checkpoint")
+    output = pipe("a painting of tigers", "bell ringing", num_inference_steps=2)
+    assert output.images[0].size == (512, 128) and output.audios.shape == (1, 81920)
