@@ -9,6 +9,9 @@ import math
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
@@ -57,6 +60,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--judge_steps", type=int, default=600)
     parser.add_argument("--num_alone", type=int, default=200, help="Samples of each side alone.")
     parser.add_argument("--seeds_per_pair", type=int, default=1, help="Composed samples of each of the 100 pairs.")
+    parser.add_argument("--contact_sheet", help="PNG file for a sheet of the composed samples.")
     parser.add_argument("--batch_size", type=int, default=10)
     return parser.parse_args(input_args)
 
@@ -85,8 +89,9 @@ def draws(kind: str, seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]
 
 def train_judge(args: argparse.Namespace, kind: str) -> tuple[torch.nn.Module, float]:
     """
-    Learns on fresh draws, half of them plain, half faintly overlaid with a draw of the other modality and noise, since
-    a canvas that is both is what it has to read. Returns the judge and its accuracy on plain held-out draws.
+    Learns on fresh draws, half of them plain, half blurred, noisy and faintly overlaid with a draw of the other
+    modality, since a canvas that is both is what it has to read. Returns the judge and its accuracy on plain held-out
+    draws.
     """
     judge = new_judge(len(KINDS[kind]))
     file = Path(args.work_dir) / f"judge-{kind}.pt"
@@ -109,9 +114,12 @@ def _fit_judge(args: argparse.Namespace, kind: str, judge: torch.nn.Module) -> N
     for step in range(args.judge_steps):
         rows = torch.randint(len(canvases), (32,))
         batch = canvases[rows] / 255
-        overlay = others[torch.randint(len(others), (32,))] / 255
-        weight = torch.rand(32, 1, 1) * 0.5 * (torch.arange(32) % 2)[:, None, None]
-        batch = (1 - weight) * batch + weight * overlay + 0.1 * weight * torch.randn_like(batch)
+        overlay = others[torch.randint(len(others), (16,))] / 255
+        weight = 0.5 * torch.rand(16, 1, 1)
+        mixed = (1 - weight) * batch[16:] + weight * overlay + 0.1 * weight * torch.randn_like(overlay)
+        blur = int(torch.randint(4, ())) * 2 + 1
+        mixed = torch.nn.functional.avg_pool2d(mixed[:, None], blur, 1, blur // 2, count_include_pad=False)[:, 0]
+        batch = torch.cat([batch[:16], mixed])
         loss = torch.nn.functional.cross_entropy(judge(batch[:, None]), labels[rows])
         loss.backward()
         optimizer.step()
@@ -168,7 +176,7 @@ def measure_alone(args: argparse.Namespace, pipe: ImagesThatSoundPipeline, judge
 def measure_composed(args: argparse.Namespace, pipe: ImagesThatSoundPipeline, judges: dict, **call: object) -> dict:
     """All pairs of a picture and a sound at equal weights."""
     pairs = [(picture, sound) for picture in PROMPTS["picture"] for sound in PROMPTS["sound"]] * args.seeds_per_pair
-    rows = []
+    rows, canvases = [], []
     for first in range(0, len(pairs), args.batch_size):
         batch = pairs[first : first + args.batch_size]
         output = pipe(
@@ -180,14 +188,37 @@ def measure_composed(args: argparse.Namespace, pipe: ImagesThatSoundPipeline, ju
         )
         pictures = recognised(judges, pipe.mel_spectrogram, output, "picture", [picture for picture, _ in batch])
         sounds = recognised(judges, pipe.mel_spectrogram, output, "sound", [sound for _, sound in batch])
+        canvases += list(output.images.float().mean(dim=1))
         rows += [(*pair, picture, sound) for pair, picture, sound in zip(batch, pictures, sounds)]
         print(f"composed: both in {sum(p and s for *_, p, s in rows)} of {len(rows)}", flush=True)
+    if args.contact_sheet:
+        contact_sheet(rows[:100], canvases[:100]).save(args.contact_sheet)
     return {
         "picture": share(sum(row[2] for row in rows), len(rows)),
         "sound": share(sum(row[3] for row in rows), len(rows)),
         "both": share(sum(row[2] and row[3] for row in rows), len(rows)),
         "rows": rows,
     }
+
+
+def contact_sheet(rows: list[tuple], canvases: list[torch.Tensor]) -> PIL.Image.Image:
+    """All pairs, pictures down and sounds across, framed by what the judges recognised."""
+    colours = {(True, True): "lime", (True, False): "orange", (False, True): "deepskyblue", (False, False): "red"}
+    cell_width, cell_height, margin = 264, 72, 60
+    sheet = PIL.Image.new("RGB", (margin + 10 * cell_width, 24 + 10 * cell_height + 30), "black")
+    pen, font = PIL.ImageDraw.Draw(sheet), PIL.ImageFont.load_default(size=15)
+    for i, ((picture, sound, seen, heard), canvas) in enumerate(zip(rows, canvases)):
+        left, top = margin + i % 10 * cell_width, 24 + i // 10 * cell_height
+        pen.rectangle((left, top, left + cell_width - 3, top + cell_height - 3), fill=colours[seen, heard])
+        small = PIL.Image.fromarray(canvas.mul(255).round().byte().numpy()).resize((256, 64))
+        sheet.paste(small.convert("RGB"), (left + 3, top + 3))
+        if i < 10:
+            pen.text((left + 4, 2), sound, font=font, fill="white")
+        if i % 10 == 0:
+            pen.text((4, top + 24), picture, font=font, fill="white")
+    legend = "green: both recognised   orange: only the picture   blue: only the sound   red: neither"
+    pen.text((margin, 24 + 10 * cell_height + 6), legend, font=font, fill="white")
+    return sheet
 
 
 def share(count: int, total: int) -> dict:
