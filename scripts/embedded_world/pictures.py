@@ -180,7 +180,7 @@ def draw_picture(
     `style` and what else is true of this subject, as `describe_picture` needs them.
     """
     if subject not in SUBJECTS:
-        raise ValueError(f"subject must be one of {', '.join(SUBJECTS)}, got {subject!r}")
+        raise ValueError(f"`subject` is {subject!r}, but must be one of {', '.join(map(repr, SUBJECTS))}.")
     canvas = _empty_canvas(subject, generator, height, width)
     attributes = SCENES[subject](canvas, generator)
     attributes |= {"background": canvas.background, "style": canvas.style, "tone": _tone_word(canvas)}
