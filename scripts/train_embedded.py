@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
-from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel, compute_snr
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -38,7 +37,6 @@ SHARD_SIZE = 500
 CROP_WIDTH = 128
 # Twice Stable Diffusion's: a VAE this small blurs the harmonics of a sound at four.
 LATENT_CHANNELS = 8
-VARIANCE_FLOOR = 3e-4
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
 
@@ -51,8 +49,8 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num_draws", type=int, default=7000, help="Draws of each modality to learn from.")
     parser.add_argument("--text_steps", type=int, default=800)
     parser.add_argument("--vae_steps", type=int, default=2000)
-    parser.add_argument("--image_steps", type=int, default=1500)
-    parser.add_argument("--audio_steps", type=int, default=1300)
+    parser.add_argument("--image_steps", type=int, default=2600)
+    parser.add_argument("--audio_steps", type=int, default=1200)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--save_every", type=int, default=200, help="Steps between checkpoints.")
@@ -124,26 +122,15 @@ def write_atomically(path: Path, write: Callable) -> None:
 
 
 def train(
-    args: argparse.Namespace,
-    stage: str,
-    model: torch.nn.Module,
-    loss_of_step: Callable,
-    num_steps: int,
-    anneal: bool = True,
+    args: argparse.Namespace, stage: str, model: torch.nn.Module, loss_of_step: Callable, num_steps: int
 ) -> None:
     """
-    Minimises `loss_of_step(step)` with AdamW and an average of the weights, which `model` holds in the end. The
-    learning rate follows one cycle; without `anneal` it stays constant after a warm-up, so that a finished stage can
-    be prolonged by more steps. Every draw is seeded by its step: a resumed run equals one that was never killed.
+    Minimises `loss_of_step(step)` with AdamW, a one-cycle learning rate and an average of the weights, which `model`
+    holds in the end. Every draw is seeded by its step, so that a resumed run equals one that was never killed.
     """
     checkpoint = Path(args.work_dir) / f"{stage}.pt"
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=1e-2)
-    if anneal:
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, args.learning_rate, total_steps=num_steps, pct_start=0.1
-        )
-    else:
-        schedule = get_scheduler("constant_with_warmup", optimizer, num_warmup_steps=100)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=num_steps, pct_start=0.1)
     average = EMAModel(model.parameters(), decay=0.998)
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": average}
     first_step = 0
@@ -310,30 +297,18 @@ def encode_data(args: argparse.Namespace, data: dict, vae: AutoencoderKL) -> dic
 
 
 def whiten(vae: AutoencoderKL, latents: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """
-    Folds into the VAE's outer 1x1 convolutions that latents have zero mean and uncorrelated channels of unit variance.
-    What a small VAE tells of details is otherwise drowned by one direction, the brightness, and lost to diffusion's
-    noise first. Directions below `VARIANCE_FLOOR` of the strongest are the VAE's own noise and stay weak.
-    """
-    vae.cpu()
-    values = torch.cat([latents[kind].double().transpose(0, 1).flatten(1) for kind in latents], dim=1)
-    mean = values.mean(dim=1)
-    variances, directions = torch.linalg.eigh(torch.cov(values))
-    scales = variances.clamp(min=VARIANCE_FLOOR * variances.max()).sqrt()
-    to_white, from_white = (directions / scales).T, directions * scales
+    """Folds into the VAE's outer 1x1 convolutions that each latent channel has zero mean and unit variance."""
+    values = torch.cat([latents[kind].float().transpose(0, 1).flatten(1) for kind in latents], dim=1)
+    mean, std = values.mean(dim=1), values.std(dim=1)
     channels = len(mean)
     with torch.no_grad():
         quant, post_quant = vae.quant_conv, vae.post_quant_conv
-        quant.weight[:channels, :, 0, 0] = (to_white @ quant.weight[:channels, :, 0, 0].double()).float()
-        quant.bias[:channels] = (to_white @ (quant.bias[:channels].double() - mean)).float()
-        # Rotated, the VAE's noise has no variance of its own for each channel; a small constant stands for it.
-        quant.weight[channels:], quant.bias[channels:] = 0, -6
-        post_quant.bias += (post_quant.weight[:, :, 0, 0].double() @ mean).float()
-        post_quant.weight[:, :, 0, 0] = (post_quant.weight[:, :, 0, 0].double() @ from_white).float()
-    return {
-        kind: torch.einsum("dc,nchw->ndhw", to_white, latents[kind].double() - mean[:, None, None]).float()
-        for kind in latents
-    }
+        quant.weight[:channels] /= std[:, None, None, None]
+        quant.bias[:channels] = (quant.bias[:channels] - mean) / std
+        quant.bias[channels:] -= 2 * std.log()
+        post_quant.bias += (post_quant.weight[:, :, 0, 0] * mean).sum(dim=1)
+        post_quant.weight *= std[None, :, None, None]
+    return {kind: (latents[kind].float() - mean[:, None, None]) / std[:, None, None] for kind in latents}
 
 
 def new_unet(args: argparse.Namespace) -> UNet2DConditionModel:
@@ -384,7 +359,7 @@ def train_unet(
         weights = (signal_to_noise.clamp(max=5) / signal_to_noise).to(args.device)
         return (weights * (predicted - noise.to(args.device)).square().mean(dim=(1, 2, 3))).mean()
 
-    train(args, f"unet_{kind}", unet, loss_of_step, num_steps, anneal=False)
+    train(args, f"unet_{kind}", unet, loss_of_step, num_steps)
 
 
 def save(pipe: ImagesThatSoundPipeline, output_dir: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from images_that_sound.scripts.generate import EMBEDDED
+
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 COMPOSE = """
@@ -112,3 +114,16 @@ def test_saved_index_names_no_path_and_holds_the_code(pipe, tmp_path):
         "images_that_sound_vocoder.py",
         "images_that_sound_weights.py",
     }
+
+
+def test_the_embedded_folder_holds_everything(run, tmp_path):
+    for name, load, without_package in (
+        (
+            "by its own code",
+            f"pipe = DiffusionPipeline.from_pretrained({str(EMBEDDED)!r}, trust_remote_code=True)",
+            True,
+        ),
+        ("by the package", f"{INSTALLED}pipe = ImagesThatSoundPipeline.from_pretrained({str(EMBEDDED)!r})", False),
+    ):
+        latents, _ = compose(run, tmp_path, load, without_package, name)
+        assert latents.shape == (1, 8, 16, 8) and torch.isfinite(latents).all()

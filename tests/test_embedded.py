@@ -1,0 +1,32 @@
+"""The checkpoint that ships with the project."""
+
+import torch
+from safetensors.torch import load_file
+
+from images_that_sound.pipelines import ImagesThatSoundPipeline
+from images_that_sound.scripts.generate import EMBEDDED
+
+
+def test_weights_are_small_and_float16():
+    files = list(EMBEDDED.rglob("*.safetensors"))
+    assert {file.parent.name for file in files} == {"unet", "unet_audio", "vae", "text_encoder"}
+    assert sum(file.stat().st_size for file in files) <= 25 * 10**6
+    for file in files:
+        assert {value.dtype for value in load_file(file).values() if value.is_floating_point()} == {torch.float16}
+
+
+def test_the_audio_unet_is_another_than_the_image_unet_it_came_from():
+    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
+    image, audio = pipe.unet.state_dict(), pipe.unet_audio.state_dict()
+    assert image.keys() == audio.keys() and not all(torch.equal(image[name], audio[name]) for name in image)
+    assert pipe.vae_audio is None and pipe.text_encoder_audio is None and pipe.vocoder is None
+    assert {model.dtype for model in (pipe.unet, pipe.unet_audio, pipe.vae, pipe.text_encoder)} == {torch.float32}
+
+
+def test_a_square_picture_that_is_played_in_two_halves():
+    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
+    pipe.set_progress_bar_config(disable=True)
+    output = pipe("a painting of tigers", "tiger growling", canvas_layout="folded", num_inference_steps=2)
+    assert output.images[0].size == (256, 256)
+    assert output.spectrograms[0].size == (512, 128)
+    assert output.audios.shape == (1, 81920)
