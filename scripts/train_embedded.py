@@ -175,12 +175,21 @@ def generators_of_step(args: argparse.Namespace, stage: int, step: int) -> tuple
 # -------------------- Stages --------------------
 
 
-def make_tokenizer(data: dict) -> CLIPTokenizer:
-    """A CLIP tokenizer whose byte pairs are learned from the world's prompts."""
+def make_tokenizer(args: argparse.Namespace, data: dict) -> CLIPTokenizer:
+    """
+    A CLIP tokenizer whose byte pairs are learned from the world's prompts, from disk where an earlier run wrote it:
+    learned again, it numbers its tokens otherwise.
+    """
+    folder = Path(args.work_dir) / "tokenizer"
+    if folder.exists():
+        return CLIPTokenizer.from_pretrained(folder)
     generator = np.random.default_rng(0)
     prompts = [describe(kind, label, generator) for kind in data for label in data[kind][1]]
     tokenizer = CLIPTokenizer().train_new_from_iterator(prompts, vocab_size=1024)
     tokenizer.model_max_length = 77
+    partial_folder = folder.with_name("tokenizer.part")
+    tokenizer.save_pretrained(partial_folder)
+    os.replace(partial_folder, folder)
     return tokenizer
 
 
@@ -377,7 +386,7 @@ def main(input_args: list[str] | None = None) -> None:
     start = time.time()
     data = make_data(args)
     log(args, stage="data", seconds=round(time.time() - start, 1))
-    tokenizer = make_tokenizer(data)
+    tokenizer = make_tokenizer(args, data)
     text_encoder = train_text_encoder(args, data, tokenizer)
     vae = train_vae(args, data)
     latents = whiten(vae, encode_data(args, data, vae))
