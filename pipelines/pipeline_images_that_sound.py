@@ -324,7 +324,7 @@ class ImagesThatSoundPipeline(
             ("negative_audio_prompt", negative_audio_prompt, negative_audio_prompt_embeds, audio_prompt_embeds),
         ):
             _check_negative_prompt(name, value, embeds, positive, image_batch)
-        if isinstance(num_images_per_prompt, bool) or not _is_positive_int(num_images_per_prompt):
+        if not _is_positive_int(num_images_per_prompt):
             raise ValueError(
                 f"`num_images_per_prompt` has to be a positive integer, but is {num_images_per_prompt!r}."
             )
