@@ -75,13 +75,13 @@ MATERIALS: dict[str, float] = {
 
 # For each background: its chance, its levels, and the levels an object may have on it.
 GROUNDS: dict[str, tuple[float, Point, Point]] = {
-    "black": (0.5, (0, 8), (105, 252)),
+    "black": (0.6, (0, 8), (105, 252)),
     "dark": (0.22, (22, 52), (140, 252)),
-    "gray": (0.16, (70, 110), (196, 254)),
-    "light": (0.12, (205, 242), (45, 118)),
+    "gray": (0.09, (70, 110), (196, 254)),
+    "light": (0.09, (205, 242), (45, 118)),
 }
 
-STYLES: dict[str, float] = {"painting": 0.56, "drawing": 0.14, "sketch": 0.1, "lithograph": 0.2}
+STYLES: dict[str, float] = {"painting": 0.7, "drawing": 0.12, "sketch": 0.06, "lithograph": 0.12}
 FILL_STRENGTH: dict[str, float] = {"painting": 1.0, "drawing": 0.55, "sketch": 0.38, "lithograph": 1.0}
 
 
@@ -282,7 +282,7 @@ def _scatter(
     tilt: float = 0.1,
 ) -> dict:
     """Place copies of an object of width `aspect` (times its height) in one row or two, and say what was placed."""
-    size = min(sizes[0] + (sizes[1] - sizes[0]) * generator.beta(1.5, 1.1), canvas.breadth / aspect * 0.96)
+    size = min(sizes[0] + (sizes[1] - sizes[0]) * generator.beta(2.2, 1.0), canvas.breadth / aspect * 0.96)
     rows = 2 if size < 0.44 and not standing and generator.random() < 0.5 else 1
     fitting = max(1, int(canvas.breadth / (size * aspect * 1.04)))
     per_row = min(fitting, most // rows)

@@ -236,13 +236,13 @@ def _draw_echo(generator: np.random.Generator, sampling_rate: int) -> np.ndarray
 
 def _draw_background(generator: np.random.Generator, length: int, sampling_rate: int) -> tuple[str, np.ndarray | None]:
     chance = generator.random()
-    if chance < 0.35:
+    if chance < 0.55:
         return "silence", None
     windy = generator.random() < 0.5
-    level_in_db = generator.uniform(-85, -50) if chance < 0.75 else generator.uniform(-46, -28)
+    level_in_db = generator.uniform(-85, -60) if chance < 0.88 else generator.uniform(-46, -28)
     highest_in_hz = generator.uniform(300, 900) if windy else sampling_rate
     noise = _noise(generator, length, 0.0, highest_in_hz, sampling_rate, steepness=1.0)
-    name = "faint" if chance < 0.75 else "wind" if windy else "hiss"
+    name = "faint" if chance < 0.88 else "wind" if windy else "hiss"
     return name, noise * np.float32(10 ** (level_in_db / 20))
 
 
