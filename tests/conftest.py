@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from images_that_sound.pipelines import ImagesThatSoundPipeline
+from images_that_sound.pipelines import ImagesThatSoundImprintPipeline, ImagesThatSoundPipeline
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -27,6 +27,14 @@ def auffusion_folder() -> Path:
 def pipe() -> ImagesThatSoundPipeline:
     """Both sides of the random-weight conformance models."""
     pipeline = ImagesThatSoundPipeline.from_pretrained(STABLE_DIFFUSION)
+    pipeline.load_audio_prior(AUFFUSION)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def imprint_pipe() -> ImagesThatSoundImprintPipeline:
+    pipeline = ImagesThatSoundImprintPipeline.from_pretrained(STABLE_DIFFUSION)
     pipeline.load_audio_prior(AUFFUSION)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
