@@ -2,11 +2,17 @@
 
 from .images_that_sound_spectrogram import MelSpectrogram, audio_problems
 from .images_that_sound_vocoder import load_hifigan_vocoder
+from .pipeline_factorized_colorization import (
+    FactorizedColorizationPipeline,
+    FactorizedColorizationPipelineOutput,
+)
 from .pipeline_images_that_sound import ImagesThatSoundPipeline, ImagesThatSoundPipelineOutput
 from .pipeline_images_that_sound_imprint import ImagesThatSoundImprintPipeline, ImagesThatSoundImprintPipelineOutput
 
 
 __all__ = [
+    "FactorizedColorizationPipeline",
+    "FactorizedColorizationPipelineOutput",
     "ImagesThatSoundImprintPipeline",
     "ImagesThatSoundImprintPipelineOutput",
     "ImagesThatSoundPipeline",

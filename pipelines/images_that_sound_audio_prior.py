@@ -1,25 +1,21 @@
-"""What every pipeline with an audio side shares: loading it, keeping its vocoder exact, and saving a whole repo."""
+"""What every pipeline with an audio side shares: loading it and keeping its vocoder exact."""
 
-import inspect
-import json
 import os
-import shutil
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.utils.dynamic_modules_utils import get_relative_import_files
 from huggingface_hub import hf_hub_download
 from huggingface_hub.utils import EntryNotFoundError
 from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
 
+from .images_that_sound_repo import SelfContainedRepoMixin
 from .images_that_sound_spectrogram import MelSpectrogram
 from .images_that_sound_vocoder import load_hifigan_vocoder, read_vocoder_config
 
 
-class AudioPriorLoaderMixin:
+class AudioPriorLoaderMixin(SelfContainedRepoMixin):
     """Loads Auffusion's side into a pipeline that came from a Stable Diffusion repo."""
 
     def load_audio_prior(
@@ -93,35 +89,6 @@ class AudioPriorLoaderMixin:
         if weights is not None and self.vocoder.dtype != torch.float32:
             self.vocoder.float().load_state_dict(weights)
         return pipe
-
-    def save_config(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """
-        Writes `model_index.json` and beside it the pipeline's own source files, so that what `save_pretrained` leaves
-        loads again by `DiffusionPipeline.from_pretrained(save_directory, trust_remote_code=True)`.
-        """
-        super().save_config(save_directory, **kwargs)
-        source = Path(inspect.getsourcefile(type(self)))
-        index_file = Path(save_directory) / self.config_name
-        index = json.loads(index_file.read_text())
-        index["_class_name"] = [source.stem, type(self).__name__]
-        index.pop("_name_or_path", None)
-        index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-        for file in (source, *map(Path, get_relative_import_files(source))):
-            target = Path(save_directory) / file.name
-            if not (target.exists() and target.samefile(file)):
-                shutil.copyfile(file, target)
-        if push_to_hub:
-            raise ValueError(
-                "`push_to_hub` of a config alone is not possible; use `save_pretrained` or `push_to_hub`."
-            )
-
-    @classmethod
-    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict:
-        config = super()._dict_from_json_file(json_file)
-        if isinstance(config.get("_class_name"), list):
-            # The list form makes diffusers run the repo's copy of the code. A class that is already here needs none.
-            config["_class_name"] = config["_class_name"][-1]
-        return config
 
 
 class _Repo:

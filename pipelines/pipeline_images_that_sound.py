@@ -14,14 +14,15 @@ from diffusers.utils import BaseOutput, replace_example_docstring
 
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_audio_prior import AudioPriorLoaderMixin  # noqa: F401
-from .images_that_sound_sides import (
-    TwoSidesMixin,
+from .images_that_sound_checks import (
     check_generator,
     check_num_images_per_prompt,
     check_output_type,
     check_scale,
     is_positive_int,
 )
+from .images_that_sound_repo import SelfContainedRepoMixin  # noqa: F401
+from .images_that_sound_sides import TwoSidesMixin
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
 from .images_that_sound_weights import audio_noise_shares

@@ -16,8 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_audio_prior import AudioPriorLoaderMixin  # noqa: F401
-from .images_that_sound_sides import (
-    TwoSidesMixin,
+from .images_that_sound_checks import (
     check_generator,
     check_negative_prompt,
     check_num_images_per_prompt,
@@ -26,6 +25,8 @@ from .images_that_sound_sides import (
     check_scale,
     is_positive_int,
 )
+from .images_that_sound_repo import SelfContainedRepoMixin  # noqa: F401
+from .images_that_sound_sides import TwoSidesMixin
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
 from .images_that_sound_weights import audio_noise_shares  # noqa: F401

@@ -5,7 +5,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from images_that_sound.pipelines import ImagesThatSoundImprintPipeline, ImagesThatSoundPipeline
+from images_that_sound.pipelines import (
+    FactorizedColorizationPipeline,
+    ImagesThatSoundImprintPipeline,
+    ImagesThatSoundPipeline,
+)
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -50,3 +54,17 @@ def golden():
             return {key: file.get_tensor(key) for key in file.keys()}, arguments
 
     return read
+
+
+@pytest.fixture
+def colorization_pipe() -> FactorizedColorizationPipeline:
+    """Both stages of the random-weight DeepFloyd IF."""
+    pipeline = FactorizedColorizationPipeline.from_pretrained(FIXTURES / "models" / "deepfloyd-if-stage-1")
+    pipeline.load_super_resolution(FIXTURES / "models" / "deepfloyd-if-stage-2")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def fixtures_folder() -> Path:
+    return FIXTURES

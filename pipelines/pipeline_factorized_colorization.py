@@ -1,0 +1,512 @@
+"""Factorized colorization (arXiv 2404.11615): colours for a gray picture that stays what it is."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
+from diffusers.utils import BaseOutput, replace_example_docstring
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import T5EncoderModel, T5Tokenizer
+
+from .images_that_sound_checks import (
+    check_generator,
+    check_negative_prompt,
+    check_num_images_per_prompt,
+    check_prompt,
+    check_scale,
+    is_positive_int,
+)
+from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise, raise_if_gated
+from .images_that_sound_repo import SelfContainedRepoMixin
+
+
+# The sides of stage I are this many times smaller than the picture's.
+UPSCALING = 4
+
+EXAMPLE_DOC_STRING = """
+    Examples:
+        ```py
+        >>> import torch
+        >>> from diffusers.utils import load_image
+        >>> from images_that_sound.pipelines import FactorizedColorizationPipeline
+
+        >>> pipe = FactorizedColorizationPipeline.from_pretrained(
+        ...     "DeepFloyd/IF-I-M-v1.0", variant="fp16", dtype=torch.float16
+        ... )
+        >>> pipe.load_super_resolution("DeepFloyd/IF-II-M-v1.0", variant="fp16")
+        >>> pipe.enable_model_cpu_offload()
+        >>> output = pipe(load_image("castle.png"), "a colorful photo of a castle with bell towers")
+        >>> output.images[0].save("castle-in-colours.png")
+        ```
+"""
+
+
+@dataclass
+class FactorizedColorizationPipelineOutput(BaseOutput):
+    """
+    Output of [`FactorizedColorizationPipeline`].
+
+    Args:
+        images (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, H, W, 3)` or `torch.Tensor` of shape
+            `(B, 3, H, W)`): Colour pictures in 0..1.
+        gray_errors (`list[float]`): For each picture how far the mean of its channels is from the gray one, as the
+            mean absolute difference in 0..1.
+    """
+
+    images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
+    gray_errors: list[float]
+
+
+class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, DiffusionPipeline):
+    r"""
+    Pipeline that colours gray pictures: DeepFloyd IF denoises as a prompt asks, and before every step the mean over
+    the channels is replaced by the gray picture's, noised alike ([Factorized Diffusion,
+    arXiv 2404.11615](https://arxiv.org/abs/2404.11615), section 3.4). Stage I works at a quarter of the size, stage II
+    at the full one.
+
+    Load it from a stage I repo and then call [`~FactorizedColorizationPipeline.load_super_resolution`], or from a repo
+    that holds both stages.
+
+    Args:
+        tokenizer ([`~transformers.T5Tokenizer`], *optional*): Not needed with `prompt_embeds`.
+        text_encoder ([`~transformers.T5EncoderModel`], *optional*): Not needed with `prompt_embeds`.
+        unet ([`UNet2DConditionModel`]): Stage I.
+        scheduler ([`DDPMScheduler`]): Stage I's.
+        unet_super_resolution ([`UNet2DConditionModel`], *optional*): Stage II.
+        scheduler_super_resolution ([`DDPMScheduler`], *optional*): Stage II's.
+        image_noising_scheduler ([`DDPMScheduler`], *optional*): Adds the noise that stage II expects in its input.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->unet_super_resolution"
+    _optional_components = [
+        "tokenizer",
+        "text_encoder",
+        "unet_super_resolution",
+        "scheduler_super_resolution",
+        "image_noising_scheduler",
+    ]
+    _callback_tensor_inputs = ["latents"]
+
+    # Optional components have no default: diffusers would ignore what a caller of `DiffusionPipeline` passes for them.
+    def __init__(
+        self,
+        tokenizer: T5Tokenizer,
+        text_encoder: T5EncoderModel,
+        unet: UNet2DConditionModel,
+        scheduler: DDPMScheduler,
+        unet_super_resolution: UNet2DConditionModel,
+        scheduler_super_resolution: DDPMScheduler,
+        image_noising_scheduler: DDPMScheduler,
+    ):
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            unet=unet,
+            scheduler=scheduler,
+            unet_super_resolution=unet_super_resolution,
+            scheduler_super_resolution=scheduler_super_resolution,
+            image_noising_scheduler=image_noising_scheduler,
+        )
+        self.image_processor = VaeImageProcessor(do_resize=False, do_normalize=False, do_convert_rgb=True)
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    def load_super_resolution(
+        self,
+        pretrained_model_name_or_path: str | os.PathLike,
+        subfolder: str = "",
+        **kwargs: Any,
+    ) -> None:
+        """
+        Loads stage II: `unet_super_resolution`, `scheduler_super_resolution` and `image_noising_scheduler`.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                A Hub repo such as `DeepFloyd/IF-II-M-v1.0`, or a folder of the same layout.
+            subfolder (`str`, *optional*, defaults to `""`):
+                Folder inside the repo that holds this layout.
+            kwargs:
+                `revision`, `variant`, `cache_dir`, `token`, `force_download`, `local_files_only`, as in
+                `from_pretrained`.
+
+        Raises:
+            ValueError: If a part is missing or does not fit stage I, if the repo is gated, or if offloading is already
+                enabled.
+        """
+        if getattr(self, "_all_hooks", None):
+            raise ValueError("`load_super_resolution` has to be called before offloading is enabled.")
+        parts = {}
+        for folder, model_class in (
+            ("unet", UNet2DConditionModel),
+            ("scheduler", DDPMScheduler),
+            ("image_noising_scheduler", DDPMScheduler),
+        ):
+            path = "/".join(filter(None, (subfolder, folder)))
+            own = {"dtype": self.unet.dtype} if folder == "unet" else {}
+            try:
+                parts[folder] = model_class.from_pretrained(
+                    pretrained_model_name_or_path, subfolder=path, **kwargs, **own
+                )
+            except Exception as error:
+                raise_if_gated(error, pretrained_model_name_or_path)
+                raise ValueError(
+                    f"No {model_class.__name__} can be loaded from `{path}` of `{pretrained_model_name_or_path}`:"
+                    f" {error}"
+                ) from error
+        if parts["unet"].config.in_channels != 2 * self.unet.config.in_channels:
+            raise ValueError(
+                f"`{pretrained_model_name_or_path}` is no stage II: its UNet takes {parts['unet'].config.in_channels}"
+                f" channels instead of {2 * self.unet.config.in_channels}."
+            )
+        self.register_modules(
+            unet_super_resolution=parts["unet"].to(self.device),
+            scheduler_super_resolution=parts["scheduler"],
+            image_noising_scheduler=parts["image_noising_scheduler"],
+        )
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        device: torch.device | None = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: str | list[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Encodes prompts for both stages.
+
+        Args:
+            prompt (`str` or `list[str]`): What to see in colour; `None` where `prompt_embeds` are given.
+            device (`torch.device`, *optional*): Where the embeddings go.
+            num_images_per_prompt (`int`, defaults to 1): Repetitions of each prompt.
+            do_classifier_free_guidance (`bool`, defaults to `True`): Whether the negative prompt is needed.
+            negative_prompt (`str` or `list[str]`, *optional*): What not to see.
+            prompt_embeds, negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings made
+                before, used as they are.
+
+        Returns:
+            Embeddings and negative ones of shape `(B * num_images_per_prompt, L, D)`; the latter are `None` without
+            guidance.
+        """
+        device = device or self._execution_device
+        if prompt_embeds is None:
+            prompts = [prompt] if isinstance(prompt, str) else prompt
+            prompt_embeds = self.encode_deepfloyd_prompt(self.tokenizer, self.text_encoder, prompts, device)
+        if not do_classifier_free_guidance:
+            negative_prompt_embeds = None
+        elif negative_prompt_embeds is None:
+            negative = negative_prompt or ""
+            negative = [negative] * len(prompt_embeds) if isinstance(negative, str) else negative
+            negative_prompt_embeds = self.encode_deepfloyd_prompt(self.tokenizer, self.text_encoder, negative, device)
+        prompt_embeds, negative_prompt_embeds = (
+            None if each is None else each.to(device, self.unet.dtype).repeat_interleave(num_images_per_prompt, dim=0)
+            for each in (prompt_embeds, negative_prompt_embeds)
+        )
+        return prompt_embeds, negative_prompt_embeds
+
+    def check_inputs(
+        self,
+        image: torch.Tensor,
+        prompt: str | list[str] | None,
+        num_inference_steps: int,
+        start_diffusion_step: int,
+        noise_level: int,
+        output_type: str,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        negative_prompt: str | list[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        callback_on_step_end_tensor_inputs: list[str] | None = None,
+    ) -> int:
+        """Raises `ValueError` for arguments that do not make sense; returns the number of prompts or pictures."""
+        if self.unet_super_resolution is None:
+            raise ValueError(
+                "`unet_super_resolution` is not loaded yet. Call `pipe.load_super_resolution(...)` with a stage II"
+                " repo such as 'DeepFloyd/IF-II-M-v1.0', or load a repo that holds both stages."
+            )
+        num_prompts = check_prompt("prompt", prompt, prompt_embeds)
+        check_negative_prompt("negative_prompt", negative_prompt, negative_prompt_embeds, prompt_embeds, num_prompts)
+        if self.text_encoder is None and (prompt_embeds is None or negative_prompt_embeds is None):
+            raise ValueError("Without `text_encoder`, `prompt_embeds` and `negative_prompt_embeds` have to be given.")
+        if len({len(image), num_prompts} - {1}) > 1:
+            raise ValueError(
+                f"`image` and `prompt` have to be equally many, or one of either, but there are {len(image)} and"
+                f" {num_prompts}."
+            )
+        if not (0 <= image.amin() and image.amax() <= 1):
+            raise ValueError(f"`image` has to be in 0..1, but reaches {image.amin():.3g} to {image.amax():.3g}.")
+        for name, side in (("height", image.shape[-2]), ("width", image.shape[-1])):
+            if side % UPSCALING:
+                raise ValueError(f"The {name} of `image` has to be a multiple of {UPSCALING}, but is {side}.")
+        check_num_images_per_prompt(num_images_per_prompt)
+        batch = max(len(image), num_prompts)
+        check_generator(generator, batch * num_images_per_prompt)
+        if not is_positive_int(num_inference_steps):
+            raise ValueError(f"`num_inference_steps` has to be a positive integer, but is {num_inference_steps!r}.")
+        levels = self.image_noising_scheduler.config.num_train_timesteps
+        for name, value, count in (
+            ("start_diffusion_step", start_diffusion_step, num_inference_steps),
+            ("noise_level", noise_level, levels),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < count:
+                raise ValueError(f"`{name}` has to be an integer from 0 to {count - 1}, but is {value!r}.")
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"`output_type` has to be 'pil', 'np' or 'pt', but is {output_type!r}.")
+        unknown = set(callback_on_step_end_tensor_inputs or []) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` has to be among {self._callback_tensor_inputs}, but names"
+                f" {sorted(unknown)}."
+            )
+        return batch
+
+    def _denoise(
+        self,
+        unet: UNet2DConditionModel,
+        scheduler: DDPMScheduler,
+        gray: torch.Tensor,
+        images: torch.Tensor,
+        embeds: torch.Tensor,
+        generator: torch.Generator | list[torch.Generator] | None,
+        on_step_end: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor],
+        start_diffusion_step: int | None = None,
+        upscaled: torch.Tensor | None = None,
+        noise_level: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """One stage: pictures `(B, 3, H, W)` in -1..1 from noise `images` under gray pictures `(B, 3, H, W)`."""
+
+        def draw() -> torch.Tensor:
+            return randn_tensor(gray.shape, generator, gray.device, gray.dtype)
+
+        for i, t in enumerate(scheduler.timesteps):
+            if self.interrupt:
+                break
+            noised_gray = scheduler.add_noise(gray, draw(), t)
+            if start_diffusion_step is not None and i < start_diffusion_step:
+                # No step is taken; its noise is drawn, so that a seed gives what the paper's code gives.
+                draw()
+                continue
+            if i == start_diffusion_step:
+                images = noised_gray
+            images = with_gray(images, noised_gray)
+            rows = images if upscaled is None else torch.cat([images, upscaled], dim=1)
+            predicted = predict_pixel_noise(unet, rows, t, embeds, self.guidance_scale, noise_level)
+            if scheduler.config.variance_type not in ("learned", "learned_range"):
+                predicted = predicted.chunk(2, dim=1)[0]
+            images = scheduler.step(predicted, t, images, generator=generator, return_dict=False)[0]
+            images = on_step_end(i, t, images)
+        return images
+
+    @torch.no_grad()
+    @replace_example_docstring(EXAMPLE_DOC_STRING)
+    def __call__(
+        self,
+        image: PipelineImageInput,
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | None = None,
+        num_inference_steps: int = 30,
+        guidance_scale: float = 10.0,
+        start_diffusion_step: int = 7,
+        noise_level: int = 50,
+        exact_gray: bool = False,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: list[str] = ["latents"],
+    ) -> FactorizedColorizationPipelineOutput | tuple:
+        r"""
+        Colours gray pictures.
+
+        Args:
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them):
+                Pictures to colour, in 0..1 where they are arrays, both sides multiples of 4. The mean of the channels
+                counts.
+            prompt (`str` or `list[str]`, *optional*):
+                What to see in colour, not empty; as many as pictures, or one of either.
+            negative_prompt (`str` or `list[str]`, *optional*):
+                What not to see. Unused where `guidance_scale` is at most 1.
+            num_inference_steps (`int`, defaults to 30):
+                Denoising steps of each stage.
+            guidance_scale (`float`, defaults to 10.0):
+                Classifier-free guidance; off at 1 and below.
+            start_diffusion_step (`int`, defaults to 7):
+                Step from 0 on at which stage I starts, from the gray picture with that step's noise. More stays closer
+                to the gray picture, with less colour. Stage II takes all steps.
+            noise_level (`int`, defaults to 50):
+                Timestep whose noise stage II finds on the picture of stage I.
+            exact_gray (`bool`, defaults to `False`):
+                Whether the result is shifted so that the mean of its channels is the gray picture, up to the clamp to
+                0..1.
+            num_images_per_prompt (`int`, defaults to 1):
+                Tries for each pair of picture and prompt.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
+                Source of the noise, one for all or one per result.
+            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
+                Instead of `prompt`, so that the text encoder can be dropped.
+            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
+                Instead of `negative_prompt`.
+            output_type (`str`, defaults to `"pil"`):
+                `"pil"`, `"np"` or `"pt"`.
+            return_dict (`bool`, defaults to `True`):
+                Whether to return a [`FactorizedColorizationPipelineOutput`] or a plain tuple.
+            callback_on_step_end (`Callable`, *optional*):
+                Called as `callback(pipe, step, timestep, callback_kwargs)` after each step that is taken, stage II's
+                counted on from stage I's; returned `latents` replace the pictures in -1..1. Setting
+                `pipe._interrupt = True` skips the steps that are left.
+            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
+                Tensors that the callback gets: `latents` alone.
+
+        Examples:
+
+        Returns:
+            [`FactorizedColorizationPipelineOutput`] or `tuple`: Pictures, and how far from gray they are.
+
+        Raises:
+            ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
+        """
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+
+        # 1. Check inputs
+        image = self.image_processor.preprocess(image)
+        batch = self.check_inputs(
+            image,
+            prompt,
+            num_inference_steps,
+            start_diffusion_step,
+            noise_level,
+            output_type,
+            num_images_per_prompt,
+            generator,
+            negative_prompt,
+            prompt_embeds,
+            negative_prompt_embeds,
+            callback_on_step_end_tensor_inputs,
+        )
+        self._guidance_scale = check_scale("guidance_scale", guidance_scale)
+        self._interrupt = False
+        device = self._execution_device
+
+        # 2. Encode the prompt, once for both stages
+        prompt_embeds, negative_prompt_embeds = self.encode_prompt(
+            prompt,
+            device,
+            num_images_per_prompt,
+            self.do_classifier_free_guidance,
+            negative_prompt,
+            prompt_embeds,
+            negative_prompt_embeds,
+        )
+        rows = batch * num_images_per_prompt
+        prompt_embeds = _repeated(prompt_embeds, rows)
+        if self.do_classifier_free_guidance:
+            prompt_embeds = torch.cat([_repeated(negative_prompt_embeds, rows), prompt_embeds])
+
+        # 3. Prepare the gray picture at both sizes, in -1..1
+        dtype = self.unet.dtype
+        gray = image.to(device, torch.float32).mean(dim=1, keepdim=True)
+        gray = _repeated(gray.repeat_interleave(num_images_per_prompt, dim=0), rows)
+        large = (2 * gray - 1).to(dtype).expand(-1, 3, -1, -1)
+        size = (gray.shape[-2] // UPSCALING, gray.shape[-1] // UPSCALING)
+        small = torch.nn.functional.interpolate(large, size, mode="bilinear", align_corners=False)
+
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        self.scheduler_super_resolution.set_timesteps(num_inference_steps, device=device)
+        self._num_timesteps = 2 * num_inference_steps
+        with self.progress_bar(total=2 * num_inference_steps - start_diffusion_step) as progress_bar:
+
+            def on_step_end(step: int, t: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+                progress_bar.update()
+                if callback_on_step_end is None:
+                    return images
+                return callback_on_step_end(self, step, t, {"latents": images}).pop("latents", images)
+
+            # 4. Stage I, at a quarter of the size
+            images = self._denoise(
+                self.unet,
+                self.scheduler,
+                small,
+                randn_tensor(small.shape, generator, device, dtype),
+                prompt_embeds,
+                generator,
+                on_step_end,
+                start_diffusion_step,
+            )
+
+            # 5. Stage II, from stage I's picture with some noise
+            noise = randn_tensor(large.shape, generator, device, dtype)
+            levels = torch.full((len(large),), noise_level, device=device)
+            upscaled = torch.nn.functional.interpolate(images, large.shape[-2:], mode="bilinear", align_corners=True)
+            upscaled = self.image_noising_scheduler.add_noise(
+                upscaled, randn_tensor(large.shape, generator, device, dtype), levels
+            )
+            images = self._denoise(
+                self.unet_super_resolution,
+                self.scheduler_super_resolution,
+                large,
+                noise,
+                prompt_embeds,
+                generator,
+                lambda i, t, images: on_step_end(num_inference_steps + i, t, images),
+                upscaled=upscaled,
+                noise_level=levels,
+            )
+
+        # 6. Convert, and see how gray it is
+        images = (images.float() / 2 + 0.5).clamp(0, 1)
+        if exact_gray:
+            images = with_gray(images, gray).clamp(0, 1)
+        gray_errors = (images.mean(dim=1, keepdim=True) - gray).abs().mean(dim=(1, 2, 3)).tolist()
+        images = self.image_processor.postprocess(images, output_type, do_denormalize=[False] * len(images))
+        self.maybe_free_model_hooks()
+        if not return_dict:
+            return images, gray_errors
+        return FactorizedColorizationPipelineOutput(images=images, gray_errors=gray_errors)
+
+
+def with_gray(images: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:
+    """
+    Pictures with the lightness of others: the projection of arXiv 2404.11615, section 3.4.
+
+    Args:
+        images (`torch.Tensor` of shape `(B, 3, H, W)`): Give the colours, which are what is left without the mean.
+        gray (`torch.Tensor` of shape `(B, C, H, W)`): Gives the mean over channels.
+
+    Returns:
+        `torch.Tensor` of shape `(B, 3, H, W)`.
+    """
+    return gray.mean(dim=1, keepdim=True) + (images - images.mean(dim=1, keepdim=True))
+
+
+def _repeated(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """One group of rows for several: `(count / n * n, ...)` from `(n, ...)`."""
+    return rows if len(rows) == count else rows.repeat(count // len(rows), *[1] * (rows.dim() - 1))
