@@ -14,12 +14,12 @@ install_requires = [
     "huggingface_hub",
     "numpy",
     "pillow",  # pictures and their metadata, captions in videos
+    "scipy",  # resampling of sounds that users bring
     "soundfile",  # WAV files with metadata; libsndfile is in its wheel
     "av>=14,<19",  # video.mp4 through diffusers.utils.encode_video; FFmpeg is in its wheel
 ]
 extras_require = {
-    "test": ["pytest", "ruff", "peft", "scipy"],  # peft: LoRA tests; scipy: independent truth, the drawn sounds
-    "train": ["scipy"],  # filters of the synthesised sounds that the embedded checkpoint learns from
+    "test": ["pytest", "ruff", "peft"],  # peft: LoRA tests
 }
 
 setup(

@@ -1,12 +1,18 @@
 """Pipelines that make images that sound."""
 
+from .images_that_sound_audio_prior import load_vocoder
 from .images_that_sound_spectrogram import MelSpectrogram, audio_problems
 from .images_that_sound_vocoder import load_hifigan_vocoder
 from .pipeline_factorized_colorization import (
     FactorizedColorizationPipeline,
     FactorizedColorizationPipelineOutput,
 )
-from .pipeline_images_that_sound import ImagesThatSoundPipeline, ImagesThatSoundPipelineOutput
+from .pipeline_images_that_sound import (
+    ImagesThatSoundPipeline,
+    ImagesThatSoundPipelineOutput,
+    fold_canvas,
+    unfold_canvas,
+)
 from .pipeline_images_that_sound_imprint import ImagesThatSoundImprintPipeline, ImagesThatSoundImprintPipelineOutput
 
 
@@ -19,5 +25,8 @@ __all__ = [
     "ImagesThatSoundPipelineOutput",
     "MelSpectrogram",
     "audio_problems",
+    "fold_canvas",
     "load_hifigan_vocoder",
+    "load_vocoder",
+    "unfold_canvas",
 ]

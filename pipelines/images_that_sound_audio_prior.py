@@ -91,6 +91,13 @@ class AudioPriorLoaderMixin(SelfContainedRepoMixin):
         return pipe
 
 
+def load_vocoder(
+    pretrained_model_name_or_path: str | os.PathLike, subfolder: str = "", revision: str | None = None, **kwargs: Any
+) -> SpeechT5HifiGan:
+    """The vocoder alone of a repo or folder that [`AudioPriorLoaderMixin.load_audio_prior`] takes."""
+    return _Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs}).load_vocoder()
+
+
 class _Repo:
     """A Hub repo or folder in the layout of Stable Diffusion."""
 

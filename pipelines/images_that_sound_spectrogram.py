@@ -184,7 +184,13 @@ class MelSpectrogram:
             return self.griffin_lim(log_mel)
         return vocoder(log_mel.transpose(-1, -2).to(vocoder.dtype)).float()
 
-    def griffin_lim(self, log_mel: torch.Tensor, num_iterations: int = 60, momentum: float = 0.99) -> torch.Tensor:
+    def griffin_lim(
+        self,
+        log_mel: torch.Tensor,
+        num_iterations: int = 60,
+        momentum: float = 0.99,
+        phases_of: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """
         Waveform whose spectrogram is close to the given one: fast Griffin-Lim (Perraudin, Balazs and Søndergaard,
         WASPAA 2013) on the pseudo-inverse of the mel filters. The first phases are drawn from a fixed seed, the same
@@ -195,6 +201,8 @@ class MelSpectrogram:
             log_mel (`torch.Tensor` of shape `(B, M, T)`): Natural-log mel magnitudes.
             num_iterations (`int`, defaults to 60): Rounds of projection.
             momentum (`float`, defaults to 0.99): 0 is the plain algorithm of Griffin and Lim.
+            phases_of (`torch.Tensor` of shape `(B, N)`, *optional*): Waveform whose phases to start from instead of
+                random ones; without iterations the result has these phases.
 
         Returns:
             `torch.Tensor` of shape `(B, N)` with `N = T * hop_length`: Float32 waveform in -1..1.
@@ -205,16 +213,21 @@ class MelSpectrogram:
         # sample k * hop_length, so one repeated frame at either end covers the half hops that it would leave out.
         magnitude = torch.nn.functional.pad(magnitude, (1, 1), "replicate")
         length = (magnitude.shape[-1] - 1) * self.hop_length
-        generator = torch.Generator().manual_seed(0)
-        phase = 2 * math.pi * torch.rand(magnitude.shape[-2:], generator=generator)
-        angles = torch.polar(torch.ones_like(phase), phase).to(log_mel.device)
+        start = self.hop_length // 2
+        if phases_of is None:
+            generator = torch.Generator().manual_seed(0)
+            phase = 2 * math.pi * torch.rand(magnitude.shape[-2:], generator=generator)
+            angles = torch.polar(torch.ones_like(phase), phase).to(log_mel.device)
+        else:
+            padded = torch.nn.functional.pad(phases_of.float(), (start, self.hop_length - start))
+            angles = self._stft(padded)
+            angles = angles / angles.abs().clamp(min=1e-12)
         previous = torch.zeros_like(angles)
         for _ in range(num_iterations):
             rebuilt = self._stft(self._istft(magnitude * angles, length))
             angles = rebuilt + momentum * (rebuilt - previous)
             angles = angles / angles.abs().clamp(min=1e-12)
             previous = rebuilt
-        start = self.hop_length // 2
         audio = self._istft(magnitude * angles, length)[..., start : start + log_mel.shape[-1] * self.hop_length]
         return audio / audio.abs().amax(dim=-1, keepdim=True).clamp(min=1)
 

@@ -4,7 +4,13 @@ import sys
 from importlib import import_module
 
 
-COMMANDS = {"generate": "Makes images that sound."}
+COMMANDS = {
+    "generate": "Makes images that sound.",
+    "imprint": "Paints pictures into spectrograms, the baseline.",
+    "check": "Compares what saved pictures show with what their sounds hold.",
+    "play": "Plays any picture as a spectrogram.",
+    "see": "Shows any sound as a canvas.",
+}
 
 
 def main() -> None:

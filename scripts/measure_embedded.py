@@ -15,8 +15,8 @@ import PIL.ImageFont
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
-from images_that_sound.scripts.generate import EMBEDDED
 from images_that_sound.scripts.presets import GENERATE_PRESETS
+from images_that_sound.scripts.sampling import EMBEDDED
 from images_that_sound.scripts.train_embedded import HEIGHT, KINDS, WIDTH, describe, draw
 
 

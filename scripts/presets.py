@@ -1,4 +1,4 @@
-"""The published example settings. What they all share (100 steps, guidance 10, ...) is the pipeline's default."""
+"""The published example settings. What they all share (steps, guidance, ...) is the pipelines' default."""
 
 GENERATE_PRESETS = {
     "bell": {
@@ -67,4 +67,9 @@ GENERATE_PRESETS = {
         "seed": 1234,
         "num_samples": 100,
     },
+}
+
+IMPRINT_PRESETS = {
+    name: {**GENERATE_PRESETS[name], "num_samples": 40}
+    for name in ("bell", "dog", "garden", "kitten", "race", "tiger", "train")
 }

@@ -1,6 +1,7 @@
 """Sample folders: what a sample consists of, its settings inside every file, and how to find them again."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -10,9 +11,10 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import PIL.PngImagePlugin
+import scipy.signal
 import soundfile
 
-from images_that_sound.scripts.video import write_video
+from images_that_sound.scripts.video import poster, write_video
 
 
 SETTINGS_KEY = "images_that_sound"
@@ -25,6 +27,7 @@ def write_sample(
     audio: np.ndarray,
     sampling_rate: int,
     settings: dict,
+    others: dict[str, PIL.Image.Image] | None = None,
 ) -> None:
     """
     Writes a sample's folder, which appears under its name only when it is complete.
@@ -36,6 +39,7 @@ def write_sample(
         audio (`np.ndarray` of shape `(N,)`): Waveform in -1..1.
         sampling_rate (`int`): Samples per second.
         settings (`dict`): What made it, JSON-ready; written as `settings.json` and into PNG, WAV and MP4.
+        others (`dict[str, PIL.Image.Image]`, *optional*): More pictures by the names of their files.
     """
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
@@ -43,19 +47,67 @@ def write_sample(
     text = json.dumps(settings)
     try:
         stretched = PIL.ImageOps.autocontrast(spectrogram, cutoff=1)
-        for name, image in (("image", picture), ("spectrogram", spectrogram), ("spectrogram_stretched", stretched)):
+        images = {"image": picture, "spectrogram": spectrogram, "spectrogram_stretched": stretched, **(others or {})}
+        for name, image in images.items():
             write_picture(partial / f"{name}.png", image, text)
-        with soundfile.SoundFile(partial / "audio.wav", "w", sampling_rate, 1, "PCM_16") as file:
-            file.comment = text
-            file.write(np.nan_to_num(audio))
-        captions = [f"picture: {settings['prompt']}", f"sound: {settings['audio_prompt']}"]
-        num_strips = 2 if settings.get("canvas_layout") == "folded" else 1
-        write_video(partial / "video.mp4", picture, audio, sampling_rate, captions, num_strips, text)
+        write_audio(partial / "audio.wav", audio, sampling_rate, text)
+        captions = captions_of(settings)
+        panels = [(picture, 2 if settings.get("canvas_layout") == "folded" else 1)]
+        write_video(partial / "video.mp4", panels, audio, sampling_rate, captions, text)
+        write_picture(partial / "poster.png", poster(panels, captions), text)
         (partial / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         os.rename(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def captions_of(settings: dict) -> list[str]:
+    """What a video says of a sample: its prompts, or the names of the files that stand in for them."""
+    picture = settings.get("prompt") or settings.get("image")
+    sound = settings.get("audio_prompt") or settings.get("audio")
+    return [f"picture: {picture}", f"sound: {sound}"]
+
+
+def write_audio(path: Path, audio: np.ndarray, sampling_rate: int, settings_text: str = "") -> None:
+    """Writes a waveform of shape `(N,)` in -1..1 as a WAV of 16 bits."""
+    with soundfile.SoundFile(path, "w", sampling_rate, 1, "PCM_16") as file:
+        if settings_text:
+            file.comment = settings_text
+        file.write(np.nan_to_num(audio))
+
+
+def read_audio(path: str | Path, sampling_rate: int) -> np.ndarray:
+    """
+    Reads any sound that libsndfile knows as a mono float32 waveform of shape `(N,)` at `sampling_rate`.
+
+    Raises:
+        ValueError: If the file can't be read or is empty.
+    """
+    try:
+        channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise ValueError(f"`{path}` can't be read as a sound: {error}") from error
+    audio = channels.mean(axis=1)
+    if not len(audio):
+        raise ValueError(f"`{path}` holds no sound.")
+    divisor = math.gcd(rate, sampling_rate)
+    return scipy.signal.resample_poly(audio, sampling_rate // divisor, rate // divisor).astype(np.float32)
+
+
+def read_picture(path: str | Path) -> PIL.Image.Image:
+    """
+    Reads a picture.
+
+    Raises:
+        ValueError: If the file is no picture.
+    """
+    try:
+        with PIL.Image.open(path) as picture:
+            picture.load()
+            return picture
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"`{path}` can't be read as a picture: {error}") from error
 
 
 def write_picture(path: Path, picture: PIL.Image.Image, settings_text: str) -> None:
@@ -100,6 +152,20 @@ def _read_wav_comment(path: Path) -> str:
 def _read_mp4_comment(path: Path) -> str | None:
     with av.open(str(path)) as container:
         return container.metadata.get("comment")
+
+
+def find_samples(sample_dir: str | Path) -> list[Path]:
+    """
+    Folders of finished samples at or below `sample_dir`, in order.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    folders = sorted(file.parent for file in Path(sample_dir).rglob("settings.json"))
+    folders = [folder for folder in folders if not any(part.startswith(".") for part in folder.parts[-2:])]
+    if not folders:
+        raise ValueError(f"`sample_dir` has to hold samples with their `settings.json`, but {sample_dir} holds none.")
+    return folders
 
 
 def check_writable(folder: str | Path) -> None:

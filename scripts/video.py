@@ -1,4 +1,4 @@
-"""A sample as a video: the picture with a playhead that moves with its sound, and both prompts as captions."""
+"""Videos of samples: panels above each other with playheads that move with the sound, and captions below."""
 
 import os
 from collections.abc import Iterator
@@ -16,15 +16,18 @@ from diffusers.utils import encode_video
 FRAMES_PER_SECOND = 60
 MIN_WIDTH = 1024
 PLAYHEAD = np.array([255, 64, 64], np.uint8)
+PLAYHEAD_WIDTH = 3
+
+# A panel: the picture, and how many strips of it are played one after the other, top to bottom.
+Panel = tuple[PIL.Image.Image, int]
 
 
 def write_video(
     path: str | Path,
-    picture: PIL.Image.Image,
+    panels: list[Panel],
     audio: np.ndarray,
     sampling_rate: int,
     captions: list[str],
-    num_strips: int = 1,
     comment: str = "",
 ) -> None:
     """
@@ -32,19 +35,19 @@ def write_video(
 
     Args:
         path (`str` or `Path`): Ends in `.mp4`.
-        picture (`PIL.Image.Image`): The canvas; enlarged by a whole factor where it is narrower than 1024 pixels.
+        panels (`list[tuple[PIL.Image.Image, int]]`): Pictures from top to bottom, each with the number of its strips;
+            all are enlarged to one width, at least 1024 pixels for strips.
         audio (`np.ndarray` of shape `(N,)`): Waveform in -1..1.
         sampling_rate (`int`): Samples per second.
-        captions (`list[str]`): Lines below the picture, wrapped to its width.
-        num_strips (`int`, defaults to 1): Strips of the picture that are played one after the other, top to bottom.
+        captions (`list[str]`): Lines below the pictures, wrapped to their width.
         comment (`str`, *optional*): Stored as the file's comment.
     """
     path = Path(path)
-    frame = _still_frame(picture, captions)
+    panels = _same_width(panels)
     num_frames = max(round(len(audio) / sampling_rate * FRAMES_PER_SECOND), 1)
     silent = path.with_name(path.stem + ".bare.mp4")
     encode_video(
-        _frames(frame, _enlarged(picture).size, num_frames, num_strips),
+        (torch.from_numpy(frame)[None] for frame in _frames(panels, captions, num_frames)),
         fps=FRAMES_PER_SECOND,
         output_path=str(silent),
         audio=torch.from_numpy(np.nan_to_num(audio)),
@@ -55,24 +58,35 @@ def write_video(
     os.remove(silent)
 
 
-def _enlarged(picture: PIL.Image.Image) -> PIL.Image.Image:
-    factor = -(-MIN_WIDTH // max(picture.width, 2 * picture.height))
-    return picture.convert("RGB").resize(
-        (picture.width * factor, picture.height * factor), PIL.Image.Resampling.BICUBIC
-    )
+def poster(panels: list[Panel], captions: list[str]) -> PIL.Image.Image:
+    """The first frame of `write_video`'s video."""
+    return PIL.Image.fromarray(next(_frames(_same_width(panels), captions, 1)))
 
 
-def _still_frame(picture: PIL.Image.Image, captions: list[str]) -> np.ndarray:
-    picture = _enlarged(picture)
+def _same_width(panels: list[Panel]) -> list[Panel]:
+    width = max(picture.width * -(-MIN_WIDTH // max(picture.width, 2 * picture.height)) for picture, _ in panels)
+    resized = []
+    for picture, num_strips in panels:
+        size = (width, round(picture.height * width / picture.width))
+        resized.append((picture.convert("RGB").resize(size, PIL.Image.Resampling.BICUBIC), num_strips))
+    return resized
+
+
+def _still_frame(panels: list[Panel], captions: list[str]) -> np.ndarray:
+    width = panels[0][0].width
     font = PIL.ImageFont.load_default(size=22)
-    lines = [line for caption in captions for line in _wrap(caption, font, picture.width - 24)]
-    height = picture.height + 12 + 30 * len(lines)
+    lines = [line for caption in captions for line in _wrap(caption, font, width - 24)]
+    pictures_height = sum(picture.height for picture, _ in panels)
+    height = pictures_height + 12 + 30 * len(lines)
     # H.264 in yuv420p needs even sides.
-    canvas = PIL.Image.new("RGB", (picture.width + picture.width % 2, height + height % 2))
-    canvas.paste(picture, (0, 0))
+    canvas = PIL.Image.new("RGB", (width + width % 2, height + height % 2))
+    top = 0
+    for picture, _ in panels:
+        canvas.paste(picture, (0, top))
+        top += picture.height
     draw = PIL.ImageDraw.Draw(canvas)
     for i, line in enumerate(lines):
-        draw.text((12, picture.height + 6 + 30 * i), line, font=font, fill="white")
+        draw.text((12, pictures_height + 6 + 30 * i), line, font=font, fill="white")
     return np.asarray(canvas)
 
 
@@ -87,15 +101,17 @@ def _wrap(text: str, font: PIL.ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines
 
 
-def _frames(frame: np.ndarray, size: tuple[int, int], num_frames: int, num_strips: int) -> Iterator[torch.Tensor]:
-    width, height = size
-    strip_height = height // num_strips
+def _frames(panels: list[Panel], captions: list[str], num_frames: int) -> Iterator[np.ndarray]:
+    still = _still_frame(panels, captions)
     for i in range(num_frames):
-        strip, place = divmod(i / num_frames * num_strips, 1)
-        top, column = int(strip) * strip_height, int(place * width)
-        played = frame.copy()
-        played[top : top + strip_height, column : column + 3] = PLAYHEAD
-        yield torch.from_numpy(played)[None]
+        frame, top = still.copy(), 0
+        for picture, num_strips in panels:
+            strip, place = divmod(i / num_frames * num_strips, 1)
+            strip_height, column = picture.height // num_strips, int(place * picture.width)
+            first = top + int(strip) * strip_height
+            frame[first : first + strip_height, column : column + PLAYHEAD_WIDTH] = PLAYHEAD
+            top += picture.height
+        yield frame
 
 
 def _copy_with_comment(source: Path, target: Path, comment: str) -> None:

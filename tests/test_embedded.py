@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import load_file
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.scripts.generate import EMBEDDED
+from images_that_sound.scripts.sampling import EMBEDDED
 
 
 def test_weights_are_small_and_float16():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from images_that_sound.scripts.generate import EMBEDDED
+from images_that_sound.scripts.sampling import EMBEDDED
 
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
@@ -110,6 +110,9 @@ def test_saved_index_names_no_path_and_holds_the_code(pipe, tmp_path):
     assert {file.name for file in tmp_path.glob("*.py")} == {
         "pipeline_images_that_sound.py",
         "images_that_sound_audio_prior.py",
+        "images_that_sound_checks.py",
+        "images_that_sound_repo.py",
+        "images_that_sound_sides.py",
         "images_that_sound_spectrogram.py",
         "images_that_sound_vocoder.py",
         "images_that_sound_weights.py",
@@ -126,4 +129,52 @@ def test_the_embedded_folder_holds_everything(run, tmp_path):
         ("by the package", f"{INSTALLED}pipe = ImagesThatSoundPipeline.from_pretrained({str(EMBEDDED)!r})", False),
     ):
         latents, _ = compose(run, tmp_path, load, without_package, name)
-        assert latents.shape == (1, 8, 16, 8) and torch.isfinite(latents).all()
+        assert latents.shape == (1, 4, 16, 8) and torch.isfinite(latents).all()
+
+
+SIBLINGS = {
+    "ImagesThatSoundImprintPipeline": (
+        "pipeline_images_that_sound_imprint.py",
+        "stable-diffusion",
+        "pipe.load_audio_prior({models}/'auffusion')",
+        "pipe('castle towers', 'bell ringing', width=64, num_inference_steps=2, num_audio_inference_steps=2,"
+        " output_type='latent', generator=torch.Generator().manual_seed(0)).spectrograms",
+    ),
+    "FactorizedColorizationPipeline": (
+        "pipeline_factorized_colorization.py",
+        "deepfloyd-if-stage-1",
+        "pipe.load_super_resolution({models}/'deepfloyd-if-stage-2')",
+        "pipe(torch.linspace(0, 1, 3072).reshape(1, 3, 32, 32), 'a castle', num_inference_steps=2,"
+        " start_diffusion_step=1, output_type='pt', generator=torch.Generator().manual_seed(0)).images",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIBLINGS)
+def test_three_ways_into_each_sibling(run, tmp_path, fixtures_folder, name):
+    """From the package, as a custom pipeline, and from a folder that was saved; each in a process of its own."""
+    file, base, rest, call = SIBLINGS[name]
+    models = fixtures_folder / "models"
+    rest = rest.format(models=f"__import__('pathlib').Path({str(models)!r})")
+    base, code = str(models / base), str(PIPELINES / file)
+    ways = {
+        "package": f"from images_that_sound.pipelines import {name} as P\npipe = P.from_pretrained({base!r})\n{rest}",
+        "custom": "from diffusers import DiffusionPipeline as P\n"
+        f"pipe = P.from_pretrained({base!r}, custom_pipeline={code!r}, trust_remote_code=True)\n{rest}",
+        "folder": "from diffusers import DiffusionPipeline as P\n"
+        f"pipe = P.from_pretrained({str(tmp_path / 'custom')!r}, trust_remote_code=True)",
+    }
+    results = {}
+    for way, load in ways.items():
+        hidden = "" if way == "package" else "import sys\nsys.modules['images_that_sound'] = None\n"
+        result = tmp_path / f"{way}.pt"
+        end = f"\ntorch.save({call}, {str(result)!r})\npipe.save_pretrained({str(tmp_path / way)!r})"
+        process = run(f"{hidden}import torch\n{load}\nassert type(pipe).__name__ == {name!r}{end}")
+        assert process.returncode == 0, process.stderr
+        results[way] = torch.load(result, weights_only=True)
+    for way in ("custom", "folder"):
+        torch.testing.assert_close(results[way], results["package"], atol=2e-3, rtol=0)
+
+    untrusting = f"from diffusers import DiffusionPipeline as P\nP.from_pretrained({base!r}, custom_pipeline={code!r})"
+    process = run(untrusting)
+    assert process.returncode != 0 and "trust_remote_code=True" in process.stderr

@@ -17,6 +17,7 @@ import torch
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
 from images_that_sound.scripts import generate
 from images_that_sound.scripts.samples import read_settings
+from images_that_sound.scripts.sampling import EMBEDDED
 
 
 FILES = {
@@ -24,6 +25,7 @@ FILES = {
     "spectrogram.png",
     "spectrogram_stretched.png",
     "audio.wav",
+    "poster.png",
     "video.mp4",
     "settings.json",
 }
@@ -50,7 +52,7 @@ def test_each_sample_has_its_files(samples):
 
 
 def test_files_hold_what_the_pipeline_returns(samples):
-    pipe = ImagesThatSoundPipeline.from_pretrained(generate.EMBEDDED, dtype=torch.float32)
+    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED, dtype=torch.float32)
     output = pipe(PROMPTS[1], PROMPTS[3], width=128, num_inference_steps=2, generator=torch.Generator().manual_seed(8))
     folder = samples / "seed-000008"
     picture = np.asarray(PIL.Image.open(folder / "image.png"))

@@ -1,0 +1,166 @@
+"""What the commands share that make samples from seeds: arguments, loading, and going on where a run stopped."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils.torch_utils import get_device
+
+import images_that_sound.embedded
+from images_that_sound.pipelines import audio_problems
+from images_that_sound.scripts.samples import check_writable, read_settings, write_sample
+
+
+EMBEDDED = Path(images_that_sound.embedded.__file__).parent
+
+
+def add_arguments(parser: argparse.ArgumentParser, presets: dict, call_arguments: dict[str, tuple]) -> None:
+    """Prompts, presets, arguments of the call, models, seeds and the output folder."""
+    parser.add_argument("--prompt", help="What to see.")
+    parser.add_argument("--audio_prompt", help="What to hear.")
+    parser.add_argument("--example", choices=presets, help="Prompts, seed and number of a published example.")
+    parser.add_argument("--params_from", help="A picture, sound or video made earlier, whose settings are repeated.")
+    call = parser.add_argument_group("arguments of the call", "Left out, they are what the checkpoint wants.")
+    for name, (kind, text) in call_arguments.items():
+        call.add_argument(f"--{name}", type=kind, help=text)
+    call.add_argument("--num_images_per_prompt", type=int, default=1, help="Samples computed at once.")
+    parser.add_argument("--model", help="Repo or folder of the image side, or of both. Default: embedded.")
+    parser.add_argument("--audio_model", help="Repo or folder of the audio side, such as Auffusion's.")
+    parser.add_argument("--num_samples", type=int, help="Sample i has seed + i. Default: 1, or the example's.")
+    parser.add_argument("--seed", type=int, help="Default: 0, or the example's.")
+    add_device_arguments(parser)
+    parser.add_argument("--output_dir", default="outputs", help="Gets a folder for each sample. Default: %(default)s.")
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default=get_device(), help="Default: %(default)s.")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--enable_model_cpu_offload", action="store_true", help="Keep on the device what is in use.")
+
+
+def fill_in(args: argparse.Namespace, presets: dict, **defaults: Any) -> None:
+    """What was not given comes from `--params_from`, then from the example, then from the defaults."""
+    if args.params_from and args.example:
+        raise ValueError("`--params_from` and `--example` exclude each other.")
+    known = {}
+    if args.params_from:
+        saved = read_settings(args.params_from)
+        known = {
+            name: saved.get(name) for name in vars(args) if name in saved and name not in ("device", "output_dir")
+        }
+    elif args.example:
+        known = presets[args.example]
+    for name, value in {"seed": 0, "num_samples": 1, "model": "embedded", **defaults, **known}.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Raises `ValueError` for what the pipeline's own checks can't see."""
+    for name in ("num_samples", "num_images_per_prompt"):
+        if not isinstance(getattr(args, name), int) or getattr(args, name) < 1:
+            raise ValueError(f"`{name}` has to be a positive integer, but is {getattr(args, name)!r}.")
+    if not isinstance(args.seed, int) or not 0 <= args.seed < 2**63:
+        raise ValueError(f"`seed` has to be an integer from 0 to 2**63 - 1, but is {args.seed!r}.")
+    check_writable(args.output_dir)
+
+
+def load_pipeline(args: argparse.Namespace, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
+    folder = EMBEDDED if args.model == "embedded" else args.model
+    try:
+        pipe = pipeline_class.from_pretrained(folder, dtype=getattr(torch, args.dtype))
+    except OSError as error:
+        raise ValueError(
+            f"`model` has to be a repo or folder of a checkpoint, but {args.model} is none: {error}"
+        ) from error
+    if args.audio_model is not None:
+        pipe.load_audio_prior(args.audio_model)
+    return on_device(args, pipe)
+
+
+def on_device(args: argparse.Namespace, pipe: DiffusionPipeline) -> DiffusionPipeline:
+    if args.enable_model_cpu_offload:
+        pipe.enable_model_cpu_offload(device=args.device)
+        return pipe
+    return pipe.to(args.device)
+
+
+def with_checkpoint_defaults(arguments: dict[str, Any], pipe: DiffusionPipeline) -> dict[str, Any]:
+    """The arguments with the checkpoint's defaults written out, so that a sample's settings are complete."""
+    filled = {
+        name: value
+        for name, value in pipe.default_arguments.items()
+        if arguments.get(name) is None and name not in ("height", "width")
+    }
+    return {**arguments, **filled}
+
+
+def pending_seeds(args: argparse.Namespace, settings: dict) -> list[int]:
+    """Seeds whose sample is not there yet. Raises `ValueError` for one that is there with other settings."""
+    pending = []
+    for seed in range(args.seed, args.seed + args.num_samples):
+        file = sample_folder(args, seed) / "settings.json"
+        if not file.exists():
+            pending.append(seed)
+            continue
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        if any(saved.get(name) != value for name, value in settings.items() if name != "versions"):
+            raise ValueError(f"`output_dir` holds {file.parent}, made with other settings. Name another folder.")
+    return pending
+
+
+def sample_folder(args: argparse.Namespace, seed: int) -> Path:
+    return Path(args.output_dir) / f"seed-{seed:06d}"
+
+
+def make_samples(
+    args: argparse.Namespace,
+    pipe: DiffusionPipeline,
+    arguments: dict[str, Any],
+    settings: dict[str, Any],
+    pictures: Callable[[Any, int], dict],
+) -> Iterator[Path]:
+    """
+    Makes the samples that are missing; yields the folder of each as it appears.
+
+    Args:
+        args (`argparse.Namespace`): Of `add_arguments`.
+        pipe ([`DiffusionPipeline`]): Called with `arguments`.
+        arguments (`dict`): Of the call, without the generators.
+        settings (`dict`): JSON-ready, what a sample's files say of how it was made, besides what is the same for all.
+        pictures (`Callable`): From the call's output and a row of it to the pictures that `write_sample` takes.
+    """
+    settings = {
+        **settings,
+        "model": args.model,
+        "audio_model": args.audio_model,
+        "dtype": args.dtype,
+        "spectrogram": pipe.mel_spectrogram.to_dict(),
+        "versions": {name: version(name) for name in ("images-that-sound", "diffusers", "transformers", "torch")},
+    }
+    seeds = pending_seeds(args, settings)
+    print(f"{args.num_samples - len(seeds)} of {args.num_samples} samples are there already.", flush=True)
+    for first in range(0, len(seeds), args.num_images_per_prompt):
+        batch = seeds[first : first + args.num_images_per_prompt]
+        generators = [torch.Generator().manual_seed(seed) for seed in batch]
+        output = pipe(**arguments, num_images_per_prompt=len(batch), generator=generators)
+        for row, (seed, audio) in enumerate(zip(batch, output.audios)):
+            folder = sample_folder(args, seed)
+            sample_settings = {**settings, "seed": seed, "problems": audio_problems(audio)}
+            write_sample(folder, **pictures(output, row), audio=audio, sampling_rate=pipe.sampling_rate,
+                         settings=sample_settings)  # fmt: skip
+            yield folder
+
+
+def run(make: Callable[[], Iterator[Path]]) -> None:
+    """Prints what `make` yields; an error of the user's is said in one line."""
+    try:
+        for path in make():
+            print(path, flush=True)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error

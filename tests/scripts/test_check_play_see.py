@@ -1,0 +1,138 @@
+"""Pictures to sounds, sounds to pictures, and whether a sample's two agree."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+import torch
+
+from images_that_sound.pipelines import MelSpectrogram, fold_canvas
+from images_that_sound.scripts import check, play, see
+from images_that_sound.scripts.samples import read_settings, write_picture, write_sample
+
+
+MEL = MelSpectrogram(num_mel_bins=64)
+
+
+def chirp(seconds: float = 1.0, rate: int = 16000) -> np.ndarray:
+    time = np.arange(round(seconds * rate)) / rate
+    return (0.9 * np.sin(2 * np.pi * (400 * time + 1200 * time**2))).astype(np.float32)
+
+
+def canvas_picture(mel: MelSpectrogram = MEL) -> PIL.Image.Image:
+    canvas = mel.audio_to_canvas(torch.from_numpy(chirp()))[0]
+    return PIL.Image.fromarray(canvas.mul(255).round().byte().numpy())
+
+
+def sample(folder, audio: np.ndarray, **settings) -> None:
+    picture = canvas_picture()
+    settings = {"prompt": "a line", "audio_prompt": "a chirp", "spectrogram": MEL.to_dict(), **settings}
+    write_sample(folder, picture, picture, audio, 16000, settings)
+
+
+def similarity(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.corrcoef(np.asarray(first, float).ravel(), np.asarray(second, float).ravel())[0, 1])
+
+
+def test_check_tells_a_true_sound_from_a_wrong_one(tmp_path, capsys):
+    sample(tmp_path / "true", chirp())
+    sample(tmp_path / "wrong", chirp()[::-1].copy())
+    check.main(["--sample_dir", str(tmp_path)])
+
+    numbers = {name: json.loads((tmp_path / name / "check.json").read_text()) for name in ("true", "wrong")}
+    assert set(numbers["true"]) == {"saved sound", "Griffin-Lim"}
+    assert numbers["true"]["saved sound"]["correlation"] > 0.95
+    assert numbers["true"]["Griffin-Lim"]["correlation"] > 0.8
+    assert numbers["wrong"]["saved sound"]["correlation"] < 0.7
+    true, wrong = (numbers[name]["saved sound"]["log_mel_distance_in_db"] for name in ("true", "wrong"))
+    assert true < 5 < wrong
+    table = capsys.readouterr().out
+    assert "true" in table and "wrong" in table and f"{true:.1f}" in table
+    sheet = PIL.Image.open(tmp_path / "true" / "check.png")
+    assert sheet.size == (360, 3 * (64 + 24))
+    assert similarity(np.asarray(sheet)[24:88, :100], canvas_picture()) > 0.999
+
+
+def test_check_rebuilds_by_the_vocoder_too(tmp_path, pipe, auffusion_folder):
+    mel = MelSpectrogram()
+    picture = canvas_picture(mel)
+    canvas = torch.from_numpy(np.asarray(picture, np.float32) / 255)[None, None]
+    with torch.no_grad():
+        audio = mel.canvas_to_audio(canvas, pipe.vocoder)[0].numpy()
+    settings = {"prompt": "p", "audio_prompt": "a", "spectrogram": mel.to_dict(), "audio_model": str(auffusion_folder)}
+    write_sample(tmp_path / "sample", picture, picture, audio, 16000, settings)
+    check.main(["--sample_dir", str(tmp_path)])
+    numbers = json.loads((tmp_path / "sample" / "check.json").read_text())
+    assert set(numbers) == {"saved sound", "vocoder", "magnitude with the vocoder's phase", "Griffin-Lim"}
+    assert numbers["vocoder"]["correlation"] == pytest.approx(numbers["saved sound"]["correlation"], abs=0.05)
+    phase, vocoder = (numbers[name]["correlation"] for name in ("magnitude with the vocoder's phase", "vocoder"))
+    assert phase > vocoder, "random weights paint another magnitude, which the canvas's own replaces"
+
+
+def test_phases_of_the_true_sound_give_it_back():
+    audio = torch.from_numpy(chirp())[None]
+    mel = MelSpectrogram(num_mel_bins=256)
+    rebuilt = mel.griffin_lim(mel.audio_to_log_mel(audio), 0, phases_of=audio)
+    assert similarity(rebuilt[0, 800:-800], audio[0, 800:-800]) > 0.97
+
+
+def test_see_and_play_are_inverse(tmp_path):
+    soundfile.write(tmp_path / "chirp.wav", np.stack([chirp(1, 22050), chirp(1, 22050)], axis=1), 22050)
+    see.main([str(tmp_path / "chirp.wav")])
+    picture = PIL.Image.open(tmp_path / "chirp.png")
+    assert picture.size == (100, 256) and picture.mode == "L"
+    assert MelSpectrogram.from_dict(read_settings(tmp_path / "chirp.png")["spectrogram"]) == MelSpectrogram()
+    expected = MelSpectrogram().audio_to_canvas(torch.from_numpy(chirp()))[0]
+    assert similarity(picture, expected) > 0.96, "but for the noise of 16 bits"
+
+    play.main([str(tmp_path / "chirp.png"), "--output", str(tmp_path / "again.wav")])
+    audio, rate = soundfile.read(tmp_path / "again.wav", dtype="float32")
+    assert rate == 16000 and len(audio) == 16000
+    heard = MelSpectrogram().audio_to_canvas(torch.from_numpy(audio))[0]
+    assert similarity(heard, expected) > 0.8
+
+
+def test_see_and_play_with_the_constants_of_a_file(tmp_path):
+    settings = {"spectrogram": MEL.to_dict(), "canvas_layout": "folded"}
+    strip = torch.from_numpy(np.array(canvas_picture()))[None, None]
+    folded = PIL.Image.fromarray(fold_canvas(strip)[0, 0].numpy())
+    write_picture(tmp_path / "folded.png", folded, json.dumps(settings))
+    play.main([str(tmp_path / "folded.png")])
+    audio, _ = soundfile.read(tmp_path / "folded.wav", dtype="float32")
+    assert len(audio) == 16000
+    see.main([str(tmp_path / "folded.wav"), "--output", str(tmp_path / "seen.png")])
+    assert similarity(PIL.Image.open(tmp_path / "seen.png"), canvas_picture()) > 0.8
+
+
+def test_play_takes_any_picture_and_a_vocoder(tmp_path, auffusion_folder):
+    PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 30, 3), np.uint8)).save(tmp_path / "any.jpg")
+    play.main([str(tmp_path / "any.jpg"), "--vocoder", str(auffusion_folder)])
+    audio, rate = soundfile.read(tmp_path / "any.wav")
+    assert rate == 16000 and len(audio) == round(30 * 256 / 50) * 160
+
+
+@pytest.mark.parametrize(
+    "command, arguments, words",
+    [
+        (play, ["missing.png"], "missing.png` can't be read as a picture"),
+        (play, ["tiny.png"], "`picture` has to be at least"),
+        (play, ["tiny.png", "--output", "sound.mp3"], "`output` has to end in .wav"),
+        (play, ["tiny.png", "--vocoder", "."], "has no vocoder"),
+        (see, ["tiny.png"], "can't be read as a sound"),
+        (see, ["short.wav"], "`audio` has to be longer"),
+        (see, ["short.wav", "--params_from", "tiny.png"], "`params_from` has to be a file with settings"),
+        (check, ["--sample_dir", "."], "`sample_dir` has to hold samples"),
+    ],
+)
+def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path, monkeypatch, command, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    PIL.Image.new("L", (1, 256)).save("tiny.png")
+    soundfile.write("short.wav", np.zeros(100), 16000)
+    before = sorted(tmp_path.iterdir())
+    if arguments[-1] == ".":
+        PIL.Image.new("L", (64, 256)).save("tiny.png")
+    with pytest.raises(SystemExit, match=words):
+        command.main(arguments)
+    assert sorted(tmp_path.iterdir()) == before
