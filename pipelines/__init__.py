@@ -14,6 +14,7 @@ from .pipeline_images_that_sound import (
     unfold_canvas,
 )
 from .pipeline_images_that_sound_imprint import ImagesThatSoundImprintPipeline, ImagesThatSoundImprintPipelineOutput
+from .pipeline_images_that_sound_sds import ImagesThatSoundSDSPipeline, ImagesThatSoundSDSPipelineOutput
 
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "ImagesThatSoundImprintPipelineOutput",
     "ImagesThatSoundPipeline",
     "ImagesThatSoundPipelineOutput",
+    "ImagesThatSoundSDSPipeline",
+    "ImagesThatSoundSDSPipelineOutput",
     "MelSpectrogram",
     "audio_problems",
     "fold_canvas",

@@ -49,7 +49,7 @@ class AudioPriorLoaderMixin(SelfContainedRepoMixin):
         allowed = {"cache_dir", "token", "force_download", "local_files_only"}
         if set(kwargs) - allowed:
             raise ValueError(f"`load_audio_prior` takes {sorted(allowed)} besides, but got {sorted(kwargs)}.")
-        repo = _Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs})
+        repo = Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs})
 
         vocoder = repo.load_vocoder()
         check_vocoder(vocoder, self.mel_spectrogram)
@@ -95,10 +95,10 @@ def load_vocoder(
     pretrained_model_name_or_path: str | os.PathLike, subfolder: str = "", revision: str | None = None, **kwargs: Any
 ) -> SpeechT5HifiGan:
     """The vocoder alone of a repo or folder that [`AudioPriorLoaderMixin.load_audio_prior`] takes."""
-    return _Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs}).load_vocoder()
+    return Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs}).load_vocoder()
 
 
-class _Repo:
+class Repo:
     """A Hub repo or folder in the layout of Stable Diffusion."""
 
     def __init__(self, name_or_path: str | os.PathLike, subfolder: str, kwargs: dict):

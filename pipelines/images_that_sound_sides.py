@@ -34,6 +34,10 @@ CHECKPOINT_ARGUMENTS = (
     "image_guidance_end",
     "audio_guidance_start",
     "audio_guidance_end",
+    "num_iterations",
+    "num_crops",
+    "crop_width",
+    "image_start_step",
 )
 
 

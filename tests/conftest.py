@@ -9,6 +9,7 @@ from images_that_sound.pipelines import (
     FactorizedColorizationPipeline,
     ImagesThatSoundImprintPipeline,
     ImagesThatSoundPipeline,
+    ImagesThatSoundSDSPipeline,
 )
 
 
@@ -68,3 +69,13 @@ def colorization_pipe() -> FactorizedColorizationPipeline:
 @pytest.fixture
 def fixtures_folder() -> Path:
     return FIXTURES
+
+
+@pytest.fixture(params=["pixel", "latent"])
+def sds_pipe(request) -> ImagesThatSoundSDSPipeline:
+    """Either image prior beside the audio prior."""
+    folder = {"pixel": FIXTURES / "models" / "deepfloyd-if-stage-1", "latent": STABLE_DIFFUSION}[request.param]
+    pipeline = ImagesThatSoundSDSPipeline.from_pretrained(folder)
+    pipeline.load_audio_prior(AUFFUSION)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

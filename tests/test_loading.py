@@ -133,6 +133,13 @@ def test_the_embedded_folder_holds_everything(run, tmp_path):
 
 
 SIBLINGS = {
+    "ImagesThatSoundSDSPipeline": (
+        "pipeline_images_that_sound_sds.py",
+        "deepfloyd-if-stage-1",
+        "pipe.load_audio_prior({models}/'auffusion')",
+        "pipe('castle towers', 'bell ringing', width=64, crop_width=64, num_crops=1, num_iterations=1,"
+        " image_start_step=0, canvas='pixels', generator=torch.Generator().manual_seed(0), output_type='pt').images",
+    ),
     "ImagesThatSoundImprintPipeline": (
         "pipeline_images_that_sound_imprint.py",
         "stable-diffusion",

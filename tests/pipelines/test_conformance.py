@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from images_that_sound.pipelines import MelSpectrogram, load_hifigan_vocoder
+from images_that_sound.pipelines.images_that_sound_score_distillation import FourierCanvas
 from images_that_sound.pipelines.pipeline_images_that_sound_imprint import imprint
 
 
@@ -169,3 +170,52 @@ def test_colorization_matches_the_reference(colorization_pipe, golden, two_threa
         rounding = float((ours - nudged).abs().max())
         assert rounding < 5e-3
         torch.testing.assert_close(ours, reference, atol=1e-4 + 4 * rounding, rtol=0)
+
+
+def test_score_distillation_matches_the_reference(sds_pipe, golden):
+    expected, arguments = golden("sds-step")
+    prior = sds_pipe.image_prior
+    crops = expected["crops"][: 1 if prior == "latent" else 2].clone().requires_grad_()
+    timesteps = expected[f"{prior}.timestep"]
+    with torch.no_grad():
+        embeds = sds_pipe.encode_prompt("a painting of castle towers, grayscale")
+        audio_embeds = sds_pipe.encode_audio_prompt("bell ringing")
+    loss = sds_pipe.image_loss(
+        crops,
+        embeds,
+        timesteps,
+        1 - sds_pipe.scheduler.alphas_cumprod[timesteps],
+        expected[f"{prior}.noise"],
+        arguments["image_guidance_scale"],
+        expected.get(f"{prior}.posterior_noise"),
+    )
+    loss.backward()
+    gradient = expected["latent.crop_grad" if prior == "latent" else "pixel.crops_grad"]
+    torch.testing.assert_close(loss, expected[f"{prior}.loss"][0], rtol=1e-3, atol=0)
+    torch.testing.assert_close(crops.grad, gradient, rtol=0, atol=1e-3 * float(gradient.abs().max()))
+
+    canvas = expected["canvas"].clone().requires_grad_()
+    timesteps = expected["audio.timestep"]
+    loss = sds_pipe.audio_loss(
+        canvas,
+        audio_embeds,
+        timesteps,
+        1 - sds_pipe.scheduler_audio.alphas_cumprod[timesteps],
+        expected["audio.noise"],
+        arguments["audio_guidance_scale"],
+        expected["audio.posterior_noise"],
+    )
+    loss.backward()
+    gradient = expected["audio.canvas_grad"]
+    torch.testing.assert_close(loss, expected["audio.loss"][0], rtol=1e-3, atol=0)
+    torch.testing.assert_close(canvas.grad, gradient, rtol=0, atol=1e-3 * float(gradient.abs().max()))
+
+
+def test_fourier_canvas_matches_the_reference(golden):
+    expected, _ = golden("sds-step")
+    canvas = FourierCanvas(64, 128, num_frequencies=8, hidden_size=16)
+    weights = {name.removeprefix("mlp."): value for name, value in expected.items() if name.startswith("mlp.")}
+    image, frequencies = weights.pop("image"), weights.pop("freqs")
+    canvas.layers.load_state_dict(weights)
+    canvas.frequencies.copy_(frequencies)
+    torch.testing.assert_close(canvas.train()()[0], image, atol=1e-4, rtol=0)

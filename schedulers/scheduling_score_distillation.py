@@ -1,0 +1,62 @@
+"""Which timesteps score distillation draws, and how it weights them."""
+
+import torch
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+
+from images_that_sound.pipelines.images_that_sound_score_distillation import (
+    draw_timesteps,
+    score_distillation_weights,
+)
+
+
+class ScoreDistillationScheduler(SchedulerMixin, ConfigMixin):
+    """
+    Draws timesteps uniformly between two bounds, to be given to
+    [`~images_that_sound.pipelines.ImagesThatSoundSDSPipeline.__call__`] as `timestep_scheduler`. With
+    `final_max_timestep` the upper bound falls along the run, so that the canvas's composition is settled before its
+    details (as in DreamTime, arXiv 2306.12422).
+
+    Args:
+        min_timestep (`float`, defaults to 0.02): Least timestep, as a fraction of the prior's.
+        max_timestep (`float`, defaults to 0.98): Largest timestep, as a fraction.
+        final_max_timestep (`float`, *optional*): What `max_timestep` falls to, linearly; constant where absent.
+
+    Raises:
+        ValueError: If a bound is not in 0..1 or an upper one is below the lower one.
+    """
+
+    @register_to_config
+    def __init__(
+        self, min_timestep: float = 0.02, max_timestep: float = 0.98, final_max_timestep: float | None = None
+    ):
+        for name, value in (("max_timestep", max_timestep), ("final_max_timestep", final_max_timestep)):
+            if value is not None and not 0 <= min_timestep <= value < 1:
+                raise ValueError(
+                    f"`min_timestep` and `{name}` have to be in order in 0..1 (1 excluded), but are {min_timestep} and"
+                    f" {value}."
+                )
+
+    def draw(
+        self,
+        count: int,
+        iteration: int,
+        num_iterations: int,
+        alphas_cumprod: torch.Tensor,
+        generator: torch.Generator | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Timesteps `(count,)` for an iteration and their weights `(count,)`, one minus alpha-bar.
+
+        Args:
+            count (`int`): How many.
+            iteration (`int`): From 0 to `num_iterations - 1`.
+            num_iterations (`int`): Of the whole run.
+            alphas_cumprod (`torch.Tensor` of shape `(T,)`): The prior's noise schedule.
+            generator (`torch.Generator`, *optional*): Source of randomness, on the CPU.
+        """
+        highest = self.config.max_timestep
+        if self.config.final_max_timestep is not None:
+            highest += (self.config.final_max_timestep - highest) * iteration / max(num_iterations - 1, 1)
+        timesteps = draw_timesteps(count, len(alphas_cumprod), generator, self.config.min_timestep, highest)
+        return timesteps, score_distillation_weights(timesteps, alphas_cumprod)
