@@ -19,7 +19,8 @@ install_requires = [
     "av>=14,<19",  # video.mp4 through diffusers.utils.encode_video; FFmpeg is in its wheel
 ]
 extras_require = {
-    "test": ["pytest", "ruff", "peft"],  # peft: LoRA tests
+    "train": ["tensorboard"],  # images-that-sound sds --report_to tensorboard
+    "test": ["pytest", "ruff", "peft", "tensorboard"],  # peft: LoRA tests; tensorboard: the tracker of SDS
 }
 
 setup(

@@ -7,6 +7,8 @@ from importlib import import_module
 COMMANDS = {
     "generate": "Makes images that sound.",
     "imprint": "Paints pictures into spectrograms, the baseline.",
+    "sds": "Optimises canvases against both models, the other baseline.",
+    "colorize": "Colours the pictures of samples.",
     "check": "Compares what saved pictures show with what their sounds hold.",
     "play": "Plays any picture as a spectrogram.",
     "see": "Shows any sound as a canvas.",

@@ -73,3 +73,6 @@ IMPRINT_PRESETS = {
     name: {**GENERATE_PRESETS[name], "num_samples": 40}
     for name in ("bell", "dog", "garden", "kitten", "race", "tiger", "train")
 }
+
+SDS_PRESETS = {name: {**GENERATE_PRESETS[name], "num_samples": 1} for name in ("bell", "dog", "garden", "kitten")}
+SDS_PRESETS["bell"] |= {"prompt": "a painting of a castle towers, grayscale", "audio_prompt": "Bell ringing"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import get_device
 
@@ -124,6 +125,8 @@ def make_samples(
     arguments: dict[str, Any],
     settings: dict[str, Any],
     pictures: Callable[[Any, int], dict],
+    of_seeds: Callable[[list[int]], dict] = lambda seeds: {},
+    accelerator: Accelerator | None = None,
 ) -> Iterator[Path]:
     """
     Makes the samples that are missing; yields the folder of each as it appears.
@@ -134,6 +137,9 @@ def make_samples(
         arguments (`dict`): Of the call, without the generators.
         settings (`dict`): JSON-ready, what a sample's files say of how it was made, besides what is the same for all.
         pictures (`Callable`): From the call's output and a row of it to the pictures that `write_sample` takes.
+        of_seeds (`Callable`, *optional*): From the seeds of a call to arguments of that call alone.
+        accelerator (`accelerate.Accelerator`, *optional*): Of processes that make each sample together; the first one
+            writes it.
     """
     settings = {
         **settings,
@@ -148,12 +154,15 @@ def make_samples(
     for first in range(0, len(seeds), args.num_images_per_prompt):
         batch = seeds[first : first + args.num_images_per_prompt]
         generators = [torch.Generator().manual_seed(seed) for seed in batch]
-        output = pipe(**arguments, num_images_per_prompt=len(batch), generator=generators)
+        output = pipe(**arguments, **of_seeds(batch), num_images_per_prompt=len(batch), generator=generators)
         for row, (seed, audio) in enumerate(zip(batch, output.audios)):
             folder = sample_folder(args, seed)
             sample_settings = {**settings, "seed": seed, "problems": audio_problems(audio)}
-            write_sample(folder, **pictures(output, row), audio=audio, sampling_rate=pipe.sampling_rate,
-                         settings=sample_settings)  # fmt: skip
+            if accelerator is None or accelerator.is_main_process:
+                made = {"audio": audio, "sampling_rate": pipe.sampling_rate, "settings": sample_settings}
+                write_sample(folder, **pictures(output, row), **made)
+            if accelerator is not None:
+                accelerator.wait_for_everyone()
             yield folder
 
 

@@ -1,0 +1,76 @@
+"""The command `sds` on random weights: files, previews, trackers, and going on after being stopped."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from images_that_sound.scripts import sds
+
+
+@pytest.fixture
+def quick(fixtures_folder) -> list[str]:
+    models = fixtures_folder / "models"
+    arguments = ["--model", str(models / "deepfloyd-if-stage-1"), "--audio_model", str(models / "auffusion")]
+    arguments += ["--prompt", "castle towers", "--audio_prompt", "bell ringing", "--width", "64", "--crop_width", "64"]
+    arguments += ["--crop_right", "0", "--num_crops", "1", "--num_iterations", "4", "--image_start_step", "2"]
+    canvas = json.dumps({"num_frequencies": 4, "hidden_size": 8})
+    return [*arguments, "--canvas_kwargs", canvas, "--learning_rate", "1e-2", "--device", "cpu"]
+
+
+def canvas(folder) -> np.ndarray:
+    return np.asarray(PIL.Image.open(folder / "spectrogram.png"))
+
+
+def test_a_stopped_run_goes_on_to_the_same_files(tmp_path, quick, monkeypatch):
+    sds.main([*quick, "--output_dir", str(tmp_path / "whole")])
+    assert [folder.name for folder in (tmp_path / "whole").iterdir()] == ["seed-000000"]
+
+    stopped = [*quick, "--output_dir", str(tmp_path / "stopped"), "--checkpoint_every", "1", "--preview_every", "2"]
+    report = sds.report
+
+    def stop(args, accelerator, pipe, folder, iteration, tensors):
+        report(args, accelerator, pipe, folder, iteration, tensors)
+        if iteration == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sds, "report", stop)
+        sds.main(stopped)
+    unfinished = tmp_path / "stopped" / "seed-000000.unfinished"
+    assert {file.name for file in unfinished.iterdir()} == {"sample-0.pt", "preview.png", "preview.wav"}
+    assert PIL.Image.open(unfinished / "preview.png").size == (64, 256)
+
+    sds.main(stopped)
+    assert [folder.name for folder in (tmp_path / "stopped").iterdir()] == ["seed-000000"]
+    first, second = (canvas(tmp_path / name / "seed-000000") for name in ("whole", "stopped"))
+    assert np.array_equal(first, second)
+
+
+def test_losses_and_previews_reach_the_tracker(tmp_path, quick):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    sds.main([*quick, "--output_dir", str(tmp_path), "--report_to", "tensorboard", "--preview_every", "4"])
+    events = event_accumulator.EventAccumulator(str(tmp_path / "images-that-sound"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("audio_loss")] == [0, 1, 2, 3]
+    assert [event.step for event in events.Scalars("image_loss")] == [2, 3]
+    assert [event.step for event in events.Images("canvas")] == [3]
+
+
+@pytest.mark.parametrize("example", sds.SDS_PRESETS)
+def test_examples(example):
+    args = sds.parse_args(["--example", example])
+    assert (args.guidance_scale, args.audio_guidance_scale, args.image_weight) == (80, 10, 0.4)
+    assert args.seed == 1234 and args.learning_rate == 1e-4
+
+
+def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path, quick):
+    for arguments, words in (
+        (["--optimizer", "Foo"], "`optimizer`"),
+        (["--num_iterations", "0"], "`num_iterations`"),
+        (["--checkpoint_every", "0"], "`checkpoint_every`"),
+    ):
+        with pytest.raises(SystemExit, match=words):
+            sds.main([*quick, *arguments, "--output_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
