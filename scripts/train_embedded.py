@@ -39,6 +39,18 @@ CROP_WIDTH = 128
 LATENT_CHANNELS = 4
 # Directions of the latent space below this share of the strongest one's variance are the VAE's own noise.
 VARIANCE_FLOOR = 3e-4
+# What calls of the pipelines do on this checkpoint where arguments are left out.
+DEFAULT_ARGUMENTS = {
+    "height": HEIGHT,
+    "width": WIDTH,
+    "crop_right": 0,
+    "num_inference_steps": 25,
+    "num_audio_inference_steps": 25,
+    "num_crops": 1,
+    "crop_width": WIDTH,
+    "num_iterations": 2000,
+    "image_start_step": 250,
+}
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
 
@@ -264,7 +276,7 @@ def train_vae(args: argparse.Namespace, data: dict) -> AutoencoderKL:
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, generator = generators_of_step(args, 1, step)
-        batch = to_vae_input(_mixed_crops(data, numbers, args.batch_size // 4), args.device)
+        batch = to_vae_input(_mixed_crops(data, numbers, max(args.batch_size // 4, 1)), args.device)
         with autocast(args):
             posterior = vae.encode(batch).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(args.device)
@@ -432,7 +444,7 @@ def main(input_args: list[str] | None = None) -> None:
         vae_audio=None,
         text_encoder_audio=None,
         spectrogram=SPECTROGRAM.to_dict(),
-        default_arguments={"height": HEIGHT, "width": WIDTH, "crop_right": 0, "num_inference_steps": 25},
+        default_arguments=DEFAULT_ARGUMENTS,
     )
     save(pipe, Path(args.output_dir))
 

@@ -77,7 +77,10 @@ def test_words_of_gray_are_left_out(gray, colour):
 def test_bad_input_says_what_is_wrong(tmp_path, quick, samples):
     for arguments, words in (
         (["--sample_dir", str(tmp_path / "nothing")], "`sample_dir` has to hold samples"),
-        (["--sample_dir", str(samples), "--model", str(tmp_path / "none")], "neither a valid local path nor a valid repo"),
+        (
+            ["--sample_dir", str(samples), "--model", str(tmp_path / "none")],
+            "neither a valid local path nor a valid repo",
+        ),
         (["--sample_dir", str(samples), "--num_images_per_prompt", "0"], "`num_images_per_prompt`"),
         (["--sample_dir", str(samples), "--noise_level", "-1"], "`noise_level`"),
     ):
