@@ -73,6 +73,47 @@ MATERIALS: dict[str, float] = {
     "water": 0.3,
 }
 
+Tint = tuple[float, float, float]
+
+# Shares of red, green and blue with a mean of one: what a material is in colour, whatever its gray level.
+PLAIN: Tint = (1.0, 1.0, 1.0)
+GREEN, BLUE, RED = (0.55, 1.75, 0.7), (0.5, 0.95, 1.55), (1.95, 0.5, 0.55)
+YELLOW, ORANGE, PINK, VIOLET = (1.45, 1.3, 0.25), (1.65, 0.95, 0.4), (1.6, 0.6, 0.8), (1.2, 0.5, 1.3)
+BROWN, SAND = (1.4, 0.95, 0.65), (1.2, 1.02, 0.78)
+TINTS: dict[str, Tint] = {
+    "stone": SAND,
+    "roof": RED,
+    "window": YELLOW,
+    "inner ear": PINK,
+    "floppy ear": BROWN,
+    "patch": BROWN,
+    "tongue": PINK,
+    "nose": PINK,
+    "mane": BROWN,
+    "leather": BROWN,
+    "trim": YELLOW,
+    "pollen": YELLOW,
+    "stem": GREEN,
+    "leaf": GREEN,
+    "grass": GREEN,
+    "pad": GREEN,
+    "vein": GREEN,
+    "water": BLUE,
+}
+# What differs from drawing to drawing: by subject and material the tints to choose from.
+CHOSEN_TINTS: dict[tuple[str, str], tuple[Tint, ...]] = {
+    ("kitten", "fur"): (ORANGE, SAND, BROWN),
+    ("dog", "fur"): (BROWN, SAND),
+    ("corgi", "fur"): (ORANGE,),
+    ("tiger", "fur"): (ORANGE,),
+    ("horse", "fur"): (BROWN, SAND),
+    ("train", "metal"): (RED, GREEN, BLUE),
+    ("race", "paint"): (RED, BLUE, YELLOW, GREEN),
+    ("garden", "petal"): (RED, YELLOW, PINK, VIOLET),
+    ("pond", "petal"): (PINK, PLAIN, VIOLET),
+}
+GROUND_TINTS: dict[str, Tint] = {"pond": BLUE, "castle": BLUE, "garden": BLUE, "train": BLUE}
+
 # For each background: its chance, its levels, and the levels an object may have on it.
 GROUNDS: dict[str, tuple[float, Point, Point]] = {
     "black": (0.6, (0, 8), (105, 252)),
@@ -90,7 +131,7 @@ class Brush:
     """Draws one object in its own coordinates: y from 0 (top) to 1 (bottom), x around 0, both times `scale` pixels."""
 
     draw: ImageDraw.ImageDraw
-    palette: Mapping[str, int]
+    palette: Mapping[str, int | tuple[int, ...]]
     center: complex
     scale: float
     stretch: float = 1.0
@@ -148,6 +189,7 @@ class Canvas:
     ground: int
     tone: int
     style: str
+    tints: Mapping[str, Tint] | None = None
 
     def brush(
         self,
@@ -161,6 +203,8 @@ class Canvas:
         """A brush for an object of height `size` around (x, y), all in units of the canvas height."""
         unit = self.image.height
         palette = _gray_palette(self.ground, self.tone * shade, FILL_STRENGTH[self.style])
+        if self.tints is not None:
+            palette = {name: _tinted(level, self.tints.get(name, PLAIN)) for name, level in palette.items()}
         turn = complex(math.cos(tilt), math.sin(tilt))
         outlined = self.style in ("drawing", "sketch")
         return Brush(self.draw, palette, complex(x, y) * unit, size * unit, stretch, turn, outlined)
@@ -172,22 +216,24 @@ class Canvas:
 
 
 def draw_picture(
-    subject: str, generator: np.random.Generator, height: int = 128, width: int = 512
+    subject: str, generator: np.random.Generator, height: int = 128, width: int = 512, colored: bool = False
 ) -> tuple[Image.Image, dict]:
     """Draw a picture of one of `SUBJECTS`.
 
-    Returns the picture (mode "L", `width` x `height`) and its attributes: `count`, `size`, `tone`, `background`,
+    Returns the picture (mode "L", or "RGB" where `colored`, whose channels' mean is the gray picture of the same
+    generator, up to rounding; `width` x `height`) and its attributes: `count`, `size`, `tone`, `background`,
     `style` and what else is true of this subject, as `describe_picture` needs them.
     """
     if subject not in SUBJECTS:
         raise ValueError(f"`subject` is {subject!r}, but must be one of {', '.join(map(repr, SUBJECTS))}.")
-    canvas = _empty_canvas(subject, generator, height, width)
+    canvas = _empty_canvas(subject, generator, height, width, colored)
     attributes = SCENES[subject](canvas, generator)
     attributes |= {"background": canvas.background, "style": canvas.style, "tone": _tone_word(canvas)}
     return _finished(canvas, generator), attributes
 
 
-def _empty_canvas(subject: str, generator: np.random.Generator, height: int, width: int) -> Canvas:
+def _empty_canvas(subject: str, generator: np.random.Generator, height: int, width: int, colored: bool) -> Canvas:
+    tints = _choose_tints(subject, generator.spawn(1)[0]) if colored else None
     background = _pick(generator, list(GROUNDS), [chance for chance, _, _ in GROUNDS.values()])
     _, grounds, tones = GROUNDS[background]
     ground, tone = round(generator.uniform(*grounds)), round(generator.uniform(*tones))
@@ -196,8 +242,27 @@ def _empty_canvas(subject: str, generator: np.random.Generator, height: int, wid
         style = "lithograph"
     if style in ("drawing", "sketch") and background != "light":
         tone = max(tone, 190)
-    image = Image.new("L", (width * OVERSAMPLING, height * OVERSAMPLING), ground)
-    return Canvas(image, ImageDraw.Draw(image), background, ground, tone, style)
+    fill = ground if tints is None else _tinted(ground, tints["ground"])
+    image = Image.new("L" if tints is None else "RGB", (width * OVERSAMPLING, height * OVERSAMPLING), fill)
+    return Canvas(image, ImageDraw.Draw(image), background, ground, tone, style, tints)
+
+
+def _choose_tints(subject: str, generator: np.random.Generator) -> dict[str, Tint]:
+    """The tint of each material and of the ground; all draws of `generator` are its own."""
+    tints = {**TINTS, "ground": GROUND_TINTS.get(subject, PLAIN)}
+    for (owner, material), choices in CHOSEN_TINTS.items():
+        if owner == subject:
+            tints[material] = choices[int(generator.integers(len(choices)))]
+    if "petal" in tints:
+        tints["back petal"] = tints["petal"]
+    return tints
+
+
+def _tinted(level: int, tint: Tint) -> tuple[int, ...]:
+    """Red, green and blue around a gray level, as far from it as fits into 0..255."""
+    colors = [level * share for share in tint]
+    fitting = min(1.0, (255 - level) / max(max(colors) - level, 1e-6))
+    return tuple(round(level + fitting * (color - level)) for color in colors)
 
 
 def _gray_palette(ground: int, tone: float, strength: float) -> dict[str, int]:
@@ -221,14 +286,29 @@ def _tone_word(canvas: Canvas) -> str:
 def _finished(canvas: Canvas, generator: np.random.Generator) -> Image.Image:
     """The canvas at its final size, shaded in its style; the ground stays even."""
     image = np.asarray(canvas.image.reduce(OVERSAMPLING), dtype=np.float32)
-    shading = _gradient(image.shape, generator)
+    shape = image.shape[:2]
+    shading = _gradient(shape, generator)
     if canvas.style == "lithograph":
-        shading = shading * _hatch(image.shape, generator)
-        shading += 0.12 * generator.standard_normal(image.shape, dtype=np.float32)
+        shading = shading * _hatch(shape, generator)
+        shading += 0.12 * generator.standard_normal(shape, dtype=np.float32)
     if canvas.background == "light":
         shading = 0.55 + 0.45 * shading
-    image = canvas.ground + (image - canvas.ground) * shading
+    ground: int | np.ndarray = canvas.ground
+    if canvas.tints is not None:
+        ground, shading = np.array(_tinted(canvas.ground, canvas.tints["ground"])), shading[..., None]
+    image = ground + (image - ground) * shading
+    if canvas.tints is not None:
+        image = _fitting(image)
     return Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
+
+
+def _fitting(image: np.ndarray) -> np.ndarray:
+    """Colours (height, width, 3) drawn towards their mean until they fit into 0..255, which the mean is clipped to."""
+    gray = np.clip(image.mean(axis=2, keepdims=True), 0, 255)
+    chroma = image - image.mean(axis=2, keepdims=True)
+    highest, lowest = chroma.max(axis=2, keepdims=True), chroma.min(axis=2, keepdims=True)
+    share = np.minimum((255 - gray) / np.maximum(highest, 1e-3), gray / np.maximum(-lowest, 1e-3))
+    return gray + np.minimum(share, 1) * chroma
 
 
 def _gradient(shape: tuple[int, int], generator: np.random.Generator) -> np.ndarray:

@@ -24,6 +24,18 @@ def test_pictures_are_seeded_varied_and_visible(subject):
         assert np.ptp(picture.astype(int)) >= 70
 
 
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_colored_pictures_are_the_gray_ones_in_color(subject):
+    for seed in range(8):
+        gray, attributes = draw_picture(subject, np.random.default_rng(seed))
+        colored, same = draw_picture(subject, np.random.default_rng(seed), colored=True)
+        assert colored.mode == "RGB" and attributes == same
+        pixels = np.asarray(colored).astype(float)
+        difference = np.abs(pixels.mean(axis=2) - np.asarray(gray))
+        assert np.quantile(difference, 0.99) <= 2
+        assert np.ptp(pixels, axis=2).max() > 40
+
+
 @pytest.mark.parametrize("sound", SOUNDS)
 def test_sounds_are_seeded_varied_and_audible(sound):
     sounds = [make_sound(sound, np.random.default_rng(seed), length_in_s=1.28)[0] for seed in (0, 0, 1)]
