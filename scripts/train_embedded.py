@@ -76,11 +76,14 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
 
 
 def draw(kind: str, seed: int, index: int) -> tuple[np.ndarray, str, dict]:
-    """One training draw: canvas of shape (H, W) as uint8, the name of what it shows, and the drawing's attributes."""
-    generator = np.random.default_rng([seed, ("picture", "sound").index(kind), index])
-    name = str(generator.choice(KINDS[kind]))
-    if kind == "picture":
-        picture, attributes = draw_picture(name, generator, HEIGHT, WIDTH)
+    """
+    One training draw: canvas of shape (H, W), or (H, W, 3) for a "colored" one, as uint8, the name of what it shows,
+    and the drawing's attributes. A colored picture is the picture of the same numbers in colour.
+    """
+    generator = np.random.default_rng([seed, {"picture": 0, "sound": 1, "colored": 0}[kind], index])
+    name = str(generator.choice(SUBJECTS if kind == "colored" else KINDS[kind]))
+    if kind != "sound":
+        picture, attributes = draw_picture(name, generator, HEIGHT, WIDTH, colored=kind == "colored")
         return np.asarray(picture), name, attributes
     length_in_s = WIDTH / SPECTROGRAM.columns_per_second
     audio, attributes = make_sound(name, generator, length_in_s, SPECTROGRAM.sampling_rate)
@@ -97,14 +100,16 @@ def _draw_shard(task: tuple[str, int, int, str]) -> None:
     write_atomically(Path(path), lambda file: np.save(file, np.stack([canvas for canvas, _, _ in draws])))
 
 
-def make_data(args: argparse.Namespace) -> dict[str, tuple[np.ndarray, list[dict]]]:
+def make_data(
+    args: argparse.Namespace, kinds: tuple[str, ...] = ("picture", "sound")
+) -> dict[str, tuple[np.ndarray, list[dict]]]:
     """Draws what is missing on disk; returns for each kind the canvases (N, H, W) as uint8 and their labels."""
     paths = {
         kind: [Path(args.work_dir) / f"{kind}-{shard:04d}.npy" for shard in range(args.num_draws // SHARD_SIZE)]
-        for kind in KINDS
+        for kind in kinds
     }
     tasks = [
-        (kind, args.seed, i, str(path)) for kind in KINDS for i, path in enumerate(paths[kind]) if not path.exists()
+        (kind, args.seed, i, str(path)) for kind in kinds for i, path in enumerate(paths[kind]) if not path.exists()
     ]
     with get_context("spawn").Pool(os.cpu_count()) as pool:
         for count, _ in enumerate(pool.imap_unordered(_draw_shard, tasks), start=1):
@@ -114,7 +119,7 @@ def make_data(args: argparse.Namespace) -> dict[str, tuple[np.ndarray, list[dict
             np.concatenate([np.load(path, allow_pickle=False) for path in paths[kind]]),
             [label for path in paths[kind] for label in json.loads(path.with_suffix(".json").read_text())],
         )
-        for kind in KINDS
+        for kind in kinds
     }
 
 
