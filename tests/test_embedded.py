@@ -3,7 +3,11 @@
 import torch
 from safetensors.torch import load_file
 
-from images_that_sound.pipelines import ImagesThatSoundPipeline
+from images_that_sound.pipelines import (
+    ImagesThatSoundImprintPipeline,
+    ImagesThatSoundPipeline,
+    ImagesThatSoundSDSPipeline,
+)
 from images_that_sound.scripts.sampling import EMBEDDED
 
 
@@ -30,3 +34,25 @@ def test_a_square_picture_that_is_played_in_two_halves():
     assert output.images[0].size == (256, 256)
     assert output.spectrograms[0].size == (512, 128)
     assert output.audios.shape == (1, 81920)
+
+
+def test_the_baselines_run_from_it_too():
+    imprint = ImagesThatSoundImprintPipeline.from_pretrained(EMBEDDED)
+    imprint.set_progress_bar_config(disable=True)
+    steps = dict(num_inference_steps=2, num_audio_inference_steps=2)
+    output = imprint("a painting of tigers", "tiger growling", output_type="pt", **steps)
+    assert output.spectrograms.shape == (1, 1, 128, 512) and output.audios.shape == (1, 81920)
+
+    sds = ImagesThatSoundSDSPipeline.from_pretrained(EMBEDDED)
+    sds.set_progress_bar_config(disable=True)
+    losses = []
+    output = sds(
+        "a painting of tigers",
+        "tiger growling",
+        num_iterations=2,
+        image_start_step=1,
+        output_type="pt",
+        callback_on_step_end=lambda pipe, iteration, sample, tensors: losses.append(tensors),
+    )
+    assert sds.image_prior == "latent" and output.spectrograms.shape == (1, 1, 128, 512)
+    assert losses[0]["image_loss"] is None and losses[1]["image_loss"] > 0 and losses[1]["audio_loss"] > 0

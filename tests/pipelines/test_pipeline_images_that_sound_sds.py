@@ -5,6 +5,8 @@ import sys
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from images_that_sound.pipelines import ImagesThatSoundSDSPipeline
 from images_that_sound.pipelines.images_that_sound_score_distillation import (
@@ -118,6 +120,31 @@ def test_any_optimiser_by_name_and_pixels(pixel_pipe, optimizer):
     call = {**SMALL, "canvas_kwargs": None}
     output = pixel_pipe(*PROMPTS, **call, canvas="pixels", optimizer=optimizer, generator=generator())
     assert (output.spectrograms - 0.5).abs().max() < 0.2
+
+
+def test_gradients_accumulate_over_iterations(pixel_pipe):
+    canvases = []
+    pixel_pipe(
+        *PROMPTS,
+        **{**SMALL, "num_iterations": 4, "canvas_kwargs": None},
+        canvas="pixels",
+        accelerator=Accelerator(cpu=True, gradient_accumulation_steps=2),
+        generator=generator(),
+        callback_on_step_end=lambda pipe, iteration, sample, tensors: canvases.append(tensors["canvas"]),
+        callback_on_step_end_tensor_inputs=["canvas"],
+    )
+    moved = [not torch.equal(first, second) for first, second in zip(canvases, canvases[1:])]
+    assert moved == [True, False, True]
+
+
+def test_mixed_precision_stays_close(pixel_pipe):
+    plain = pixel_pipe(*PROMPTS, **SMALL, generator=generator())
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    mixed = pixel_pipe(*PROMPTS, **SMALL, generator=generator(), accelerator=accelerator)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    difference = (mixed.spectrograms - plain.spectrograms).abs().max()
+    assert 0 < difference < 0.05
 
 
 TWO_PROCESSES = """
