@@ -207,6 +207,11 @@ class MelSpectrogram:
         Returns:
             `torch.Tensor` of shape `(B, N)` with `N = T * hop_length`: Float32 waveform in -1..1.
         """
+        if len(log_mel) > 1:
+            # One by one is three times faster on a processor: spectra of a whole batch leave its caches.
+            phases = [None] * len(log_mel) if phases_of is None else phases_of.split(1)
+            each = [self.griffin_lim(one, num_iterations, momentum, p) for one, p in zip(log_mel.split(1), phases)]
+            return torch.cat(each)
         log_mel = log_mel.float()
         magnitude = (self._inverse_filters(log_mel.device) @ log_mel.exp()).clamp(min=0)
         # A frame of the front end is centred half a hop after its first sample. torch.istft centres frame k at
