@@ -544,8 +544,8 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
                 Called as `callback(pipe, iteration, sample, callback_kwargs)` after each iteration. Setting
                 `pipe._interrupt = True` ends the run with the canvas as it is.
             callback_on_step_end_tensor_inputs (`list[str]`, defaults to both losses):
-                What the callback gets: `canvas` (`(1, C, H, W)` in 0..1), `image_loss` and `audio_loss`, the latter
-                `None` where the side is silent.
+                What the callback gets: `canvas` (`(1, C, H, W)` in 0..1, as the models saw it), `image_loss` and
+                `audio_loss`, `None` where the side is silent.
 
         Examples:
 
@@ -624,7 +624,7 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
                 for iteration in range(run.iteration, size["num_iterations"]):
                     if self.interrupt:
                         break
-                    losses = self._iterate(
+                    seen, losses = self._iterate(
                         run, iteration, embeds, audio_embeds, size, scales, shared_timestep, timestep_scheduler
                     )
                     progress_bar.update()
@@ -635,7 +635,7 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
                         run.save(iteration + 1)
                     if callback_on_step_end is not None:
                         tensors = {
-                            name: run.draw_canvas() if name == "canvas" else losses[name]
+                            name: seen if name == "canvas" else losses[name]
                             for name in callback_on_step_end_tensor_inputs
                         }
                         callback_on_step_end(self, iteration, sample, tensors)
@@ -672,10 +672,11 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
         scales: dict[str, float],
         shared_timestep: bool,
         timestep_scheduler: Any | None,
-    ) -> dict[str, float | None]:
+    ) -> tuple[torch.Tensor, dict[str, float | None]]:
         """
-        One step of the optimiser. Every process draws the same numbers; each runs its share of the crops, and the
-        first one the audio side, so that the mean of their gradients is that of a single process.
+        One step of the optimiser; returns the canvas `(1, C, H, W)` that the models saw, and both losses. Every
+        process draws the same numbers; each runs its share of the crops, and the first one the audio side, so that the
+        mean of their gradients is that of a single process.
         """
         accelerator, device = run.accelerator, self._execution_device
         processes, rank = accelerator.num_processes, accelerator.process_index
@@ -732,7 +733,8 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
             accelerator.backward(total)
             run.optimizer.step()
             run.optimizer.zero_grad()
-        return {name: None if loss is None else float(loss.detach()) for name, loss in losses.items()}
+        numbers = {name: None if loss is None else float(loss.detach()) for name, loss in losses.items()}
+        return canvas.detach(), numbers
 
 
 class _Run:

@@ -67,7 +67,8 @@ def test_each_iteration_moves_the_canvas_and_no_model(sds_pipe):
     assert [entry["image_loss"] is None for entry in seen] == [True, False, False]
     assert all(entry["audio_loss"] > 0 for entry in seen)
     assert (seen[0]["canvas"] - seen[1]["canvas"]).abs().max() > 1e-4
-    assert torch.equal(output.spectrograms, seen[-1]["canvas"])
+    last_step = (output.spectrograms - seen[-1]["canvas"]).abs().max()
+    assert 1e-4 < last_step < 0.5
     assert output.images.shape == (1, 3, 256, 64) and output.audios.shape == (1, 64 * 160)
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in sds_pipe.unet_audio.named_parameters())
     assert all(p.requires_grad and p.grad is None for p in (sds_pipe.vae_audio or sds_pipe.vae).parameters())
@@ -134,7 +135,7 @@ def test_gradients_accumulate_over_iterations(pixel_pipe):
         callback_on_step_end_tensor_inputs=["canvas"],
     )
     moved = [not torch.equal(first, second) for first, second in zip(canvases, canvases[1:])]
-    assert moved == [True, False, True]
+    assert moved == [False, True, False]
 
 
 def test_mixed_precision_stays_close(pixel_pipe):
