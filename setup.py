@@ -34,6 +34,7 @@ setup(
     packages=[
         "images_that_sound.pipelines",
         "images_that_sound.schedulers",
+        "images_that_sound.selection",
         "images_that_sound.scripts",
         "images_that_sound.scripts.embedded_world",
         "images_that_sound.embedded",
@@ -41,6 +42,7 @@ setup(
     package_dir={
         "images_that_sound.pipelines": "pipelines",
         "images_that_sound.schedulers": "schedulers",
+        "images_that_sound.selection": "selection",
         "images_that_sound.scripts": "scripts",
         "images_that_sound.scripts.embedded_world": "scripts/embedded_world",
         "images_that_sound.embedded": EMBEDDED,

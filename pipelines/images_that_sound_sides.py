@@ -375,12 +375,17 @@ class TwoSidesMixin(AudioPriorLoaderMixin):
         device: torch.device,
         generator: torch.Generator | list[torch.Generator] | None,
         latents: torch.Tensor | None = None,
+        is_initial_noise: bool = True,
     ) -> torch.Tensor:
-        """Draws latents of shape `(B, C, H / 8, W / 8)`, or takes given ones, at the scheduler's initial scale."""
+        """
+        Draws latents of shape `(B, C, H / 8, W / 8)`, or takes given ones, at the scheduler's initial scale; given
+        ones that are no initial noise, as they are.
+        """
         shape = (batch_size, num_channels_latents, height // self.vae_scale_factor, width // self.vae_scale_factor)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
-        return latents.to(device) * self.scheduler.init_noise_sigma
+        latents = latents.to(device)
+        return latents * self.scheduler.init_noise_sigma if is_initial_noise else latents
 
     def prepare_extra_step_kwargs(
         self, generator: torch.Generator | list[torch.Generator] | None, eta: float

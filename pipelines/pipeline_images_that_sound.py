@@ -118,6 +118,7 @@ class ImagesThatSoundPipeline(
 
     # `unet_audio` is left out: in the chain it would push `unet` off the device at every step, and `unet` it.
     model_cpu_offload_seq = "text_encoder->text_encoder_audio->unet->vae->vae_audio->vocoder"
+    _callback_tensor_inputs = [*TwoSidesMixin._callback_tensor_inputs, "pred_original_sample"]
     _paper_arguments = PAPER_ARGUMENTS
 
     def check_inputs(
@@ -161,6 +162,24 @@ class ImagesThatSoundPipeline(
         self._check_callback(callback_on_step_end_tensor_inputs)
         return num_prompts
 
+    def _step_range(
+        self, denoising_start: float, denoising_end: float, num_inference_steps: int, latents: torch.Tensor | None
+    ) -> tuple[int, int]:
+        """First step and the one after the last."""
+        for name, value in (("denoising_start", denoising_start), ("denoising_end", denoising_end)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+                raise ValueError(f"`{name}` has to be a fraction of the steps in 0..1, but is {value!r}.")
+        if denoising_start > denoising_end:
+            raise ValueError(
+                f"`denoising_start` may not be after `denoising_end`, but they are {denoising_start} and"
+                f" {denoising_end}."
+            )
+        if denoising_start > 0 and latents is None:
+            raise ValueError(
+                f"`latents` have to be given where `denoising_start` is above 0, but it is {denoising_start}."
+            )
+        return round(denoising_start * num_inference_steps), round(denoising_end * num_inference_steps)
+
     def _forget_history(self, index: int, noise_pred: torch.Tensor, num_inference_steps: int) -> None:
         """Makes a multistep scheduler go on from `index` as from a start: its history belongs to another mixture."""
         if hasattr(self.scheduler, "ets") and hasattr(self.scheduler, "counter"):
@@ -190,6 +209,8 @@ class ImagesThatSoundPipeline(
         audio_guidance_start: float | None = None,
         image_guidance_end: float | None = None,
         audio_guidance_end: float | None = None,
+        denoising_start: float = 0.0,
+        denoising_end: float = 1.0,
         canvas_layout: str = "strip",
         crop_right: int | None = None,
         num_images_per_prompt: int = 1,
@@ -247,6 +268,11 @@ class ImagesThatSoundPipeline(
                 Fraction of the steps in 0..1 from which the image side is silent, at least its start.
             audio_guidance_end (`float`, *optional*, checkpoint, defaults to 1.0):
                 Fraction of the steps in 0..1 from which the audio side is silent, at least its start.
+            denoising_start (`float`, defaults to 0.0):
+                Fraction of the steps in 0..1 that an earlier call with this `denoising_end` took and whose latents are
+                `latents`. Multistep schedulers start anew there. At 1 nothing is left to do but to decode.
+            denoising_end (`float`, defaults to 1.0):
+                Fraction of the steps in 0..1 after which to stop; with `output_type="latent"` another call can go on.
             canvas_layout (`str`, defaults to `"strip"`):
                 `"strip"`: the picture is the spectrogram. `"folded"`: a square picture whose top half is played first,
                 then its bottom half.
@@ -261,7 +287,7 @@ class ImagesThatSoundPipeline(
                 Source of the noise, one for all or one per sample. With a list, each sample is what a single call with
                 its generator gives.
             latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*):
-                Initial noise of unit variance.
+                Initial noise of unit variance; with `denoising_start` above 0, what an earlier call returned.
             prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
                 Instead of `prompt`.
             negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
@@ -279,7 +305,8 @@ class ImagesThatSoundPipeline(
                 dict replaces the tensors. Setting `pipe._interrupt = True` skips the steps that are left.
             callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
                 Tensors that the callback gets, among `latents`, `prompt_embeds`, `negative_prompt_embeds`,
-                `audio_prompt_embeds` and `negative_audio_prompt_embeds`.
+                `audio_prompt_embeds`, `negative_audio_prompt_embeds` and `pred_original_sample`, the latents without
+                noise that the scheduler expects in the end (`None` by schedulers that don't say).
             cross_attention_kwargs (`dict`, *optional*):
                 Passed to the attention processors of both UNets; `scale` is also the LoRA scale of the text encoder.
 
@@ -328,6 +355,7 @@ class ImagesThatSoundPipeline(
             audio_guidance_start=audio_guidance_start,
             audio_guidance_end=audio_guidance_end,
         )
+        first_step, last_step = self._step_range(denoising_start, denoising_end, num_inference_steps, latents)
         self._guidance_scale = check_scale("guidance_scale", self._default("guidance_scale", guidance_scale))
         self._audio_guidance_scale = check_scale(
             "audio_guidance_scale", self._default("audio_guidance_scale", audio_guidance_scale)
@@ -360,7 +388,13 @@ class ImagesThatSoundPipeline(
         # 3. Prepare timesteps
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         timesteps = self.scheduler.timesteps
-        self._num_timesteps = len(timesteps)
+        order = self.scheduler.order
+        num_warmup_steps = max(len(timesteps) - num_inference_steps * order, 0)
+        begin = first_step * order + num_warmup_steps if first_step else 0
+        end = last_step * order + num_warmup_steps if last_step < num_inference_steps else len(timesteps)
+        if begin and hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(begin)
+        self._num_timesteps = end - begin
 
         # 4. Prepare latents
         latents = self.prepare_latents(
@@ -372,15 +406,14 @@ class ImagesThatSoundPipeline(
             device,
             generator,
             latents,
+            is_initial_noise=first_step == 0,
         )
         extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
         # 5. Denoise by both models
-        order = self.scheduler.order
-        num_warmup_steps = max(len(timesteps) - num_inference_steps * order, 0)
         previous_share = None
-        with self.progress_bar(total=num_inference_steps) as progress_bar:
-            for i, t in enumerate(timesteps):
+        with self.progress_bar(total=last_step - first_step) as progress_bar:
+            for i, t in enumerate(timesteps[begin:end], start=begin):
                 if self.interrupt:
                     continue
                 audio_share = audio_shares[max(i - num_warmup_steps, 0) // order]
@@ -405,9 +438,11 @@ class ImagesThatSoundPipeline(
                 if previous_share is not None and abs(audio_share - previous_share) > MIXTURE_JUMP:
                     self._forget_history(i, noise_pred, num_inference_steps)
                 previous_share = audio_share
-                latents = self.scheduler.step(noise_pred, t, latents, **extra_step_kwargs, return_dict=False)[0]
+                step_output = self.scheduler.step(noise_pred, t, latents, **extra_step_kwargs)
+                latents = step_output.prev_sample
 
                 if callback_on_step_end is not None:
+                    pred_original_sample = getattr(step_output, "pred_original_sample", None)  # noqa: F841
                     callback_kwargs = {}
                     for name in callback_on_step_end_tensor_inputs:
                         callback_kwargs[name] = locals()[name]

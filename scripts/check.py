@@ -1,7 +1,6 @@
 """Is the sound really the picture? Compares a sample's canvas with spectrograms of its sound and of rebuilt ones."""
 
 import argparse
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from images_that_sound.pipelines import MelSpectrogram, load_vocoder
 from images_that_sound.scripts.play import canvas_of
-from images_that_sound.scripts.samples import find_samples, read_audio, read_picture
+from images_that_sound.scripts.samples import find_samples, read_audio, read_picture, sample_settings, write_json
 from images_that_sound.scripts.sampling import run
 
 
@@ -74,7 +73,7 @@ def check(args: argparse.Namespace) -> Iterator[str]:
     vocoders: dict[str, torch.nn.Module] = {}
     yield f"{'sample':<20} {'sound':<36} {'correlation':>11} {'distance in dB':>15}"
     for folder in find_samples(args.sample_dir):
-        settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        settings = sample_settings(folder)
         mel = MelSpectrogram.from_dict(settings.get("spectrogram", {}))
         source = args.vocoder or settings.get("audio_model")
         if source is not None and source not in vocoders:
@@ -88,8 +87,7 @@ def check(args: argparse.Namespace) -> Iterator[str]:
             )
         panels(pictures).save(folder / ".check.part.png")
         os.replace(folder / ".check.part.png", folder / "check.png")
-        (folder / ".check.part.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-        os.replace(folder / ".check.part.json", folder / "check.json")
+        write_json(folder / "check.json", numbers)
 
 
 def main(input_args: list[str] | None = None) -> None:

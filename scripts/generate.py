@@ -9,11 +9,17 @@ from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts.presets import GENERATE_PRESETS
 from images_that_sound.scripts.sampling import (
     add_arguments,
+    add_process_arguments,
+    all_seeds,
     check_args,
     fill_in,
     load_pipeline,
     make_samples,
+    new_accelerator,
+    own_share,
+    report_samples,
     run,
+    sample_folder,
     with_checkpoint_defaults,
 )
 
@@ -37,29 +43,48 @@ CALL_ARGUMENTS = {
 }
 
 
-def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="images-that-sound generate", description=__doc__)
+def new_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """The arguments of a command that makes samples by [`ImagesThatSoundPipeline`]."""
+    parser = argparse.ArgumentParser(prog=f"images-that-sound {command}", description=description)
     add_arguments(parser, GENERATE_PRESETS, CALL_ARGUMENTS)
+    add_process_arguments(parser)
     parser.add_argument("--audio_weight", type=float, nargs="+", help="The audio side's weight, one or one per step.")
     parser.add_argument("--canvas_layout", choices=("strip", "folded"), help="Default: strip.")
-    args = parser.parse_args(input_args)
+    return parser
+
+
+def complete(args: argparse.Namespace) -> argparse.Namespace:
+    """Fills in what was not given."""
     fill_in(args, GENERATE_PRESETS, canvas_layout="strip", eta=0.0)
     if isinstance(args.audio_weight, list) and len(args.audio_weight) == 1:
         args.audio_weight = args.audio_weight[0]
     return args
 
 
+def call_arguments(args: argparse.Namespace, pipe: ImagesThatSoundPipeline) -> dict:
+    """Arguments of the call that are the same for all samples."""
+    names = ["prompt", "audio_prompt", "audio_weight", "canvas_layout", *CALL_ARGUMENTS]
+    return with_checkpoint_defaults({name: getattr(args, name) for name in names}, pipe)
+
+
+def pictures_of(output: object, row: int) -> dict:
+    """What of a call's output `write_sample` takes as a sample's pictures."""
+    return {"picture": output.images[row], "spectrogram": output.spectrograms[row]}
+
+
+def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
+    return complete(new_parser("generate", __doc__).parse_args(input_args))
+
+
 def generate(args: argparse.Namespace) -> Iterator[Path]:
     """Makes the samples that are missing; yields the folder of each as it appears."""
     check_args(args)
+    accelerator = new_accelerator(args)
     pipe = load_pipeline(args, ImagesThatSoundPipeline)
-    names = ["prompt", "audio_prompt", "audio_weight", "canvas_layout", *CALL_ARGUMENTS]
-    arguments = with_checkpoint_defaults({name: getattr(args, name) for name in names}, pipe)
-
-    def pictures(output: object, row: int) -> dict:
-        return {"picture": output.images[row], "spectrogram": output.spectrograms[row]}
-
-    yield from make_samples(args, pipe, arguments, arguments, pictures)
+    arguments = call_arguments(args, pipe)
+    seeds = own_share(accelerator, all_seeds(args))
+    yield from make_samples(args, pipe, arguments, arguments, pictures_of, seeds)
+    report_samples(accelerator, [sample_folder(args, seed) for seed in all_seeds(args)])
 
 
 def main(input_args: list[str] | None = None) -> None:

@@ -12,11 +12,17 @@ from images_that_sound.scripts.presets import IMPRINT_PRESETS
 from images_that_sound.scripts.samples import read_audio, read_picture
 from images_that_sound.scripts.sampling import (
     add_arguments,
+    add_process_arguments,
+    all_seeds,
     check_args,
     fill_in,
     load_pipeline,
     make_samples,
+    new_accelerator,
+    own_share,
+    report_samples,
     run,
+    sample_folder,
     with_checkpoint_defaults,
 )
 
@@ -43,6 +49,7 @@ CALL_ARGUMENTS = {
 def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="images-that-sound imprint", description=__doc__)
     add_arguments(parser, IMPRINT_PRESETS, CALL_ARGUMENTS)
+    add_process_arguments(parser)
     parser.add_argument(
         "--invert_image",
         action=argparse.BooleanOptionalAction,
@@ -57,6 +64,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
 def imprint(args: argparse.Namespace) -> Iterator[Path]:
     """Makes the samples that are missing; yields the folder of each as it appears."""
     check_args(args)
+    accelerator = new_accelerator(args)
     pipe = load_pipeline(args, ImagesThatSoundImprintPipeline)
     names = ["prompt", "audio_prompt", "invert_image", *CALL_ARGUMENTS]
     settings = with_checkpoint_defaults({name: getattr(args, name) for name in names}, pipe)
@@ -71,7 +79,9 @@ def imprint(args: argparse.Namespace) -> Iterator[Path]:
         spectrogram = output.spectrograms[row]
         return {"picture": spectrogram, "spectrogram": spectrogram, "others": {"painted": painted}}
 
-    yield from make_samples(args, pipe, arguments, settings, pictures)
+    seeds = own_share(accelerator, all_seeds(args))
+    yield from make_samples(args, pipe, arguments, settings, pictures, seeds)
+    report_samples(accelerator, [sample_folder(args, seed) for seed in all_seeds(args)])
 
 
 def main(input_args: list[str] | None = None) -> None:

@@ -28,6 +28,7 @@ def write_sample(
     sampling_rate: int,
     settings: dict,
     others: dict[str, PIL.Image.Image] | None = None,
+    video: bool = True,
 ) -> None:
     """
     Writes a sample's folder, which appears under its name only when it is complete.
@@ -40,6 +41,7 @@ def write_sample(
         sampling_rate (`int`): Samples per second.
         settings (`dict`): What made it, JSON-ready; written as `settings.json` and into PNG, WAV and MP4.
         others (`dict[str, PIL.Image.Image]`, *optional*): More pictures by the names of their files.
+        video (`bool`, defaults to `True`): Whether to write `video.mp4` and `poster.png`.
     """
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
@@ -51,10 +53,11 @@ def write_sample(
         for name, image in images.items():
             write_picture(partial / f"{name}.png", image, text)
         write_audio(partial / "audio.wav", audio, sampling_rate, text)
-        captions = captions_of(settings)
-        panels = [(picture, 2 if settings.get("canvas_layout") == "folded" else 1)]
-        write_video(partial / "video.mp4", panels, audio, sampling_rate, captions, text)
-        write_picture(partial / "poster.png", poster(panels, captions), text)
+        if video:
+            captions = captions_of(settings)
+            panels = [(picture, 2 if settings.get("canvas_layout") == "folded" else 1)]
+            write_video(partial / "video.mp4", panels, audio, sampling_rate, captions, text)
+            write_picture(partial / "poster.png", poster(panels, captions), text)
         (partial / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         os.rename(partial, folder)
     except BaseException:
@@ -152,6 +155,18 @@ def _read_wav_comment(path: Path) -> str:
 def _read_mp4_comment(path: Path) -> str | None:
     with av.open(str(path)) as container:
         return container.metadata.get("comment")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes JSON that appears under its name only when it is complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def sample_settings(folder: Path) -> dict:
+    """What made a sample."""
+    return json.loads((folder / "settings.json").read_text(encoding="utf-8"))
 
 
 def find_samples(sample_dir: str | Path) -> list[Path]:

@@ -7,14 +7,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
 import torch
 from accelerate import Accelerator
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import get_device
 
 import images_that_sound.embedded
 from images_that_sound.pipelines import audio_problems
-from images_that_sound.scripts.samples import check_writable, read_settings, write_sample
+from images_that_sound.scripts.samples import check_writable, read_picture, read_settings, write_sample
 
 
 EMBEDDED = Path(images_that_sound.embedded.__file__).parent
@@ -35,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser, presets: dict, call_arguments
     parser.add_argument("--num_samples", type=int, help="Sample i has seed + i. Default: 1, or the example's.")
     parser.add_argument("--seed", type=int, help="Default: 0, or the example's.")
     add_device_arguments(parser)
+    parser.add_argument("--device_map", type=json.loads, help='JSON, such as {"unet_audio": "cuda:1"}.')
+    parser.add_argument(
+        "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make videos. Default: yes."
+    )
     parser.add_argument("--output_dir", default="outputs", help="Gets a folder for each sample. Default: %(default)s.")
 
 
@@ -42,6 +49,48 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=get_device(), help="Default: %(default)s.")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument("--enable_model_cpu_offload", action="store_true", help="Keep on the device what is in use.")
+
+
+def add_process_arguments(parser: argparse.ArgumentParser) -> None:
+    """For commands whose samples `accelerate launch` spreads over processes."""
+    parser.add_argument("--report_to", help="A tracker of accelerate, such as tensorboard, for pictures and sounds.")
+
+
+def new_accelerator(args: argparse.Namespace, **kwargs: Any) -> Accelerator:
+    """
+    This process among those of `accelerate launch`. Each of several gets an accelerator of its own, where `--device`
+    does not name one.
+    """
+    device = torch.device(args.device)
+    accelerator = Accelerator(cpu=device.type == "cpu", log_with=args.report_to, project_dir=args.output_dir, **kwargs)
+    if accelerator.num_processes > 1 and device.index is None:
+        args.device = str(accelerator.device)
+    if args.report_to:
+        accelerator.init_trackers("images-that-sound")
+    return accelerator
+
+
+def report_samples(accelerator: Accelerator, folders: list[Path]) -> None:
+    """Once all processes are done, shows samples, and their scores where they have some, to the trackers."""
+    if not accelerator.trackers:
+        return
+    accelerator.wait_for_everyone()
+    for step, folder in enumerate(folders):
+        if (folder / "scores.json").exists():
+            accelerator.log(json.loads((folder / "scores.json").read_text(encoding="utf-8"))["scores"], step=step)
+        picture = np.asarray(read_picture(folder / "image.png").convert("RGB"))[None]
+        audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
+        for tracker in accelerator.trackers:
+            if hasattr(tracker, "log_images"):
+                tracker.log_images({"image": picture}, step=step, dataformats="NHWC")
+            if tracker.name == "tensorboard" and accelerator.is_main_process:
+                tracker.tracker.add_audio("audio", torch.from_numpy(audio)[None], step, sample_rate=sampling_rate)
+    accelerator.end_training()
+
+
+def own_share(accelerator: Accelerator, items: list) -> list:
+    """Every n-th item: what this one of n processes does, whatever the others do."""
+    return items[accelerator.process_index :: accelerator.num_processes]
 
 
 def fill_in(args: argparse.Namespace, presets: dict, **defaults: Any) -> None:
@@ -81,7 +130,7 @@ def load_pipeline(args: argparse.Namespace, pipeline_class: type[DiffusionPipeli
         ) from error
     if args.audio_model is not None:
         pipe.load_audio_prior(args.audio_model)
-    return on_device(args, pipe)
+    return spread(args, on_device(args, pipe))
 
 
 def on_device(args: argparse.Namespace, pipe: DiffusionPipeline) -> DiffusionPipeline:
@@ -89,6 +138,20 @@ def on_device(args: argparse.Namespace, pipe: DiffusionPipeline) -> DiffusionPip
         pipe.enable_model_cpu_offload(device=args.device)
         return pipe
     return pipe.to(args.device)
+
+
+def spread(args: argparse.Namespace, pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """Moves the models of `--device_map` to devices of their own, to which accelerate carries what they are given."""
+    for name, device in (args.device_map or {}).items():
+        model = pipe.components.get(name)
+        if args.enable_model_cpu_offload or not isinstance(model, torch.nn.Module):
+            raise ValueError(
+                f"`device_map` has to name models of the pipeline, without `enable_model_cpu_offload`, but is"
+                f" {args.device_map}."
+            )
+        hook = AlignDevicesHook(execution_device=torch.device(device), io_same_device=True)
+        add_hook_to_module(model.to(device), hook)
+    return pipe
 
 
 def with_checkpoint_defaults(arguments: dict[str, Any], pipe: DiffusionPipeline) -> dict[str, Any]:
@@ -101,10 +164,14 @@ def with_checkpoint_defaults(arguments: dict[str, Any], pipe: DiffusionPipeline)
     return {**arguments, **filled}
 
 
-def pending_seeds(args: argparse.Namespace, settings: dict) -> list[int]:
+def all_seeds(args: argparse.Namespace) -> list[int]:
+    return list(range(args.seed, args.seed + args.num_samples))
+
+
+def pending_seeds(args: argparse.Namespace, seeds: list[int], settings: dict) -> list[int]:
     """Seeds whose sample is not there yet. Raises `ValueError` for one that is there with other settings."""
     pending = []
-    for seed in range(args.seed, args.seed + args.num_samples):
+    for seed in seeds:
         file = sample_folder(args, seed) / "settings.json"
         if not file.exists():
             pending.append(seed)
@@ -125,6 +192,7 @@ def make_samples(
     arguments: dict[str, Any],
     settings: dict[str, Any],
     pictures: Callable[[Any, int], dict],
+    seeds: list[int],
     of_seeds: Callable[[list[int]], dict] = lambda seeds: {},
     accelerator: Accelerator | None = None,
 ) -> Iterator[Path]:
@@ -137,6 +205,7 @@ def make_samples(
         arguments (`dict`): Of the call, without the generators.
         settings (`dict`): JSON-ready, what a sample's files say of how it was made, besides what is the same for all.
         pictures (`Callable`): From the call's output and a row of it to the pictures that `write_sample` takes.
+        seeds (`list[int]`): Of the samples, each made by this process unless it is there.
         of_seeds (`Callable`, *optional*): From the seeds of a call to arguments of that call alone.
         accelerator (`accelerate.Accelerator`, *optional*): Of processes that make each sample together; the first one
             writes it.
@@ -149,18 +218,18 @@ def make_samples(
         "spectrogram": pipe.mel_spectrogram.to_dict(),
         "versions": {name: version(name) for name in ("images-that-sound", "diffusers", "transformers", "torch")},
     }
-    seeds = pending_seeds(args, settings)
-    print(f"{args.num_samples - len(seeds)} of {args.num_samples} samples are there already.", flush=True)
-    for first in range(0, len(seeds), args.num_images_per_prompt):
-        batch = seeds[first : first + args.num_images_per_prompt]
-        generators = [torch.Generator().manual_seed(seed) for seed in batch]
-        output = pipe(**arguments, **of_seeds(batch), num_images_per_prompt=len(batch), generator=generators)
+    pending = pending_seeds(args, seeds, settings)
+    print(f"{len(seeds) - len(pending)} of {len(seeds)} samples are there already.", flush=True)
+    for first in range(0, len(pending), args.num_images_per_prompt):
+        batch = pending[first : first + args.num_images_per_prompt]
+        own = {"generator": [torch.Generator().manual_seed(seed) for seed in batch], **of_seeds(batch)}
+        output = pipe(**arguments, **own, num_images_per_prompt=len(batch))
         for row, (seed, audio) in enumerate(zip(batch, output.audios)):
             folder = sample_folder(args, seed)
             sample_settings = {**settings, "seed": seed, "problems": audio_problems(audio)}
             if accelerator is None or accelerator.is_main_process:
                 made = {"audio": audio, "sampling_rate": pipe.sampling_rate, "settings": sample_settings}
-                write_sample(folder, **pictures(output, row), **made)
+                write_sample(folder, **pictures(output, row), **made, video=args.video)
             if accelerator is not None:
                 accelerator.wait_for_everyone()
             yield folder

@@ -17,10 +17,13 @@ from images_that_sound.scripts.presets import SDS_PRESETS
 from images_that_sound.scripts.samples import write_audio, write_picture
 from images_that_sound.scripts.sampling import (
     add_arguments,
+    add_process_arguments,
+    all_seeds,
     check_args,
     fill_in,
     load_pipeline,
     make_samples,
+    new_accelerator,
     run,
     sample_folder,
     with_checkpoint_defaults,
@@ -64,7 +67,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--final_max_timestep", type=float, help="Fraction to which the largest timestep falls.")
     parser.add_argument("--checkpoint_every", type=int, default=1000, help="Default: %(default)s.")
     parser.add_argument("--preview_every", type=int, default=1000, help="Iterations between previews; 0 for none.")
-    parser.add_argument("--report_to", help="A tracker of accelerate, such as tensorboard.")
+    add_process_arguments(parser)
     parser.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
     parser.add_argument("--gradient_accumulation_steps", type=int, default=1)
     args = parser.parse_args(input_args)
@@ -78,12 +81,10 @@ def sds(args: argparse.Namespace) -> Iterator[Path]:
     for name in ("checkpoint_every", "gradient_accumulation_steps"):
         if getattr(args, name) < 1:
             raise ValueError(f"`{name}` has to be a positive integer, but is {getattr(args, name)}.")
-    accelerator = Accelerator(
-        cpu=args.device == "cpu",
+    accelerator = new_accelerator(
+        args,
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
-        log_with=args.report_to,
-        project_dir=args.output_dir,
     )
     args.num_images_per_prompt = 1
     args.device = str(accelerator.device)
@@ -93,8 +94,6 @@ def sds(args: argparse.Namespace) -> Iterator[Path]:
     settings["final_max_timestep"] = args.final_max_timestep
     arguments = {name: value for name, value in settings.items() if name != "final_max_timestep"}
     arguments["timestep_scheduler"] = ScoreDistillationScheduler(final_max_timestep=args.final_max_timestep)
-    if args.report_to:
-        accelerator.init_trackers("images-that-sound")
 
     def of_seed(seeds: list[int]) -> dict:
         folder = unfinished_folder(args, seeds[0])
@@ -111,7 +110,7 @@ def sds(args: argparse.Namespace) -> Iterator[Path]:
     def pictures(output: object, row: int) -> dict:
         return {"picture": output.images[row], "spectrogram": output.spectrograms[row]}
 
-    for folder in make_samples(args, pipe, arguments, settings, pictures, of_seed, accelerator):
+    for folder in make_samples(args, pipe, arguments, settings, pictures, all_seeds(args), of_seed, accelerator):
         if accelerator.is_main_process:
             shutil.rmtree(unfinished_folder(args, int(folder.name.removeprefix("seed-"))), ignore_errors=True)
             yield folder

@@ -6,7 +6,6 @@ tokenizer, text encoder, stage I, stage II. A killed run that is started again w
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from images_that_sound.scripts.train_embedded import (
     SHARD_SIZE,
     autocast,
     generators_of_step,
+    learn_tokenizer,
     log,
     make_data,
     train,
@@ -63,17 +63,9 @@ def describe(label: dict, colored: bool, generator: np.random.Generator) -> str:
 
 
 def make_tokenizer(args: argparse.Namespace, labels: list[dict]) -> T5Tokenizer:
-    """A T5 tokenizer whose pieces are learned from the world's prompts, from disk where an earlier run wrote it."""
-    folder = Path(args.work_dir) / "tokenizer"
-    if folder.exists():
-        return T5Tokenizer.from_pretrained(folder)
     generator = np.random.default_rng(0)
-    prompts = [describe(label, i % 2 == 0, generator) for i, label in enumerate(labels)]
-    tokenizer = T5Tokenizer().train_new_from_iterator(prompts, vocab_size=600)
-    tokenizer.model_max_length = MAX_LENGTH
-    tokenizer.save_pretrained(folder.with_name("tokenizer.part"))
-    os.replace(folder.with_name("tokenizer.part"), folder)
-    return tokenizer
+    prompts = (describe(label, i % 2 == 0, generator) for i, label in enumerate(labels))
+    return learn_tokenizer(args, T5Tokenizer, prompts, vocab_size=600, max_length=MAX_LENGTH)
 
 
 def tokenize(tokenizer: T5Tokenizer, prompts: list[str], device: str) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel, compute_snr
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
 from images_that_sound.scripts.embedded_world import (
@@ -91,25 +91,31 @@ def draw(kind: str, seed: int, index: int) -> tuple[np.ndarray, str, dict]:
     return canvas.mul(255).round().byte().numpy(), name, attributes
 
 
-def _draw_shard(task: tuple[str, int, int, str]) -> None:
-    kind, seed, shard, path = task
+def _draw_shard(task: tuple[Callable, str, int, int, str]) -> None:
+    draw_one, kind, seed, shard, path = task
     torch.set_num_threads(1)
-    draws = [draw(kind, seed, shard * SHARD_SIZE + i) for i in range(SHARD_SIZE)]
+    draws = [draw_one(kind, seed, shard * SHARD_SIZE + i) for i in range(SHARD_SIZE)]
     labels = [{"name": name, "attributes": attributes} for _, name, attributes in draws]
     write_atomically(Path(path).with_suffix(".json"), lambda file: file.write(json.dumps(labels).encode()))
     write_atomically(Path(path), lambda file: np.save(file, np.stack([canvas for canvas, _, _ in draws])))
 
 
 def make_data(
-    args: argparse.Namespace, kinds: tuple[str, ...] = ("picture", "sound")
+    args: argparse.Namespace, kinds: tuple[str, ...] = ("picture", "sound"), draw_one: Callable = draw
 ) -> dict[str, tuple[np.ndarray, list[dict]]]:
-    """Draws what is missing on disk; returns for each kind the canvases (N, H, W) as uint8 and their labels."""
+    """
+    Draws what is missing on disk by `draw_one(kind, seed, index)`; returns for each kind the stacked arrays, such as
+    canvases (N, H, W) as uint8, and their labels.
+    """
     paths = {
         kind: [Path(args.work_dir) / f"{kind}-{shard:04d}.npy" for shard in range(args.num_draws // SHARD_SIZE)]
         for kind in kinds
     }
     tasks = [
-        (kind, args.seed, i, str(path)) for kind in kinds for i, path in enumerate(paths[kind]) if not path.exists()
+        (draw_one, kind, args.seed, i, str(path))
+        for kind in kinds
+        for i, path in enumerate(paths[kind])
+        if not path.exists()
     ]
     with get_context("spawn").Pool(os.cpu_count()) as pool:
         for count, _ in enumerate(pool.imap_unordered(_draw_shard, tasks), start=1):
@@ -199,22 +205,28 @@ def generators_of_step(args: argparse.Namespace, stage: int, step: int) -> tuple
 # -------------------- Stages --------------------
 
 
-def make_tokenizer(args: argparse.Namespace, data: dict) -> CLIPTokenizer:
+def learn_tokenizer(
+    args: argparse.Namespace, tokenizer_class: type, prompts: Iterable[str], vocab_size: int, max_length: int
+) -> PreTrainedTokenizerBase:
     """
-    A CLIP tokenizer whose byte pairs are learned from the world's prompts, from disk where an earlier run wrote it:
-    learned again, it numbers its tokens otherwise.
+    A tokenizer whose pieces are learned from the world's prompts, from disk where an earlier run wrote it: learned
+    again, it numbers its tokens otherwise.
     """
     folder = Path(args.work_dir) / "tokenizer"
     if folder.exists():
-        return CLIPTokenizer.from_pretrained(folder)
-    generator = np.random.default_rng(0)
-    prompts = [describe(kind, label, generator) for kind in data for label in data[kind][1]]
-    tokenizer = CLIPTokenizer().train_new_from_iterator(prompts, vocab_size=1024)
-    tokenizer.model_max_length = 77
+        return tokenizer_class.from_pretrained(folder)
+    tokenizer = tokenizer_class().train_new_from_iterator(prompts, vocab_size=vocab_size)
+    tokenizer.model_max_length = max_length
     partial_folder = folder.with_name("tokenizer.part")
     tokenizer.save_pretrained(partial_folder)
     os.replace(partial_folder, folder)
     return tokenizer
+
+
+def make_tokenizer(args: argparse.Namespace, data: dict) -> CLIPTokenizer:
+    generator = np.random.default_rng(0)
+    prompts = (describe(kind, label, generator) for kind in data for label in data[kind][1])
+    return learn_tokenizer(args, CLIPTokenizer, prompts, vocab_size=1024, max_length=77)
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: list[str], device: str) -> torch.Tensor:

@@ -393,6 +393,57 @@ def test_callback_sees_the_embeddings_and_changes_the_latents(pipe):
     assert shapes["prompt_embeds"] == shapes["audio_prompt_embeds"] == (2, 77, 32)
 
 
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"])
+def test_a_call_in_two_parts_gives_what_one_call_gives(pipe, name):
+    with_scheduler(pipe, name)
+    whole = latents_of(pipe, num_inference_steps=5)
+    part = latents_of(pipe, num_inference_steps=5, denoising_end=0.4)
+    assert not torch.equal(part, whole)
+    rest = latents_of(pipe, num_inference_steps=5, denoising_start=0.4, latents=part)
+    torch.testing.assert_close(rest, whole, rtol=0, atol=1e-5)
+
+
+def test_a_call_in_two_parts_draws_no_noise_twice(pipe):
+    whole = latents_of(pipe, num_inference_steps=4, eta=1.0)
+    generator = torch.Generator().manual_seed(0)
+    part = latents_of(pipe, num_inference_steps=4, eta=1.0, denoising_end=0.5, generator=generator)
+    rest = latents_of(pipe, num_inference_steps=4, eta=1.0, denoising_start=0.5, latents=part, generator=generator)
+    torch.testing.assert_close(rest, whole, rtol=0, atol=1e-5)
+
+
+def test_a_call_without_steps_decodes(pipe, calls):
+    latents = latents_of(pipe)
+    whole = draw(pipe, 0, output_type="pt")
+    calls["image"].clear(), calls["audio"].clear()
+    decoded = draw(pipe, 0, denoising_start=1.0, latents=latents, output_type="pt")
+    assert not calls["image"] and not calls["audio"]
+    assert torch.equal(decoded.images, whole.images) and torch.equal(decoded.audios, whole.audios)
+
+
+def test_callback_gets_the_expected_end(pipe):
+    """Solved from DDIM's equation for the latents before and after a step (arXiv 2010.02502, equation 12)."""
+    before, expected = [], []
+
+    def callback(pipeline, step, timestep, tensors):
+        before.append(tensors["latents"])
+        expected.append(tensors["pred_original_sample"])
+        return {}
+
+    pipe.scheduler.register_to_config(clip_sample=False)
+    latents_of(
+        pipe,
+        num_inference_steps=3,
+        callback_on_step_end=callback,
+        callback_on_step_end_tensor_inputs=["latents", "pred_original_sample"],
+    )
+    alphas = pipe.scheduler.alphas_cumprod[pipe.scheduler.timesteps]
+    last = pipe.scheduler.final_alpha_cumprod
+    # Latents are sqrt(a) * end + sqrt(1 - a) * noise before and after a step, with the same end and noise.
+    matrix = torch.tensor([[alphas[2] ** 0.5, (1 - alphas[2]) ** 0.5], [last**0.5, (1 - last) ** 0.5]])
+    end = torch.linalg.solve(matrix.double(), torch.stack([before[1].flatten(), before[2].flatten()]).double())[0]
+    torch.testing.assert_close(expected[2].flatten(), end.float(), rtol=1e-3, atol=1e-3)
+
+
 def test_callback_changes_the_audio_embeddings(pipe):
     other = {"callback_on_step_end_tensor_inputs": ["audio_prompt_embeds"]}
 

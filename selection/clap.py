@@ -1,0 +1,114 @@
+"""How well sounds are what prompts ask for, by CLAP."""
+
+import os
+from math import gcd
+from typing import Any
+
+import numpy as np
+import scipy.signal
+import torch
+from transformers import ClapModel, ClapProcessor
+
+
+class CLAPScore:
+    """
+    The audio score of "Images that Sound" (arXiv 2405.12221, section 4.1): the cosine between prompt and waveform in
+    CLAP's space. Sounds are peak-normalised and cut to the length that the model hears; CLAP's own cut is random.
+
+    Args:
+        model ([`~transformers.ClapModel`]): Embeds sounds and prompts.
+        processor ([`~transformers.ClapProcessor`]): Prepares both for the model.
+        batch_size (`int`, defaults to 16): Sounds that go through the model at once.
+    """
+
+    def __init__(self, model: ClapModel, processor: ClapProcessor, batch_size: int = 16):
+        self.model, self.processor, self.batch_size = model.eval(), processor, batch_size
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike = "laion/clap-htsat-unfused", **kwargs: Any
+    ) -> "CLAPScore":
+        """
+        Loads model and processor.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Repo or folder; the paper's where absent.
+            kwargs: `subfolder`, `revision`, `token`, ... as in `ClapModel.from_pretrained`.
+        """
+        model = ClapModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return cls(model, ClapProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs))
+
+    def to(self, device: str | torch.device) -> "CLAPScore":
+        """Moves the model."""
+        self.model.to(device)
+        return self
+
+    @torch.no_grad()
+    def embed_prompts(self, prompts: list[str]) -> torch.Tensor:
+        """Unit vectors `(P, D)` of prompts; longer ones than the model reads are cut."""
+        tokens = self.processor(text=prompts, return_tensors="pt", padding=True, truncation=True)
+        features = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output
+        return torch.nn.functional.normalize(features.float(), dim=-1)
+
+    @torch.no_grad()
+    def embed_audios(self, audios: np.ndarray, sampling_rate: int) -> torch.Tensor:
+        """
+        Unit vectors of sounds.
+
+        Args:
+            audios (`np.ndarray` of shape `(B, N)`): Waveforms in -1..1.
+            sampling_rate (`int`): Samples per second.
+
+        Returns:
+            `torch.Tensor` of shape `(B, D)`.
+        """
+        embeddings = []
+        for first in range(0, len(audios), self.batch_size):
+            features = clap_features(
+                self.processor.feature_extractor, audios[first : first + self.batch_size], sampling_rate
+            )
+            embeddings.append(self.model.get_audio_features(features.to(self.model.device)).pooler_output.float())
+        return torch.nn.functional.normalize(torch.cat(embeddings), dim=-1)
+
+    def __call__(self, audios: np.ndarray, sampling_rate: int, prompts: list[str]) -> torch.Tensor:
+        """
+        Scores sounds.
+
+        Args:
+            audios (`np.ndarray` of shape `(B, N)`): Waveforms in -1..1.
+            sampling_rate (`int`): Samples per second.
+            prompts (`list[str]` of length `B`): What each should sound like.
+
+        Returns:
+            `torch.Tensor` of shape `(B,)`: Cosines, at least 0; `nan` for a sound that is not finite.
+
+        Raises:
+            ValueError: If there are not as many prompts as sounds.
+        """
+        if len(prompts) != len(audios):
+            raise ValueError(f"`prompts` has to hold {len(audios)}, one per sound, but holds {len(prompts)}.")
+        finite = torch.from_numpy(np.isfinite(audios).all(axis=1))
+        embeddings = self.embed_audios(np.nan_to_num(audios, posinf=0, neginf=0), sampling_rate)
+        scores = (embeddings * self.embed_prompts(prompts)).sum(dim=1).clamp(min=0).cpu()
+        return scores.masked_fill(~finite, float("nan"))
+
+
+def clap_features(feature_extractor: Any, audios: np.ndarray, sampling_rate: int) -> torch.Tensor:
+    """
+    What CLAP hears of sounds.
+
+    Args:
+        feature_extractor ([`~transformers.ClapFeatureExtractor`]): CLAP's.
+        audios (`np.ndarray` of shape `(B, N)`): Waveforms in -1..1.
+        sampling_rate (`int`): Samples per second.
+
+    Returns:
+        `torch.Tensor` of shape `(B, 1, T, M)`: Log-mel in dB.
+    """
+    target = feature_extractor.sampling_rate
+    divisor = gcd(sampling_rate, target)
+    audios = scipy.signal.resample_poly(audios, target // divisor, sampling_rate // divisor, axis=1)
+    audios = audios[:, : feature_extractor.nb_max_samples]
+    peaks = np.abs(audios).max(axis=1, keepdims=True)
+    audios = np.where(peaks > 0, audios / np.maximum(peaks, np.finfo(np.float32).tiny), audios)
+    return feature_extractor(list(audios), sampling_rate=target, return_tensors="pt").input_features

@@ -1,0 +1,109 @@
+"""How well canvases show what prompts ask for, by CLIP."""
+
+import os
+from typing import Any
+
+import torch
+from transformers import CLIPModel, CLIPProcessor
+
+
+class CLIPScore:
+    """
+    The image score of "Images that Sound" (arXiv 2405.12221, section 4.1): the cosine between prompt and gray canvas
+    in CLIP's space, averaged over square windows that slide along the canvas.
+
+    Args:
+        model ([`~transformers.CLIPModel`]): Embeds pictures and prompts.
+        processor ([`~transformers.CLIPProcessor`]): Prepares both for the model.
+        batch_size (`int`, defaults to 4): Canvases whose windows go through the model at once.
+    """
+
+    def __init__(self, model: CLIPModel, processor: CLIPProcessor, batch_size: int = 4):
+        self.model, self.processor, self.batch_size = model.eval(), processor, batch_size
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike = "openai/clip-vit-base-patch16", **kwargs: Any
+    ) -> "CLIPScore":
+        """
+        Loads model and processor.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Repo or folder; the paper's where absent.
+            kwargs: `subfolder`, `revision`, `token`, ... as in `CLIPModel.from_pretrained`.
+        """
+        model = CLIPModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return cls(model, CLIPProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs))
+
+    def to(self, device: str | torch.device) -> "CLIPScore":
+        """Moves the model."""
+        self.model.to(device)
+        return self
+
+    @torch.no_grad()
+    def embed_prompts(self, prompts: list[str]) -> torch.Tensor:
+        """Unit vectors `(P, D)` of prompts; longer ones than the model reads are cut."""
+        tokens = self.processor(text=prompts, return_tensors="pt", padding=True, truncation=True)
+        features = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output
+        return torch.nn.functional.normalize(features.float(), dim=-1)
+
+    @torch.no_grad()
+    def embed_canvases(self, canvases: torch.Tensor) -> torch.Tensor:
+        """
+        Unit vectors of each window of canvases.
+
+        Args:
+            canvases (`torch.Tensor` of shape `(B, C, H, W)`): Pictures in 0..1, whose channels are averaged.
+
+        Returns:
+            `torch.Tensor` of shape `(B, K, D)`, for `K` windows.
+        """
+        embeddings = []
+        for batch in canvases.split(self.batch_size):
+            windows = canvas_windows(batch)
+            # The reference truncates to bytes, and so does this.
+            pixels = (windows.flatten(0, 1) * 255).to(torch.uint8).expand(-1, 3, -1, -1)
+            inputs = self.processor(
+                images=list(pixels.cpu().numpy()), return_tensors="pt", input_data_format="channels_first"
+            )
+            features = self.model.get_image_features(**inputs.to(self.model.device)).pooler_output
+            embeddings.append(torch.nn.functional.normalize(features.float(), dim=-1).unflatten(0, windows.shape[:2]))
+        return torch.cat(embeddings)
+
+    def __call__(self, canvases: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        """
+        Scores canvases.
+
+        Args:
+            canvases (`torch.Tensor` of shape `(B, C, H, W)`): Pictures in 0..1, whose channels are averaged.
+            prompts (`list[str]` of length `B`): What each should show.
+
+        Returns:
+            `torch.Tensor` of shape `(B,)`: Mean cosines, at least 0; `nan` for a canvas that is not finite.
+
+        Raises:
+            ValueError: If there are not as many prompts as canvases.
+        """
+        if len(prompts) != len(canvases):
+            raise ValueError(f"`prompts` has to hold {len(canvases)}, one per canvas, but holds {len(prompts)}.")
+        finite = canvases.isfinite().flatten(1).all(dim=1).cpu()
+        cosines = self.embed_canvases(canvases.nan_to_num()) @ self.embed_prompts(prompts)[..., None]
+        scores = cosines.mean(dim=(1, 2)).clamp(min=0).cpu()
+        return scores.masked_fill(~finite, float("nan"))
+
+
+def canvas_windows(canvases: torch.Tensor) -> torch.Tensor:
+    """
+    Square windows that slide along wide canvases by an eighth of their height; canvases that are not wide stay whole.
+
+    Args:
+        canvases (`torch.Tensor` of shape `(B, C, H, W)`): Pictures, whose channels are averaged.
+
+    Returns:
+        `torch.Tensor` of shape `(B, K, 1, H, H)`, or `(B, 1, 1, H, W)` where `W <= H`.
+    """
+    gray = canvases.mean(dim=1, keepdim=True)
+    height, width = gray.shape[-2:]
+    if width <= height:
+        return gray[:, None]
+    return gray.unfold(3, height, max(height // 8, 1)).permute(0, 3, 1, 2, 4)

@@ -1,0 +1,207 @@
+"""Successive halving: all candidates go part of the way, the better part of them goes on, and so forth."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from diffusers import DiffusionPipeline
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from .ranking import best, combined_score
+from .scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Rung:
+    """
+    A halt on the way.
+
+    Args:
+        fraction (`float`): Of the denoising steps, at which the candidates are judged; between 0 and 1.
+        keep (`int`): How many go on.
+    """
+
+    fraction: float
+    keep: int
+
+
+def rungs_of(num_candidates: int, keep: int, fractions: list[float], shares: list[float]) -> list[Rung]:
+    """
+    Rungs from shares of the candidates, each of which keeps at least `keep`.
+
+    Raises:
+        ValueError: If the fractions do not rise within 0..1, or the shares do not fall within 0..1.
+    """
+    if len(fractions) != len(shares):
+        raise ValueError(f"`rungs` and `shares` have to be as many, but are {fractions} and {shares}.")
+    if not all(low < high for low, high in zip([0, *fractions], [*fractions, 1])):
+        raise ValueError(f"`rungs` have to rise between 0 and 1, but are {fractions}.")
+    if not all(high >= low > 0 for high, low in zip([1, *shares], shares)):
+        raise ValueError(f"`shares` have to fall between 1 and 0, but are {shares}.")
+    if not 0 < keep <= num_candidates:
+        raise ValueError(f"`keep` has to be from 1 to the {num_candidates} candidates, but is {keep}.")
+    return [Rung(f, max(math.ceil(share * num_candidates), keep)) for f, share in zip(fractions, shares)]
+
+
+class Halving:
+    """
+    Narrows candidates down to the better ones of them. What a candidate is at a rung is kept in a file, from which a
+    stopped run goes on and through which processes exchange what they found.
+
+    Args:
+        pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`]): Its scheduler has to need nothing but the
+            latents from step to step, such as DDIM or Euler.
+        arguments (`dict`): Of the call, with a prompt and an audio prompt, without those that say how many and which.
+        scorer ([`Scorer`]): Judges the canvas that the scheduler expects in the end.
+        folder (`str` or `Path`): For the files.
+        batch_size (`int`, defaults to 8): Candidates computed at once.
+
+    Raises:
+        ValueError: If the scheduler has a memory.
+    """
+
+    def __init__(
+        self,
+        pipe: DiffusionPipeline,
+        arguments: dict[str, Any],
+        scorer: Scorer,
+        folder: str | os.PathLike,
+        batch_size: int = 8,
+    ):
+        memory = {"model_outputs", "ets", "derivatives"} & set(vars(pipe.scheduler))
+        if memory:
+            raise ValueError(
+                f"`scheduler` has to go from step to step without a memory, such as DDIMScheduler, but"
+                f" {type(pipe.scheduler).__name__} has {sorted(memory)}."
+            )
+        self.pipe, self.arguments, self.scorer = pipe, arguments, scorer
+        self.folder, self.batch_size = Path(folder), batch_size
+        self.state = PartialState()
+
+    def __call__(self, seeds: list[int], rungs: list[Rung]) -> list[dict]:
+        """
+        Takes all rungs, and the last steps with those that are left.
+
+        Args:
+            seeds (`list[int]`): Of the candidates.
+            rungs (`list[Rung]`): From the first to the last.
+
+        Returns:
+            `list[dict]`: For each rung, and for the end without scores, its `fraction`, the `scores` of each seed, the
+            seeds `kept`, and the UNet rows spent on a candidate, `step_rows` and `judge_rows`.
+        """
+        report, start = [], 0.0
+        for rung in (*rungs, Rung(1.0, rungs[-1].keep)):
+            for seed_batch in self._batches(seeds, rung.fraction):
+                self._climb(seed_batch, start, rung.fraction)
+            self.state.wait_for_everyone()
+            found = {seed: self._read(seed, rung.fraction)[1] for seed in seeds}
+            scores = {name: [found[seed]["scores"][name] for seed in seeds] for name in found[seeds[0]]["scores"]}
+            kept = sorted(seeds[i] for i in best(combined_score(scores), rung.keep)) if scores else seeds
+            report.append(
+                {
+                    "fraction": rung.fraction,
+                    "scores": {str(seed): found[seed]["scores"] for seed in seeds if scores},
+                    "kept": kept,
+                    "num_candidates": len(seeds),
+                    "step_rows": found[seeds[0]]["step_rows"],
+                    "judge_rows": found[seeds[0]]["judge_rows"],
+                }
+            )
+            seeds, start = kept, rung.fraction
+        return report
+
+    def resume(self, seeds: list[int], fraction: float) -> dict[str, Any]:
+        """Arguments of a call that goes on with candidates from a rung, or from the end."""
+        states = [self._read(seed, fraction)[0] for seed in seeds]
+        generators = []
+        for state in states:
+            generators.append(torch.Generator())
+            generators[-1].set_state(state["generator"])
+        latents = torch.stack([state["latents"] for state in states])
+        return {"latents": latents, "generator": generators, "denoising_start": fraction}
+
+    def _batches(self, seeds: list[int], fraction: float) -> Iterator[list[int]]:
+        """This process's share of the candidates that are not there yet."""
+        mine = seeds[self.state.process_index :: self.state.num_processes]
+        missing = [seed for seed in mine if not self._file(seed, fraction).exists()]
+        for first in range(0, len(missing), self.batch_size):
+            yield missing[first : first + self.batch_size]
+
+    def _climb(self, seeds: list[int], start: float, end: float) -> None:
+        """Denoises candidates from one rung to the next, judges them unless they are done, and keeps what they are."""
+        begin = (
+            self.resume(seeds, start) if start else {"generator": [torch.Generator().manual_seed(s) for s in seeds]}
+        )
+        expected = {}
+
+        def note(pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
+            expected.update(tensors)
+            return {}
+
+        call = {**self.arguments, **begin, "num_images_per_prompt": len(seeds)}
+        with counted_rows(self.pipe) as step_rows:
+            latents = self.pipe(
+                **call,
+                denoising_end=end,
+                output_type="latent",
+                callback_on_step_end=note,
+                callback_on_step_end_tensor_inputs=["pred_original_sample"],
+            ).images
+        with counted_rows(self.pipe) as judge_rows:
+            scores = self._judge(expected["pred_original_sample"], call) if end < 1 else {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for row, (seed, generator) in enumerate(zip(seeds, call["generator"])):
+            facts = {
+                "scores": {name: values[row] for name, values in scores.items()},
+                "step_rows": sum(step_rows) / len(seeds),
+                "judge_rows": sum(judge_rows) / len(seeds),
+            }
+            tensors = {"latents": latents[row].cpu().contiguous(), "generator": generator.get_state()}
+            file = self._file(seed, end)
+            save_file(tensors, file.with_suffix(".part"), metadata={"facts": json.dumps(facts)})
+            os.replace(file.with_suffix(".part"), file)
+
+    def _judge(self, latents: torch.Tensor, call: dict[str, Any]) -> dict[str, list[float]]:
+        """Scores of the canvases that are expected in the end."""
+        # A call with no step left decodes.
+        output = self.pipe(**{**call, "latents": latents, "denoising_start": 1.0}, output_type="pt")
+        return self.scorer(
+            output.images,
+            output.audios.numpy(),
+            self.pipe.sampling_rate,
+            [call["prompt"]] * len(latents),
+            [call["audio_prompt"]] * len(latents),
+            latents,
+            call.get("canvas_layout", "strip"),
+        )
+
+    def _file(self, seed: int, fraction: float) -> Path:
+        return self.folder / f"seed-{seed:06d}-{fraction:.4f}.safetensors"
+
+    def _read(self, seed: int, fraction: float) -> tuple[dict[str, torch.Tensor], dict]:
+        with safe_open(self._file(seed, fraction), "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])
+
+
+@contextmanager
+def counted_rows(pipe: DiffusionPipeline) -> Iterator[list[int]]:
+    """Rows of each forward pass of the pipeline's two UNets while it is open."""
+    rows: list[int] = []
+    hooks = [
+        unet.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+        for unet in (pipe.unet, pipe.unet_audio)
+    ]
+    try:
+        yield rows
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,76 @@
+"""How much a prompt helps its model to predict noise on a result: a score that needs no other model."""
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
+
+
+@torch.no_grad()
+def prediction_lift(
+    pipe: DiffusionPipeline,
+    latents: torch.Tensor,
+    prompt: str | list[str],
+    audio_prompt: str | list[str],
+    num_draws: int = 16,
+    seed: int = 0,
+    audio_latents: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The lift of CompLift ([arXiv 2505.13740](https://arxiv.org/abs/2505.13740)) of each model on finished latents: by
+    how much its squared error on noise falls when it reads the prompt instead of nothing, averaged over
+    timesteps. Above 0, the prompt explains the result. Noises and timesteps are the same for every result.
+
+    Args:
+        pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`]): Holds both models.
+        latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Results without noise.
+        prompt (`str` or `list[str]`): What to see, one for all or one per result.
+        audio_prompt (`str` or `list[str]`): What to hear.
+        num_draws (`int`, defaults to 16): Noises, each at a timestep of its own, spread evenly over all.
+        seed (`int`, defaults to 0): Of the noises.
+        audio_latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*): What the audio model sees, where its view
+            is another, as in the folded layout.
+
+    Returns:
+        Two `torch.Tensor` of shape `(B,)`: Mean differences of squared errors by the image and the audio model.
+
+    Raises:
+        ValueError: If there are not as many prompts as results.
+    """
+    prompts, audio_prompts = (
+        [each] * len(latents) if isinstance(each, str) else each for each in (prompt, audio_prompt)
+    )
+    for name, value in (("prompt", prompts), ("audio_prompt", audio_prompts)):
+        if len(value) != len(latents):
+            raise ValueError(f"`{name}` has to hold {len(latents)}, one per result, but holds {len(value)}.")
+    device = pipe._execution_device
+    embeds, negative_embeds, audio_embeds, negative_audio_embeds = pipe.encode_prompt(prompts, audio_prompts, device)
+    audio_latents = latents if audio_latents is None else audio_latents
+    return (
+        _lift(pipe, pipe.unet, latents, torch.cat([negative_embeds, embeds]), num_draws, seed),
+        _lift(pipe, pipe.unet_audio, audio_latents, torch.cat([negative_audio_embeds, audio_embeds]), num_draws, seed),
+    )
+
+
+def _lift(
+    pipe: DiffusionPipeline,
+    unet: torch.nn.Module,
+    latents: torch.Tensor,
+    embeds: torch.Tensor,
+    num_draws: int,
+    seed: int,
+) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    num_train_timesteps = pipe.scheduler.config.num_train_timesteps
+    alphas_cumprod = pipe.scheduler.alphas_cumprod
+    latents = latents.to(embeds.device, embeds.dtype)
+    lift = torch.zeros(len(latents))
+    for draw in range(num_draws):
+        timestep = int((draw + 0.5) / num_draws * num_train_timesteps)
+        noise = randn_tensor(latents.shape[1:], generator=generator, device=latents.device, dtype=latents.dtype)
+        alpha = float(alphas_cumprod[timestep])
+        noisy = alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
+        predicted = unet(torch.cat([noisy] * 2), timestep, encoder_hidden_states=embeds, return_dict=False)[0]
+        errors = (predicted - noise).float().square().mean(dim=(1, 2, 3)).cpu()
+        error_without, error_with = errors.chunk(2)
+        lift += (error_without - error_with) / num_draws
+    return lift
