@@ -6,6 +6,10 @@ from importlib import import_module
 
 COMMANDS = {
     "generate": "Makes images that sound.",
+    "search": "Finds the best of many seeds for a part of the price.",
+    "rank": "Ranks samples and shows them on one page.",
+    "evaluate": "Means and intervals of scores of samples.",
+    "compare": "Repeats the paper's comparison on the embedded checkpoint.",
     "imprint": "Paints pictures into spectrograms, the baseline.",
     "sds": "Optimises canvases against both models, the other baseline.",
     "colorize": "Colours the pictures of samples.",

@@ -5,8 +5,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import PIL.Image
-
 from images_that_sound.pipelines import ImagesThatSoundImprintPipeline
 from images_that_sound.scripts.presets import IMPRINT_PRESETS
 from images_that_sound.scripts.samples import read_audio, read_picture
@@ -61,6 +59,12 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def pictures_of(output: object, row: int) -> dict:
+    """What of a call's output `write_sample` takes as a sample's pictures: to see is what is heard."""
+    spectrogram = output.spectrograms[row]
+    return {"picture": spectrogram, "spectrogram": spectrogram, "others": {"painted": output.images[row]}}
+
+
 def imprint(args: argparse.Namespace) -> Iterator[Path]:
     """Makes the samples that are missing; yields the folder of each as it appears."""
     check_args(args)
@@ -74,13 +78,8 @@ def imprint(args: argparse.Namespace) -> Iterator[Path]:
     if args.audio is not None:
         arguments["audio"] = read_audio(args.audio, pipe.sampling_rate)
 
-    def pictures(output: object, row: int) -> dict:
-        painted: PIL.Image.Image = output.images[row]
-        spectrogram = output.spectrograms[row]
-        return {"picture": spectrogram, "spectrogram": spectrogram, "others": {"painted": painted}}
-
     seeds = own_share(accelerator, all_seeds(args))
-    yield from make_samples(args, pipe, arguments, settings, pictures, seeds)
+    yield from make_samples(args, pipe, arguments, settings, pictures_of, seeds)
     report_samples(accelerator, [sample_folder(args, seed) for seed in all_seeds(args)])
 
 

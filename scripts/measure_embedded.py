@@ -5,7 +5,6 @@ what the checkpoint makes, from prompts and seeds that it never saw. Sounds are 
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -15,40 +14,14 @@ import PIL.ImageFont
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
-from images_that_sound.scripts.presets import GENERATE_PRESETS
+from images_that_sound.scripts.presets import WORLD_PROMPTS as PROMPTS
 from images_that_sound.scripts.sampling import EMBEDDED
 from images_that_sound.scripts.train_embedded import HEIGHT, KINDS, WIDTH, describe, draw
+from images_that_sound.selection import share_and_interval
 
 
 # Draws of these seeds are used nowhere else: training of the checkpoint takes seed 0.
 JUDGE_SEED, HELD_OUT_SEED, PROMPT_SEED = 101, 102, 103
-
-PROMPTS = {
-    "picture": {
-        "castle": GENERATE_PRESETS["bell"]["prompt"],
-        "kitten": GENERATE_PRESETS["kitten"]["prompt"],
-        "dog": GENERATE_PRESETS["dog"]["prompt"],
-        "corgi": GENERATE_PRESETS["corgi"]["prompt"],
-        "train": GENERATE_PRESETS["train"]["prompt"],
-        "tiger": GENERATE_PRESETS["tiger"]["prompt"],
-        "garden": GENERATE_PRESETS["garden"]["prompt"],
-        "race": GENERATE_PRESETS["race"]["prompt"],
-        "pond": GENERATE_PRESETS["pond"]["prompt"],
-        "horse": GENERATE_PRESETS["horse"]["prompt"],
-    },
-    "sound": {
-        "bell": GENERATE_PRESETS["bell"]["audio_prompt"],
-        "meow": GENERATE_PRESETS["kitten"]["audio_prompt"],
-        "bark": GENERATE_PRESETS["dog"]["audio_prompt"],
-        "whistle": GENERATE_PRESETS["train"]["audio_prompt"],
-        "growl": GENERATE_PRESETS["tiger"]["audio_prompt"],
-        "birds": GENERATE_PRESETS["garden"]["audio_prompt"],
-        "race": GENERATE_PRESETS["race"]["audio_prompt"],
-        "frog": GENERATE_PRESETS["pond"]["audio_prompt"],
-        "neigh": GENERATE_PRESETS["horse"]["audio_prompt"],
-        "waves": "ocean waves",
-    },
-}
 
 
 def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
@@ -223,11 +196,9 @@ def contact_sheet(rows: list[tuple], canvases: list[torch.Tensor]) -> PIL.Image.
 
 
 def share(count: int, total: int) -> dict:
-    """A share with its 95 % interval (Wilson)."""
-    z, p = 1.96, count / total
-    middle = (p + z * z / (2 * total)) / (1 + z * z / total)
-    spread = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    return {"count": count, "total": total, "share": p, "interval": [middle - spread, middle + spread]}
+    """A share with its 95 % interval."""
+    value, low, high = share_and_interval(count, total)
+    return {"count": count, "total": total, "share": value, "interval": [low, high]}
 
 
 def main(input_args: list[str] | None = None) -> None:

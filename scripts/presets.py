@@ -76,3 +76,45 @@ IMPRINT_PRESETS = {
 
 SDS_PRESETS = {name: {**GENERATE_PRESETS[name], "num_samples": 1} for name in ("bell", "dog", "garden", "kitten")}
 SDS_PRESETS["bell"] |= {"prompt": "a painting of a castle towers, grayscale", "audio_prompt": "Bell ringing"}
+
+
+# What the embedded checkpoint knows: ten pictures and ten sounds, each by a prompt of the published examples.
+WORLD_PROMPTS = {
+    "picture": {
+        "castle": GENERATE_PRESETS["bell"]["prompt"],
+        "kitten": GENERATE_PRESETS["kitten"]["prompt"],
+        "dog": GENERATE_PRESETS["dog"]["prompt"],
+        "corgi": GENERATE_PRESETS["corgi"]["prompt"],
+        "train": GENERATE_PRESETS["train"]["prompt"],
+        "tiger": GENERATE_PRESETS["tiger"]["prompt"],
+        "garden": GENERATE_PRESETS["garden"]["prompt"],
+        "race": GENERATE_PRESETS["race"]["prompt"],
+        "pond": GENERATE_PRESETS["pond"]["prompt"],
+        "horse": GENERATE_PRESETS["horse"]["prompt"],
+    },
+    "sound": {
+        "bell": GENERATE_PRESETS["bell"]["audio_prompt"],
+        "meow": GENERATE_PRESETS["kitten"]["audio_prompt"],
+        "bark": GENERATE_PRESETS["dog"]["audio_prompt"],
+        "whistle": GENERATE_PRESETS["train"]["audio_prompt"],
+        "growl": GENERATE_PRESETS["tiger"]["audio_prompt"],
+        "birds": GENERATE_PRESETS["garden"]["audio_prompt"],
+        "race": GENERATE_PRESETS["race"]["audio_prompt"],
+        "frog": GENERATE_PRESETS["pond"]["audio_prompt"],
+        "neigh": GENERATE_PRESETS["horse"]["audio_prompt"],
+        "waves": "ocean waves",
+    },
+}
+# The pairs among them that belong together, as in the published examples.
+MATCHED = {
+    "castle": "bell",
+    "kitten": "meow",
+    "dog": "bark",
+    "corgi": "bark",
+    "train": "whistle",
+    "tiger": "growl",
+    "garden": "birds",
+    "race": "race",
+    "pond": "frog",
+    "horse": "neigh",
+}

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from images_that_sound.pipelines import ImagesThatSoundSDSPipeline
 from images_that_sound.schedulers import ScoreDistillationScheduler
+from images_that_sound.scripts.generate import pictures_of
 from images_that_sound.scripts.presets import SDS_PRESETS
 from images_that_sound.scripts.samples import write_audio, write_picture
 from images_that_sound.scripts.sampling import (
@@ -107,10 +108,7 @@ def sds(args: argparse.Namespace) -> Iterator[Path]:
             "callback_on_step_end_tensor_inputs": ["canvas", "image_loss", "audio_loss"],
         }
 
-    def pictures(output: object, row: int) -> dict:
-        return {"picture": output.images[row], "spectrogram": output.spectrograms[row]}
-
-    for folder in make_samples(args, pipe, arguments, settings, pictures, all_seeds(args), of_seed, accelerator):
+    for folder in make_samples(args, pipe, arguments, settings, pictures_of, all_seeds(args), of_seed, accelerator):
         if accelerator.is_main_process:
             shutil.rmtree(unfinished_folder(args, int(folder.name.removeprefix("seed-"))), ignore_errors=True)
             yield folder
