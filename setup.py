@@ -3,7 +3,11 @@ from pathlib import Path
 from setuptools import setup
 
 
-EMBEDDED = "model_cards/images-that-sound-embedded"
+# Weights that ship with the package, by the names of their import packages.
+EMBEDDED = {
+    "images_that_sound.embedded": "model_cards/images-that-sound-embedded",
+    "images_that_sound.embedded_colorization": "model_cards/images-that-sound-embedded-colorization",
+}
 
 install_requires = [
     "diffusers>=0.42.0",  # DiffusionPipeline, models, schedulers; 0.42 writes mono sound into videos
@@ -37,7 +41,7 @@ setup(
         "images_that_sound.selection",
         "images_that_sound.scripts",
         "images_that_sound.scripts.embedded_world",
-        "images_that_sound.embedded",
+        *EMBEDDED,
     ],
     package_dir={
         "images_that_sound.pipelines": "pipelines",
@@ -45,9 +49,9 @@ setup(
         "images_that_sound.selection": "selection",
         "images_that_sound.scripts": "scripts",
         "images_that_sound.scripts.embedded_world": "scripts/embedded_world",
-        "images_that_sound.embedded": EMBEDDED,
+        **EMBEDDED,
     },
-    package_data={"images_that_sound.embedded": ["**/*"]},
+    package_data={name: ["**/*"] for name in EMBEDDED},
     install_requires=install_requires,
     extras_require=extras_require,
     entry_points={"console_scripts": ["images-that-sound=images_that_sound.scripts.cli:main"]},

@@ -1,6 +1,9 @@
 """What every pipeline with an audio side shares: loading it and keeping its vocoder exact."""
 
+import json
 import os
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +36,8 @@ class AudioPriorLoaderMixin(SelfContainedRepoMixin):
             pretrained_model_name_or_path (`str` or `os.PathLike`):
                 A Hub repo such as `auffusion/auffusion-full-no-adapter`, or a folder of the same layout: `unet`,
                 `vae`, `text_encoder`, `tokenizer`, and `vocoder` either as Auffusion stores it (`config.json`,
-                `vocoder.pt`) or as [`~transformers.SpeechT5HifiGan`].
+                `vocoder.pt`) or as [`~transformers.SpeechT5HifiGan`]. Of a repo that holds both sides the audio side
+                is loaded, and its spectrogram's constants and default arguments apply.
             subfolder (`str`, *optional*, defaults to `""`):
                 Folder inside the repo that holds this layout.
             revision (`str`, *optional*):
@@ -52,25 +56,39 @@ class AudioPriorLoaderMixin(SelfContainedRepoMixin):
         repo = Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs})
 
         vocoder = repo.load_vocoder()
-        check_vocoder(vocoder, self.mel_spectrogram)
+        check_vocoder(vocoder, repo.spectrogram or self.mel_spectrogram)
         tokenizer = repo.load(CLIPTokenizer, "tokenizer")
         if tokenizer.get_vocab() != self.tokenizer.get_vocab():
             raise ValueError(f"The tokenizer of `{repo}` differs from the image side's; one has to serve both.")
-        unet = repo.load(UNet2DConditionModel, "unet", dtype=self.unet.dtype)
+        unet = repo.load_audio(UNet2DConditionModel, "unet", dtype=self.unet.dtype)
         if unet.config.in_channels != self.unet.config.in_channels:
             raise ValueError(
                 f"`unet_audio` of `{repo}` has to work in the image side's latents of {self.unet.config.in_channels}"
                 f" channels, but takes {unet.config.in_channels}."
             )
-        vae = repo.load(AutoencoderKL, "vae", dtype=self.vae.dtype)
-        text_encoder = repo.load(CLIPTextModel, "text_encoder", dtype=self.text_encoder.dtype)
+        vae = repo.load_audio(AutoencoderKL, "vae", dtype=self.vae.dtype)
+        text_encoder = repo.load_audio(CLIPTextModel, "text_encoder", dtype=self.text_encoder.dtype)
         device = self.device
+        self._adopt_config(repo)
         self.register_modules(
             unet_audio=unet.to(device),
-            vocoder=vocoder.to(device),
+            vocoder=None if vocoder is None else vocoder.to(device),
             vae_audio=None if same_weights(vae, self.vae) else vae.to(device),
             text_encoder_audio=None if same_weights(text_encoder, self.text_encoder) else text_encoder.to(device),
         )
+
+    def _adopt_config(self, repo: "Repo") -> None:
+        """What a repo that holds both sides says of its spectrograms and of calls."""
+        if repo.spectrogram is not None:
+            self.mel_spectrogram = repo.spectrogram
+            self._set_default_arguments(repo.index.get("default_arguments"))
+            self.register_to_config(
+                spectrogram=repo.spectrogram.to_dict(), default_arguments=repo.index.get("default_arguments")
+            )
+
+    def _set_default_arguments(self, default_arguments: dict | None) -> None:
+        known = {k: v for k, v in (default_arguments or {}).items() if k in self._paper_arguments}
+        self.default_arguments = {**self._paper_arguments, **known}
 
     @classmethod
     def from_pretrained(
@@ -93,8 +111,11 @@ class AudioPriorLoaderMixin(SelfContainedRepoMixin):
 
 def load_vocoder(
     pretrained_model_name_or_path: str | os.PathLike, subfolder: str = "", revision: str | None = None, **kwargs: Any
-) -> SpeechT5HifiGan:
-    """The vocoder alone of a repo or folder that [`AudioPriorLoaderMixin.load_audio_prior`] takes."""
+) -> SpeechT5HifiGan | None:
+    """
+    The vocoder alone of a repo or folder that [`AudioPriorLoaderMixin.load_audio_prior`] takes; `None` where a repo of
+    both sides does without.
+    """
     return Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs}).load_vocoder()
 
 
@@ -116,6 +137,22 @@ class Repo:
                 f"No {model_class.__name__} can be loaded from `{folder}` of `{self}`: {error}"
             ) from error
 
+    @cached_property
+    def index(self) -> dict:
+        """The repo's `model_index.json`; empty where there is none."""
+        file = self.find("model_index.json")
+        return {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
+
+    @property
+    def spectrogram(self) -> MelSpectrogram | None:
+        """The constants that a repo of both sides names."""
+        return MelSpectrogram.from_dict(self.index["spectrogram"]) if "spectrogram" in self.index else None
+
+    def load_audio(self, model_class: type, folder: str, **kwargs: Any) -> Any:
+        """The audio side's part, which in a repo of both sides has a folder of its own unless both share it."""
+        own = self.index.get(f"{folder}_audio") or [None, None]
+        return self.load(model_class, folder if own[0] is None else f"{folder}_audio", **kwargs)
+
     def find(self, name: str) -> str | None:
         path = "/".join(filter(None, (self.subfolder, name)))
         if os.path.isdir(self.name_or_path):
@@ -126,7 +163,9 @@ class Repo:
         except EntryNotFoundError:
             return None
 
-    def load_vocoder(self) -> SpeechT5HifiGan:
+    def load_vocoder(self) -> SpeechT5HifiGan | None:
+        if self.index.get("vocoder") == [None, None]:
+            return None
         config_file = self.find("vocoder/config.json")
         if config_file is None:
             raise ValueError(f"`{self}` has no vocoder: `vocoder/config.json` is missing, as in no Auffusion repo.")
@@ -138,8 +177,10 @@ class Repo:
         return load_hifigan_vocoder(config_file, checkpoint_file)
 
 
-def check_vocoder(vocoder: SpeechT5HifiGan, spectrogram: MelSpectrogram) -> None:
-    """Raises `ValueError` if the vocoder reads other spectrograms than the pipeline paints."""
+def check_vocoder(vocoder: SpeechT5HifiGan | None, spectrogram: MelSpectrogram) -> None:
+    """Raises `ValueError` if there is a vocoder that reads other spectrograms than the pipeline paints."""
+    if vocoder is None:
+        return
     samples_per_frame = 1
     for rate in vocoder.config.upsample_rates:
         samples_per_frame *= rate

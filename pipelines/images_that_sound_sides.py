@@ -80,10 +80,9 @@ class TwoSidesMixin(AudioPriorLoaderMixin):
         unknown = set(default_arguments or {}) - set(CHECKPOINT_ARGUMENTS)
         if unknown:
             raise ValueError(f"`default_arguments` may name {CHECKPOINT_ARGUMENTS}, but names {sorted(unknown)}.")
-        known = {k: v for k, v in (default_arguments or {}).items() if k in self._paper_arguments}
-        self.default_arguments = {**self._paper_arguments, **known}
+        self._set_default_arguments(default_arguments)
+        check_vocoder(vocoder, self.mel_spectrogram)
         if vocoder is not None:
-            check_vocoder(vocoder, self.mel_spectrogram)
             vocoder.float()
         self.register_modules(
             vae=vae,

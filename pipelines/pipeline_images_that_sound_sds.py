@@ -46,7 +46,7 @@ PAPER_ARGUMENTS = {
     "height": 256,
     "width": 1024,
     "crop_right": 32,
-    "crop_width": 256,
+    "crop_width": None,
     "num_crops": 8,
     "num_iterations": 40000,
     "image_start_step": 5000,
@@ -125,6 +125,7 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
         "vocoder",
     ]
     _callback_tensor_inputs = ["canvas", "image_loss", "audio_loss"]
+    _paper_arguments = PAPER_ARGUMENTS
 
     # Optional components have no default: diffusers would ignore what a caller of `DiffusionPipeline` passes for them.
     def __init__(
@@ -145,10 +146,8 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
     ):
         super().__init__()
         self.mel_spectrogram = MelSpectrogram.from_dict(spectrogram or {})
-        known = {k: v for k, v in (default_arguments or {}).items() if k in PAPER_ARGUMENTS}
-        self.default_arguments = {**PAPER_ARGUMENTS, **known}
+        check_vocoder(vocoder, self.mel_spectrogram)
         if vocoder is not None:
-            check_vocoder(vocoder, self.mel_spectrogram)
             vocoder.float()
         self.register_modules(
             tokenizer=tokenizer,
@@ -163,6 +162,7 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
             scheduler_audio=None if scheduler_audio is None else _noise_schedule(scheduler_audio),
             vocoder=vocoder,
         )
+        self._set_default_arguments(default_arguments)
         self.register_to_config(spectrogram=self.mel_spectrogram.to_dict(), default_arguments=default_arguments)
         self.image_processor = VaeImageProcessor(do_resize=False, do_normalize=False)
 
@@ -215,16 +215,23 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
             raise ValueError(f"`load_audio_prior` takes {sorted(allowed)} besides, but got {sorted(kwargs)}.")
         repo = Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs})
         vocoder = repo.load_vocoder()
-        check_vocoder(vocoder, self.mel_spectrogram)
+        check_vocoder(vocoder, repo.spectrogram or self.mel_spectrogram)
         dtype, device = self.unet.dtype, self.device
+        self._adopt_config(repo)
         self.register_modules(
-            unet_audio=repo.load(UNet2DConditionModel, "unet", dtype=dtype).to(device),
-            vae_audio=repo.load(AutoencoderKL, "vae", dtype=dtype).to(device),
-            text_encoder_audio=repo.load(CLIPTextModel, "text_encoder", dtype=dtype).to(device),
+            unet_audio=repo.load_audio(UNet2DConditionModel, "unet", dtype=dtype).to(device),
+            vae_audio=repo.load_audio(AutoencoderKL, "vae", dtype=dtype).to(device),
+            text_encoder_audio=repo.load_audio(CLIPTextModel, "text_encoder", dtype=dtype).to(device),
             tokenizer_audio=repo.load(CLIPTokenizer, "tokenizer"),
             scheduler_audio=repo.load(DDIMScheduler, "scheduler"),
-            vocoder=vocoder.to(device),
+            vocoder=None if vocoder is None else vocoder.to(device),
         )
+
+    def _set_default_arguments(self, default_arguments: dict | None) -> None:
+        super()._set_default_arguments(default_arguments)
+        if self.image_prior == "pixel":
+            # What a checkpoint says of crops, it says for its own image side, which sees latents.
+            self.default_arguments |= {name: PAPER_ARGUMENTS[name] for name in ("crop_width", "num_crops")}
 
     def encode_prompt(self, prompt: str, negative_prompt: str = "") -> torch.Tensor:
         """The image side's embeddings `(2, L, D)`: of the negative prompt, then of the prompt."""
@@ -504,7 +511,7 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
                 Iteration before which the image side is silent, and not run.
             num_crops (`int`, *optional*, checkpoint, defaults to 8):
                 Random crops that the image side sees at each iteration.
-            crop_width (`int`, *optional*, checkpoint, defaults to 256):
+            crop_width (`int`, *optional*, checkpoint, defaults to the height):
                 Columns of a crop; its rows are all of the canvas.
             shared_timestep (`bool`, defaults to `True`):
                 Whether all crops of an iteration get the same timestep.
@@ -566,6 +573,8 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
             "image_start_step": image_start_step,
         }
         size = {name: self.default_arguments[name] if value is None else value for name, value in given.items()}
+        if size["crop_width"] is None:
+            size["crop_width"] = size["height"]
 
         # 1. Check inputs
         num_prompts = self.check_inputs(

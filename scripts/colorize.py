@@ -13,8 +13,8 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import FactorizedColorizationPipeline
-from images_that_sound.scripts.samples import captions_of, find_samples, read_picture, write_picture
-from images_that_sound.scripts.sampling import add_device_arguments, on_device, run
+from images_that_sound.scripts.samples import captions_of, find_samples, read_picture, sample_settings, write_picture
+from images_that_sound.scripts.sampling import add_device_arguments, on_device, read_pipeline, run
 from images_that_sound.scripts.video import write_video
 
 
@@ -39,22 +39,26 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--exact_gray", action="store_true", help="Impose the gray picture on the result.")
     parser.add_argument("--num_images_per_prompt", type=int, default=4, help="Tries for each. Default: %(default)s.")
     parser.add_argument("--seed", type=int, default=0, help="Try i has seed + i. Default: %(default)s.")
-    parser.add_argument("--model", default="DeepFloyd/IF-I-M-v1.0", help="Stage I, or both. Default: %(default)s.")
+    parser.add_argument(
+        "--model",
+        help="Stage I, or both. Default: DeepFloyd/IF-I-M-v1.0; for samples of the embedded checkpoint,"
+        " embedded-colorization, which knows its world only.",
+    )
     parser.add_argument("--super_resolution_model", help="Stage II. Default for DeepFloyd's stage I: its stage II.")
     add_device_arguments(parser)
-    args = parser.parse_args(input_args)
+    return parser.parse_args(input_args)
+
+
+def fill_in_models(args: argparse.Namespace, samples: list[dict]) -> None:
+    if args.model is None:
+        embedded = all(sample.get("model") == "embedded" for sample in samples)
+        args.model = "embedded-colorization" if embedded else "DeepFloyd/IF-I-M-v1.0"
     if args.super_resolution_model is None and args.model.startswith("DeepFloyd/IF-I-"):
         args.super_resolution_model = "DeepFloyd/IF-II-M-v1.0"
-    return args
 
 
-def load_pipeline(args: argparse.Namespace) -> FactorizedColorizationPipeline:
-    try:
-        pipe = FactorizedColorizationPipeline.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
-    except OSError as error:
-        raise ValueError(
-            f"`model` has to be a repo or folder of a checkpoint, but {args.model} is none: {error}"
-        ) from error
+def load_colorization(args: argparse.Namespace) -> FactorizedColorizationPipeline:
+    pipe = read_pipeline(args, FactorizedColorizationPipeline)
     if args.super_resolution_model is not None:
         pipe.load_super_resolution(args.super_resolution_model)
     return on_device(args, pipe)
@@ -97,9 +101,10 @@ def colorize(args: argparse.Namespace) -> Iterator[Path]:
     if args.num_images_per_prompt < 1:
         raise ValueError(f"`num_images_per_prompt` has to be a positive integer, but is {args.num_images_per_prompt}.")
     folders = find_samples(args.sample_dir)
-    pipe = load_pipeline(args)
-    for folder in folders:
-        sample = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    samples = [sample_settings(folder) for folder in folders]
+    fill_in_models(args, samples)
+    pipe = load_colorization(args)
+    for folder, sample in zip(folders, samples):
         names = ("exact_gray", *CALL_ARGUMENTS)
         arguments = {name: getattr(args, name) for name in names}
         arguments["prompt"] = args.prompt or colourful(sample.get("prompt") or "a picture")

@@ -56,7 +56,9 @@ SCORES = ("clip", "clap", "clap_griffin_lim")
 def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="images-that-sound compare", description=__doc__)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="Default: all.")
-    parser.add_argument("--pairs", choices=("all", "matched"), default="all", help="All 100, or the 10 that belong.")
+    parser.add_argument(
+        "--pairs", nargs="+", default=["all"], help="all 100, matched (the 10 that belong), or such as castle-bell."
+    )
     parser.add_argument("--num_samples", type=int, default=2, help="Seeds of each pair. Default: %(default)s.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_sds_iterations", type=int, default=600, help="Default: %(default)s.")
@@ -70,9 +72,15 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
 
 
 def pairs_of(args: argparse.Namespace) -> list[tuple[str, str]]:
-    if args.pairs == "matched":
+    everything = {f"{p}-{s}": (p, s) for p in WORLD_PROMPTS["picture"] for s in WORLD_PROMPTS["sound"]}
+    if args.pairs == ["all"]:
+        return list(everything.values())
+    if args.pairs == ["matched"]:
         return list(MATCHED.items())
-    return [(picture, sound) for picture in WORLD_PROMPTS["picture"] for sound in WORLD_PROMPTS["sound"]]
+    for name in args.pairs:
+        if name not in everything:
+            raise ValueError(f"`pairs` has to be all, matched, or among {sorted(everything)}, but names {name!r}.")
+    return [everything[name] for name in args.pairs]
 
 
 def make(args: argparse.Namespace, method: str, pairs: list[tuple[str, str]]) -> Iterator[Path]:

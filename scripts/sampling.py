@@ -16,11 +16,17 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import get_device
 
 import images_that_sound.embedded
+import images_that_sound.embedded_colorization
 from images_that_sound.pipelines import audio_problems
 from images_that_sound.scripts.samples import check_writable, read_picture, read_settings, write_sample
 
 
 EMBEDDED = Path(images_that_sound.embedded.__file__).parent
+# What ships with the package, by the names that `--model` and its like take.
+SHIPPED = {
+    "embedded": EMBEDDED,
+    "embedded-colorization": Path(images_that_sound.embedded_colorization.__file__).parent,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser, presets: dict, call_arguments: dict[str, tuple]) -> None:
@@ -34,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser, presets: dict, call_arguments
         call.add_argument(f"--{name}", type=kind, help=text)
     call.add_argument("--num_images_per_prompt", type=int, default=1, help="Samples computed at once.")
     parser.add_argument("--model", help="Repo or folder of the image side, or of both. Default: embedded.")
-    parser.add_argument("--audio_model", help="Repo or folder of the audio side, such as Auffusion's.")
+    parser.add_argument("--audio_model", help="Repo or folder of the audio side, such as Auffusion's, or embedded.")
     parser.add_argument("--num_samples", type=int, help="Sample i has seed + i. Default: 1, or the example's.")
     parser.add_argument("--seed", type=int, help="Default: 0, or the example's.")
     add_device_arguments(parser)
@@ -120,16 +126,21 @@ def check_args(args: argparse.Namespace) -> None:
     check_writable(args.output_dir)
 
 
-def load_pipeline(args: argparse.Namespace, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
-    folder = EMBEDDED if args.model == "embedded" else args.model
+def read_pipeline(args: argparse.Namespace, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
+    """The pipeline of `--model`, on no device yet."""
     try:
-        pipe = pipeline_class.from_pretrained(folder, dtype=getattr(torch, args.dtype))
+        return pipeline_class.from_pretrained(SHIPPED.get(args.model, args.model), dtype=getattr(torch, args.dtype))
     except OSError as error:
         raise ValueError(
             f"`model` has to be a repo or folder of a checkpoint, but {args.model} is none: {error}"
         ) from error
+
+
+def load_pipeline(args: argparse.Namespace, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
+    """The pipeline of `--model`, with the audio side of `--audio_model`, where it is to run."""
+    pipe = read_pipeline(args, pipeline_class)
     if args.audio_model is not None:
-        pipe.load_audio_prior(args.audio_model)
+        pipe.load_audio_prior(SHIPPED.get(args.audio_model, args.audio_model))
     return spread(args, on_device(args, pipe))
 
 

@@ -1,0 +1,102 @@
+"""Samples spread over processes by `accelerate launch`: each made once, whatever becomes of the others."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from images_that_sound.scripts import generate
+
+
+QUICK = ["--width", "128", "--num_inference_steps", "3", "--no-video", "--device", "cpu"]
+PROMPTS = ["--prompt", "a painting of trains, grayscale", "--audio_prompt", "train whistling"]
+
+
+def launch(command: str, *arguments: str) -> subprocess.Popen:
+    """Starts a command in two processes on the CPU."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launcher += [
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+    ]
+    return subprocess.Popen(
+        [*launcher, "-m", f"images_that_sound.scripts.{command}", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    generate.main([*QUICK, *PROMPTS, "--num_samples", "6", "--output_dir", str(folder)])
+    return folder
+
+
+def test_two_processes_make_what_one_makes(alone, tmp_path):
+    output = finish(launch("generate", *QUICK, *PROMPTS, "--num_samples", "6", "--output_dir", str(tmp_path)))
+    made = [line for line in output.splitlines() if line.startswith(str(tmp_path))]
+    assert sorted(made) == sorted(str(tmp_path / folder.name) for folder in alone.iterdir())
+    for folder in alone.iterdir():
+        for name in ("image.png", "audio.wav", "settings.json"):
+            assert (tmp_path / folder.name / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_killed_process_leaves_the_others_work_and_a_rerun_fills_the_gap(alone, tmp_path):
+    arguments = [*QUICK, *PROMPTS, "--num_samples", "6", "--output_dir", str(tmp_path)]
+    process = launch("generate", *arguments)
+    deadline = time.time() + 200
+    while not list(tmp_path.glob("seed-*")) and time.time() < deadline:
+        time.sleep(0.05)
+    workers = subprocess.run(
+        ["pgrep", "-f", f"^{sys.executable}.*scripts.generate.*{tmp_path}"], capture_output=True, text=True
+    ).stdout.split()
+    victim = next(int(pid) for pid in reversed(workers) if int(pid) != process.pid)
+    os.kill(victim, signal.SIGKILL)
+    process.communicate(timeout=240)
+    assert process.returncode != 0
+    whole = sorted(folder.name for folder in tmp_path.glob("seed-*"))
+    assert 1 <= len(whole) < 6
+    for name in whole:
+        assert (tmp_path / name / "image.png").read_bytes() == (alone / name / "image.png").read_bytes()
+    times = {name: (tmp_path / name / "settings.json").stat().st_mtime_ns for name in whole}
+    finish(launch("generate", *arguments))
+    assert sorted(folder.name for folder in tmp_path.glob("seed-*")) == sorted(f.name for f in alone.iterdir())
+    assert {name: (tmp_path / name / "settings.json").stat().st_mtime_ns for name in whole} == times
+
+
+def test_search_and_evaluate_in_two_processes(tmp_path):
+    search = [*QUICK, *PROMPTS, "--num_samples", "5", "--keep", "1", "--rungs", "0.34", "--shares", "0.4"]
+    for name in ("one", "two"):
+        folder = str(tmp_path / name)
+        if name == "two":
+            finish(launch("search", *search, "--output_dir", folder))
+            finish(launch("evaluate", "--sample_dir", folder, "--device", "cpu"))
+        else:
+            subprocess.run([sys.executable, "-m", "images_that_sound.scripts.search", *search, "--output_dir", folder])
+            subprocess.run([sys.executable, "-m", "images_that_sound.scripts.evaluate", "--sample_dir", folder])
+    reports, evaluations = (
+        [json.loads((tmp_path / name / file).read_text()) for name in ("one", "two")]
+        for file in ("search.json", "evaluation.json")
+    )
+    assert [each["kept"] for each in reports[0]["rungs"]] == [each["kept"] for each in reports[1]["rungs"]]
+    assert reports[0]["best"] == reports[1]["best"]
+    assert evaluations[0][-1]["clip"] == pytest.approx(evaluations[1][-1]["clip"], abs=1e-3)

@@ -1,0 +1,191 @@
+"""Search, rank, evaluate and compare on the embedded checkpoint: files, numbers, resuming and messages."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from images_that_sound.scripts import compare, evaluate, generate, rank, search
+from images_that_sound.scripts.sampling import EMBEDDED
+from images_that_sound.selection import CLAPScore, CLIPScore
+
+
+QUICK = ["--width", "128", "--num_inference_steps", "5", "--no-video"]
+PROMPTS = ["--prompt", "a painting of castle towers, grayscale", "--audio_prompt", "bell ringing"]
+SEARCH = [*QUICK, *PROMPTS, "--num_samples", "6", "--keep", "1", "--rungs", "0.4", "--shares", "0.34"]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("searched")
+    search.main([*SEARCH, "--output_dir", str(folder), "--num_images_per_prompt", "4"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Six samples of two pairs of prompts."""
+    folder = tmp_path_factory.mktemp("samples")
+    generate.main([*QUICK, *PROMPTS, "--num_samples", "4", "--output_dir", str(folder / "castle")])
+    other = ["--prompt", "a painting of trains, grayscale", "--audio_prompt", "train whistling"]
+    generate.main([*QUICK, *other, "--num_samples", "2", "--output_dir", str(folder / "train")])
+    return folder
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+# -------------------- Search --------------------
+
+
+def test_search_makes_samples_that_generate_would_make(searched, tmp_path):
+    folders = sorted(searched.glob("seed-*"))
+    assert len(folders) == 3
+    seed = int(folders[0].name.removeprefix("seed-"))
+    generate.main([*QUICK, *PROMPTS, "--seed", str(seed), "--output_dir", str(tmp_path)])
+    pictures = [np.asarray(PIL.Image.open(root / folders[0].name / "image.png"), int) for root in (searched, tmp_path)]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    sounds = [soundfile.read(root / folders[0].name / "audio.wav")[0] for root in (searched, tmp_path)]
+    np.testing.assert_allclose(*sounds, atol=2e-3)
+    assert read(searched / folders[0].name / "settings.json") == read(tmp_path / folders[0].name / "settings.json")
+
+
+def test_search_reports_what_it_spent_and_found(searched):
+    report = read(searched / "search.json")
+    first, last = report["rungs"]
+    assert (first["num_candidates"], last["num_candidates"]) == (6, 3)
+    # The image model is silent for the first of five steps.
+    assert (first["step_rows"], last["step_rows"]) == (2 + 4, 12)
+    assert report["unet_rows"] == 6 * 6 + 3 * 12
+    assert report["unet_rows_of_full_runs"] == 6 * 18
+    scores = {int(seed): values for seed, values in report["finalists"].items()}
+    assert sorted(scores) == last["kept"]
+    assert report["best"] == [max(scores, key=lambda seed: min_rank(scores, seed))]
+
+
+def min_rank(scores, seed):
+    """The lower of a seed's places among all, as a share, and their mean where they are equal."""
+    places = [
+        sum(other[name] < scores[seed][name] for other in scores.values()) / (len(scores) - 1)
+        for name in ("clip", "clap")
+    ]
+    return min(places), sum(places)
+
+
+def test_search_goes_on_and_is_refused_with_other_settings(searched, capsys):
+    before = {path: path.stat().st_mtime_ns for path in searched.rglob("*.safetensors")}
+    search.main([*SEARCH, "--output_dir", str(searched)])
+    assert {path: path.stat().st_mtime_ns for path in searched.rglob("*.safetensors")} == before
+    assert "67%" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="a search with other settings"):
+        search.main([*SEARCH, "--output_dir", str(searched), "--guidance_scale", "3"])
+
+
+def test_search_by_the_models_own_lift(tmp_path):
+    search.main([*SEARCH, "--scores", "lift", "--output_dir", str(tmp_path)])
+    report = read(tmp_path / "search.json")
+    assert report["rungs"][0]["judge_rows"] == 2 * 2 * 16
+    assert set(next(iter(report["finalists"].values()))) == {"image_lift", "audio_lift"}
+
+
+# -------------------- Rank --------------------
+
+
+def test_rank_scores_each_sample_and_names_the_best(samples, capsys):
+    rank.main(["--sample_dir", str(samples), "--top", "2"])
+    printed = capsys.readouterr().out
+    clip = CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32)
+    clap = CLAPScore.from_pretrained(EMBEDDED, subfolder="clap", dtype=torch.float32)
+    for folder in samples.glob("*/seed-*"):
+        settings = read(folder / "settings.json")
+        picture = np.asarray(PIL.Image.open(folder / "image.png").convert("RGB"), np.float32) / 255
+        audio, rate = soundfile.read(folder / "audio.wav", dtype="float32")
+        scores = read(folder / "scores.json")["scores"]
+        canvas = torch.from_numpy(picture).permute(2, 0, 1)[None]
+        assert scores["clip"] == pytest.approx(clip(canvas, [settings["prompt"]]).item(), abs=1e-6)
+        assert scores["clap"] == pytest.approx(clap(audio[None], rate, [settings["audio_prompt"]]).item(), abs=1e-6)
+    ranking = read(samples / "ranking.json")
+    by_clip = sorted(samples.glob("*/seed-*"), key=lambda folder: -read(folder / "scores.json")["scores"]["clip"])
+    assert ranking["by clip"] == [str(folder.relative_to(samples)) for folder in by_clip[:2]]
+    assert ranking["in the top 20% by each"] in ([], ranking["by clip"][:1])
+    if not ranking["in the top 20% by each"]:
+        assert "in the top 20% by each: no sample" in printed
+
+
+def test_rank_says_when_no_sample_is_good_by_every_score(samples, tmp_path, capsys):
+    folder = shutil.copytree(samples / "castle", tmp_path / "copy")
+    models = {"clip_model": "embedded", "clap_model": "embedded"}
+    for i, sample in enumerate(sorted(folder.iterdir())):
+        facts = {"models": models, "scores": {"clip": i / 10, "clap": -i / 10}}
+        (sample / "scores.json").write_text(json.dumps(facts))
+    rank.main(["--sample_dir", str(folder), "--share", "0.5"])
+    assert "in the top 50% by each: no sample" in capsys.readouterr().out
+    assert "None is in the top 50% by each score" in (folder / "index.html").read_text()
+
+
+def test_scores_are_kept_and_made_anew_by_other_models(samples, tmp_path):
+    folder = shutil.copytree(samples / "train", tmp_path / "copy")
+    rank.main(["--sample_dir", str(folder)])
+    files = sorted(folder.glob("*/scores.json"))
+    times = [file.stat().st_mtime_ns for file in files]
+    rank.main(["--sample_dir", str(folder)])
+    assert [file.stat().st_mtime_ns for file in files] == times
+    rank.main(["--sample_dir", str(folder), "--clip_model", str(EMBEDDED / "clip")])
+    assert read(files[0])["models"]["clip_model"] == str(EMBEDDED / "clip")
+
+
+def test_rank_without_samples_or_models(tmp_path, samples):
+    with pytest.raises(SystemExit, match="`sample_dir` has to hold samples"):
+        rank.main(["--sample_dir", str(tmp_path)])
+    with pytest.raises(SystemExit, match="`clip_model` has to be a repo or folder"):
+        rank.main(["--sample_dir", str(samples), "--clip_model", str(tmp_path)])
+
+
+# -------------------- Evaluate and compare --------------------
+
+
+def test_evaluate_gives_means_and_intervals(samples, capsys):
+    evaluate.main(["--sample_dir", str(samples)])
+    rows = read(samples / "evaluation.json")
+    assert [row["num_samples"] for row in rows] == [4, 2, 6]
+    for name in ("clip", "clap", "clap_griffin_lim"):
+        values = [read(folder / "scores.json")["scores"][name] for folder in (samples / "castle").iterdir()]
+        assert rows[0][name] == pytest.approx(np.mean(values))
+        assert rows[0][f"{name}_interval"] == pytest.approx(1.96 * np.std(values, ddof=1) / 2)
+    with open(samples / "evaluation.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["clip"]) for row in table] == pytest.approx([row["clip"] for row in rows])
+    assert re.search(rf"all +all +6 +{rows[2]['clip']:.3f} ± +{rows[2]['clip_interval']:.3f}", capsys.readouterr().out)
+
+
+def test_trackers_get_pictures_sounds_and_scores(samples):
+    evaluate.main(["--sample_dir", str(samples), "--report_to", "tensorboard"])
+    (log,) = samples.glob("images-that-sound/events*")
+    events = EventAccumulator(str(log), size_guidance={"images": 0, "audio": 0, "scalars": 0})
+    events.Reload()
+    assert len(events.Images("image")) == len(events.Audio("audio")) == len(events.Scalars("clip")) == 6
+    first = read(samples / "castle" / "seed-000000" / "scores.json")["scores"]["clip"]
+    assert events.Scalars("clip")[0].value == pytest.approx(first)
+
+
+def test_compare_makes_each_method_once(tmp_path, capsys):
+    arguments = ["--pairs", "castle-bell", "--num_samples", "1", "--num_sds_iterations", "2"]
+    compare.main([*arguments, "--methods", "audio", "sds", "--output_dir", str(tmp_path)])
+    rows = read(tmp_path / "comparison.json")
+    assert [(row["method"], row["num_samples"]) for row in rows] == [("audio", 1), ("sds", 1)]
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/*/image.png")}
+    assert len(times) == 2
+    capsys.readouterr()
+    compare.main([*arguments, "--methods", "audio", "sds", "--output_dir", str(tmp_path)])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/*/image.png")} == times
+    assert "1 of 1 samples are there already" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="`pairs` has to be all, matched, or among"):
+        compare.main(["--pairs", "castle-drum", "--output_dir", str(tmp_path)])

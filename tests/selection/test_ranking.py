@@ -1,0 +1,53 @@
+"""Rankings and intervals, against plain sorting, SciPy and numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from images_that_sound.selection import best, combined_score, mean_and_interval, share_and_interval, top_by_all
+
+
+def test_best_sorts_and_puts_what_has_no_score_last():
+    assert best([0.1, math.nan, 0.9, 0.5, 0.9], 5) == [2, 4, 3, 0, 1]
+    assert best([0.1, 0.9], 1) == [1]
+    assert best([0.1, 0.9], 7) == [1, 0]
+
+
+def test_combined_score_is_the_lower_percentile():
+    numbers = np.random.default_rng(0)
+    first, second = numbers.permutation(20) / 20, numbers.permutation(20) / 20
+    percentiles = [(scipy.stats.rankdata(values) - 1) / 19 for values in (first, second)]
+    scores = combined_score({"clip": first, "clap": second})
+    np.testing.assert_allclose(scores, np.minimum(*percentiles) + 0.0005 * sum(percentiles), atol=1e-12)
+
+
+def test_combined_score_prefers_two_good_halves_to_one_perfect_one():
+    scores = combined_score({"clip": [0.9, 0.6, 0.1, 0.2], "clap": [0.0, 0.5, 0.9, 0.2]})
+    assert best(scores, 1) == [1]
+
+
+def test_combined_score_counts_equal_ones_by_half_and_ranks_nan_lowest():
+    np.testing.assert_allclose(combined_score({"clip": [1, 1, 1]}), [0.5 + 0.0005] * 3)
+    assert best(combined_score({"clip": [math.nan, 0.1, 0.2], "clap": [0.9, 0.8, 0.1]}), 3) == [1, 2, 0]
+    assert combined_score({"clip": [0.3]}) == [0.0]
+
+
+def test_top_by_all_is_the_published_rule():
+    clip = list(range(10))
+    assert top_by_all({"clip": clip, "clap": clip}, 0.2) == [9, 8]
+    assert top_by_all({"clip": clip, "clap": clip[::-1]}, 0.2) == []
+    assert top_by_all({"clip": clip[:4], "clap": clip[:4]}, 0.2) == []
+    with pytest.raises(ValueError, match="`share` has to be in 0..1, but is 2"):
+        top_by_all({"clip": clip}, 2)
+
+
+def test_intervals():
+    values = [0.2, 0.4, 0.9, 0.5]
+    mean, half = mean_and_interval(values)
+    assert mean == pytest.approx(0.5)
+    assert half == pytest.approx(1.96 * scipy.stats.sem(values))
+    assert math.isnan(mean_and_interval([0.3])[1])
+    low, high = scipy.stats.binomtest(62, 100).proportion_ci(method="wilson")
+    assert share_and_interval(62, 100) == pytest.approx((0.62, low, high), abs=1e-4)
