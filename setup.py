@@ -23,8 +23,9 @@ install_requires = [
     "av>=14,<19",  # video.mp4 through diffusers.utils.encode_video; FFmpeg is in its wheel
 ]
 extras_require = {
-    "train": ["tensorboard"],  # images-that-sound sds --report_to tensorboard
-    "test": ["pytest", "ruff", "peft", "tensorboard"],  # peft: LoRA tests; tensorboard: the tracker of SDS
+    "train": ["tensorboard"],  # --report_to tensorboard
+    # peft: LoRA tests; tensorboard: trackers; selenium: pages in Chromium, where there is one
+    "test": ["pytest", "ruff", "peft", "tensorboard", "selenium"],
 }
 
 setup(

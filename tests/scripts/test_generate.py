@@ -202,5 +202,22 @@ def test_arguments_are_those_of_the_call():
         *("generator", "latents", "prompt_embeds", "negative_prompt_embeds"),
         *("audio_prompt_embeds", "negative_audio_prompt_embeds", "output_type", "return_dict"),
         *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
+        # For a call in parts.
+        *("denoising_start", "denoising_end"),
     }
     assert parameters - tensors_and_objects <= set(vars(generate.parse_args([])))
+
+
+def test_a_model_on_a_device_of_its_own_gives_the_same(samples, tmp_path):
+    """The only device here is the CPU; what is tested is that accelerate carries everything to and fro."""
+    run(tmp_path, *PROMPTS, "--seed", "7", "--device_map", '{"unet_audio": "cpu:0", "vae": "cpu"}')
+    for name in ("image.png", "audio.wav"):
+        assert (tmp_path / "seed-000007" / name).read_bytes() == (samples / "seed-000007" / name).read_bytes()
+    for value in ('{"tokenizer": "cpu"}', '{"nothing": "cpu"}'):
+        with pytest.raises(SystemExit, match="`device_map` has to name models of the pipeline"):
+            run(tmp_path / "other", *PROMPTS, "--device_map", value)
+
+
+def test_samples_without_videos(tmp_path):
+    run(tmp_path, *PROMPTS, "--no-video")
+    assert {file.name for file in (tmp_path / "seed-000000").iterdir()} == FILES - {"video.mp4", "poster.png"}
