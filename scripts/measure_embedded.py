@@ -16,8 +16,8 @@ import torch
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
 from images_that_sound.scripts.presets import WORLD_PROMPTS as PROMPTS
 from images_that_sound.scripts.sampling import EMBEDDED
-from images_that_sound.scripts.train_embedded import HEIGHT, KINDS, WIDTH, describe, draw
-from images_that_sound.selection import share_and_interval
+from images_that_sound.scripts.train_embedded import HEIGHT, KINDS, WIDTH, describe, draw, draw_waveform
+from images_that_sound.selection import CLAPScore, CLIPScore, share_and_interval
 
 
 # Draws of these seeds are used nowhere else: training of the checkpoint takes seed 0.
@@ -107,6 +107,33 @@ def _fit_judge(args: argparse.Namespace, kind: str, judge: torch.nn.Module) -> N
 def recognise(judge: torch.nn.Module, canvases: torch.Tensor) -> torch.Tensor:
     """Class numbers (B,) of canvases (B, H, W) in 0..1."""
     return torch.cat([judge(batch[:, None]).argmax(dim=1) for batch in canvases.split(50)])
+
+
+# -------------------- Scores --------------------
+
+
+@torch.no_grad()
+def measure_scores(mel: MelSpectrogram, num_draws: int = 500) -> dict:
+    """How often the embedded CLIP and CLAP find the right one of ten prompts for held-out draws (zero-shot)."""
+    scores = {
+        "picture": CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32),
+        "sound": CLAPScore.from_pretrained(EMBEDDED, subfolder="clap", dtype=torch.float32),
+    }
+    report = {}
+    for kind, score in scores.items():
+        names, prompts = list(PROMPTS[kind]), score.embed_prompts(list(PROMPTS[kind].values()))
+        right = 0
+        for index in range(num_draws):
+            if kind == "picture":
+                canvas, name, _ = draw(kind, HELD_OUT_SEED, index)
+                embeddings = score.embed_canvases(torch.from_numpy(canvas.copy())[None, None] / 255)[0]
+            else:
+                audio, name, _ = draw_waveform(np.random.default_rng([HELD_OUT_SEED, 1, index]))
+                embeddings = score.embed_audios(audio[None], mel.sampling_rate)
+            right += names[int((embeddings @ prompts.T).mean(dim=0).argmax())] == name
+        report[f"zero_shot_{kind}s"] = share(right, num_draws)
+        print(f"zero-shot {kind}s: {right} of {num_draws}", flush=True)
+    return report
 
 
 # -------------------- Samples --------------------
@@ -208,6 +235,7 @@ def main(input_args: list[str] | None = None) -> None:
     judges, report = {}, {"canvas": [HEIGHT, WIDTH]}
     for kind in KINDS:
         judges[kind], report[f"judge_of_{kind}s"] = train_judge(args, kind)
+    report |= measure_scores(pipe.mel_spectrogram)
     for kind in KINDS:
         report[f"{kind}_alone"] = measure_alone(args, pipe, judges, kind)
     report["composed"] = measure_composed(args, pipe, judges)

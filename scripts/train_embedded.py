@@ -81,14 +81,21 @@ def draw(kind: str, seed: int, index: int) -> tuple[np.ndarray, str, dict]:
     and the drawing's attributes. A colored picture is the picture of the same numbers in colour.
     """
     generator = np.random.default_rng([seed, {"picture": 0, "sound": 1, "colored": 0}[kind], index])
-    name = str(generator.choice(SUBJECTS if kind == "colored" else KINDS[kind]))
-    if kind != "sound":
-        picture, attributes = draw_picture(name, generator, HEIGHT, WIDTH, colored=kind == "colored")
-        return np.asarray(picture), name, attributes
+    if kind == "sound":
+        audio, name, attributes = draw_waveform(generator)
+        canvas = SPECTROGRAM.audio_to_canvas(torch.from_numpy(audio))[0]
+        return canvas.mul(255).round().byte().numpy(), name, attributes
+    name = str(generator.choice(SUBJECTS))
+    picture, attributes = draw_picture(name, generator, HEIGHT, WIDTH, colored=kind == "colored")
+    return np.asarray(picture), name, attributes
+
+
+def draw_waveform(generator: np.random.Generator) -> tuple[np.ndarray, str, dict]:
+    """A sound as waveform of shape (N,), the name of what it is, and its attributes."""
+    name = str(generator.choice(SOUNDS))
     length_in_s = WIDTH / SPECTROGRAM.columns_per_second
     audio, attributes = make_sound(name, generator, length_in_s, SPECTROGRAM.sampling_rate)
-    canvas = SPECTROGRAM.audio_to_canvas(torch.from_numpy(audio))[0]
-    return canvas.mul(255).round().byte().numpy(), name, attributes
+    return audio, name, attributes
 
 
 def _draw_shard(task: tuple[Callable, str, int, int, str]) -> None:

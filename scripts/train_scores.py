@@ -23,7 +23,6 @@ from transformers import (
     RobertaTokenizer,
 )
 
-from images_that_sound.scripts.embedded_world import SOUNDS, make_sound
 from images_that_sound.scripts.sampling import EMBEDDED
 from images_that_sound.scripts.train_embedded import (
     HEIGHT,
@@ -33,6 +32,7 @@ from images_that_sound.scripts.train_embedded import (
     autocast,
     describe,
     draw,
+    draw_waveform,
     generators_of_step,
     learn_tokenizer,
     log,
@@ -74,8 +74,7 @@ def clap_feature_extractor() -> ClapFeatureExtractor:
 def draw_heard(kind: str, seed: int, index: int) -> tuple[np.ndarray, str, dict]:
     """One sound as CLAP hears it, (1, T, M) in dB as float16, its name and its attributes."""
     generator = np.random.default_rng([seed, 3, index])
-    name = str(generator.choice(SOUNDS))
-    audio, attributes = make_sound(name, generator, WIDTH / SPECTROGRAM.columns_per_second, SPECTROGRAM.sampling_rate)
+    audio, name, attributes = draw_waveform(generator)
     if index % MIXED_ONE_IN == 0:
         picture, _, _ = draw("picture", seed, index)
         weight = generator.uniform(0, 0.6)
