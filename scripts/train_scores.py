@@ -16,7 +16,7 @@ from transformers import (
     ClapModel,
     ClapProcessor,
     CLIPConfig,
-    CLIPImageProcessor,
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPProcessor,
     CLIPTokenizer,
@@ -119,7 +119,9 @@ def train_clip(args: argparse.Namespace, data: dict) -> tuple[CLIPModel, CLIPPro
     """Learns to match square windows of pictures, also of faint ones, with their prompts."""
     tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
     processor = CLIPProcessor(
-        CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}),
+        CLIPImageProcessorPil(
+            size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+        ),
         tokenizer,
     )
     torch.manual_seed(args.seed)

@@ -36,6 +36,7 @@ class CLAPScore:
             kwargs: `subfolder`, `revision`, `token`, ... as in `ClapModel.from_pretrained`.
         """
         model = ClapModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        kwargs.pop("dtype", None)
         return cls(model, ClapProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs))
 
     def to(self, device: str | torch.device) -> "CLAPScore":

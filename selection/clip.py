@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import torch
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 
 class CLIPScore:
@@ -33,7 +33,11 @@ class CLIPScore:
             kwargs: `subfolder`, `revision`, `token`, ... as in `CLIPModel.from_pretrained`.
         """
         model = CLIPModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        return cls(model, CLIPProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs))
+        kwargs.pop("dtype", None)
+        # By Pillow even where torchvision is installed, which resizes otherwise: scores are the same on all machines.
+        image_processor = CLIPImageProcessorPil.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        tokenizer = CLIPTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return cls(model, CLIPProcessor(image_processor, tokenizer))
 
     def to(self, device: str | torch.device) -> "CLIPScore":
         """Moves the model."""
