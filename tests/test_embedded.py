@@ -8,15 +8,51 @@ from images_that_sound.pipelines import (
     ImagesThatSoundPipeline,
     ImagesThatSoundSDSPipeline,
 )
-from images_that_sound.scripts.sampling import EMBEDDED
+from images_that_sound.scripts.sampling import EMBEDDED, SHIPPED
+
+
+def sizes_of(folder):
+    """Bytes of each part's weights, all of which are float16."""
+    files = list(folder.rglob("*.safetensors"))
+    for file in files:
+        assert {value.dtype for value in load_file(file).values() if value.is_floating_point()} == {torch.float16}
+    return {file.parent.name: file.stat().st_size for file in files}
 
 
 def test_weights_are_small_and_float16():
-    files = list(EMBEDDED.rglob("*.safetensors"))
-    assert {file.parent.name for file in files} == {"unet", "unet_audio", "vae", "text_encoder"}
-    assert sum(file.stat().st_size for file in files) <= 25 * 10**6
-    for file in files:
-        assert {value.dtype for value in load_file(file).values() if value.is_floating_point()} == {torch.float16}
+    sizes = sizes_of(EMBEDDED)
+    assert sizes.keys() == {"unet", "unet_audio", "vae", "text_encoder", "clip", "clap"}
+    assert sizes["clip"] + sizes["clap"] <= 10 * 10**6
+    assert sum(sizes.values()) - sizes["clip"] - sizes["clap"] <= 25 * 10**6
+    colorization = sizes_of(SHIPPED["embedded-colorization"])
+    assert colorization.keys() == {"text_encoder", "unet", "unet_super_resolution"}
+    assert sum(colorization.values()) <= 15 * 10**6
+
+
+def test_the_audio_side_alone_of_a_folder_that_holds_both():
+    whole = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
+    parts = ImagesThatSoundPipeline.from_pretrained(EMBEDDED, unet_audio=None)
+    assert parts.unet_audio is None
+    parts.load_audio_prior(EMBEDDED)
+    assert parts.vae_audio is None and parts.text_encoder_audio is None and parts.vocoder is None
+    call = {"width": 64, "num_inference_steps": 2, "output_type": "latent"}
+    latents = [
+        pipe("trains", "train whistling", **call, generator=torch.Generator().manual_seed(0)).images
+        for pipe in (whole, parts)
+    ]
+    assert torch.equal(*latents)
+
+
+def test_score_distillation_by_the_embedded_pixel_prior():
+    pipe = ImagesThatSoundSDSPipeline.from_pretrained(SHIPPED["embedded-colorization"])
+    pipe.load_audio_prior(EMBEDDED)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.image_prior == "pixel"
+    crops = []
+    pipe.unet.register_forward_pre_hook(lambda _, inputs: crops.append(inputs[0].shape))
+    output = pipe("castle towers", "bell ringing", num_iterations=1, image_start_step=0, num_crops=2)
+    assert crops == [(4, 3, 64, 64)]
+    assert output.spectrograms[0].size == (512, 128) and output.audios.shape == (1, 81920)
 
 
 def test_the_audio_unet_is_another_than_the_image_unet_it_came_from():
