@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from images_that_sound.scripts import generate
+from images_that_sound.scripts import evaluate, generate
+from images_that_sound.scripts import search as search_module
 
 
 QUICK = ["--width", "128", "--num_inference_steps", "3", "--no-video", "--device", "cpu"]
@@ -85,14 +86,10 @@ def test_a_killed_process_leaves_the_others_work_and_a_rerun_fills_the_gap(alone
 
 def test_search_and_evaluate_in_two_processes(tmp_path):
     search = [*QUICK, *PROMPTS, "--num_samples", "5", "--keep", "1", "--rungs", "0.34", "--shares", "0.4"]
-    for name in ("one", "two"):
-        folder = str(tmp_path / name)
-        if name == "two":
-            finish(launch("search", *search, "--output_dir", folder))
-            finish(launch("evaluate", "--sample_dir", folder, "--device", "cpu"))
-        else:
-            subprocess.run([sys.executable, "-m", "images_that_sound.scripts.search", *search, "--output_dir", folder])
-            subprocess.run([sys.executable, "-m", "images_that_sound.scripts.evaluate", "--sample_dir", folder])
+    search_module.main([*search, "--output_dir", str(tmp_path / "one")])
+    evaluate.main(["--sample_dir", str(tmp_path / "one"), "--device", "cpu"])
+    finish(launch("search", *search, "--output_dir", str(tmp_path / "two")))
+    finish(launch("evaluate", "--sample_dir", str(tmp_path / "two"), "--device", "cpu"))
     reports, evaluations = (
         [json.loads((tmp_path / name / file).read_text()) for name in ("one", "two")]
         for file in ("search.json", "evaluation.json")

@@ -12,6 +12,7 @@ import soundfile
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from images_that_sound.pipelines import MelSpectrogram
 from images_that_sound.scripts import compare, evaluate, generate, rank, search
 from images_that_sound.scripts.sampling import EMBEDDED
 from images_that_sound.selection import CLAPScore, CLIPScore
@@ -53,8 +54,12 @@ def test_search_makes_samples_that_generate_would_make(searched, tmp_path):
     generate.main([*QUICK, *PROMPTS, "--seed", str(seed), "--output_dir", str(tmp_path)])
     pictures = [np.asarray(PIL.Image.open(root / folders[0].name / "image.png"), int) for root in (searched, tmp_path)]
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
-    sounds = [soundfile.read(root / folders[0].name / "audio.wav")[0] for root in (searched, tmp_path)]
-    np.testing.assert_allclose(*sounds, atol=2e-3)
+    # Griffin-Lim's phases tell rounding apart, so that sounds are compared by their spectrograms.
+    sounds = [
+        soundfile.read(root / folders[0].name / "audio.wav", dtype="float32")[0] for root in (searched, tmp_path)
+    ]
+    canvases = [MelSpectrogram(num_mel_bins=128).audio_to_canvas(torch.from_numpy(sound)) for sound in sounds]
+    assert (canvases[0] - canvases[1]).abs().mean() < 0.01
     assert read(searched / folders[0].name / "settings.json") == read(tmp_path / folders[0].name / "settings.json")
 
 
@@ -62,10 +67,9 @@ def test_search_reports_what_it_spent_and_found(searched):
     report = read(searched / "search.json")
     first, last = report["rungs"]
     assert (first["num_candidates"], last["num_candidates"]) == (6, 3)
-    # The image model is silent for the first of five steps.
-    assert (first["step_rows"], last["step_rows"]) == (2 + 4, 12)
-    assert report["unet_rows"] == 6 * 6 + 3 * 12
-    assert report["unet_rows_of_full_runs"] == 6 * 18
+    assert (first["step_rows"], last["step_rows"]) == (2 * 4, 3 * 4)
+    assert report["unet_rows"] == 6 * 8 + 3 * 12
+    assert report["unet_rows_of_full_runs"] == 6 * 20
     scores = {int(seed): values for seed, values in report["finalists"].items()}
     assert sorted(scores) == last["kept"]
     assert report["best"] == [max(scores, key=lambda seed: min_rank(scores, seed))]
@@ -84,13 +88,14 @@ def test_search_goes_on_and_is_refused_with_other_settings(searched, capsys):
     before = {path: path.stat().st_mtime_ns for path in searched.rglob("*.safetensors")}
     search.main([*SEARCH, "--output_dir", str(searched)])
     assert {path: path.stat().st_mtime_ns for path in searched.rglob("*.safetensors")} == before
-    assert "67%" in capsys.readouterr().out
+    assert "84 UNet rows instead of 120 (70%)" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="a search with other settings"):
         search.main([*SEARCH, "--output_dir", str(searched), "--guidance_scale", "3"])
 
 
 def test_search_by_the_models_own_lift(tmp_path):
-    search.main([*SEARCH, "--scores", "lift", "--output_dir", str(tmp_path)])
+    few = ["--num_samples", "2", "--shares", "0.5"]
+    search.main([*SEARCH, *few, "--scores", "lift", "--output_dir", str(tmp_path)])
     report = read(tmp_path / "search.json")
     assert report["rungs"][0]["judge_rows"] == 2 * 2 * 16
     assert set(next(iter(report["finalists"].values()))) == {"image_lift", "audio_lift"}
