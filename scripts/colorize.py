@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import FactorizedColorizationPipeline
+from images_that_sound.scripts.presets import COLORIZE_PRESETS
 from images_that_sound.scripts.samples import captions_of, find_samples, read_picture, sample_settings, write_picture
 from images_that_sound.scripts.sampling import add_device_arguments, on_device, read_pipeline, run
 from images_that_sound.scripts.video import write_video
@@ -34,6 +35,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="images-that-sound colorize", description=__doc__)
     parser.add_argument("--sample_dir", required=True, help="Every sample at or below it is coloured.")
     parser.add_argument("--prompt", help="Default: 'a colorful photo of' what the sample's prompt names.")
+    parser.add_argument("--example", choices=COLORIZE_PRESETS, help="The prompt of a published example.")
     for name, (kind, default, text) in CALL_ARGUMENTS.items():
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} Default: %(default)s.")
     parser.add_argument("--exact_gray", action="store_true", help="Impose the gray picture on the result.")
@@ -46,7 +48,12 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--super_resolution_model", help="Stage II. Default for DeepFloyd's stage I: its stage II.")
     add_device_arguments(parser)
-    return parser.parse_args(input_args)
+    args = parser.parse_args(input_args)
+    if args.prompt is not None and args.example is not None:
+        raise ValueError("`--prompt` and `--example` exclude each other.")
+    if args.example is not None:
+        args.prompt = COLORIZE_PRESETS[args.example]["prompt"]
+    return args
 
 
 def fill_in_models(args: argparse.Namespace, samples: list[dict]) -> None:

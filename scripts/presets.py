@@ -77,6 +77,15 @@ IMPRINT_PRESETS = {
 SDS_PRESETS = {name: {**GENERATE_PRESETS[name], "num_samples": 1} for name in ("bell", "dog", "garden", "kitten")}
 SDS_PRESETS["bell"] |= {"prompt": "a painting of a castle towers, grayscale", "audio_prompt": "Bell ringing"}
 
+COLORIZE_PRESETS = {
+    "bell": {"prompt": "a colorful photo of a castle with bell towers"},
+    "dog": {"prompt": "a colorful photo of puppies on green grass"},
+    "garden": {"prompt": "a blooming garden with many birds"},
+    "kitten": {"prompt": "a colorful photo of kittens"},
+    "race": {"prompt": "a colorful photo of a auto racing game"},
+    "tiger": {"prompt": "a colorful photo of tigers"},
+    "train": {"prompt": "a colorful photo of a long train"},
+}
 
 # What the embedded checkpoint knows: ten pictures and ten sounds, each by a prompt of the published examples.
 WORLD_PROMPTS = {

@@ -210,3 +210,12 @@ def test_gated_repo_says_what_to_accept_and_where(step, tmp_path, fixtures_folde
     assert process.returncode != 0
     assert "ValueError: `some/gated` is gated: accept its licence at" in process.stderr
     assert "hf auth login" in process.stderr
+
+
+def test_model_offloading_gives_the_same(colorization_pipe):
+    expected = colorization_pipe(gray_picture(), PROMPT, **SMALL, generator=generator()).images
+    colorization_pipe.enable_model_cpu_offload(device="cpu")
+    for _ in range(2):
+        assert torch.equal(colorization_pipe(gray_picture(), PROMPT, **SMALL, generator=generator()).images, expected)
+    with pytest.raises(ValueError, match="has to be called before offloading is enabled"):
+        colorization_pipe.load_super_resolution("anything")

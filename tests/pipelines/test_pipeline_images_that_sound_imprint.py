@@ -151,3 +151,11 @@ def test_missing_audio_side_is_only_missed_where_it_is_needed(stable_diffusion_f
         pipe(*PROMPTS)
     audio = 0.5 * np.ones(16000, np.float32)
     assert pipe("castle towers", audio=audio, num_inference_steps=1, output_type="pt").images.shape[-1] == 100
+
+
+def test_model_offloading_gives_the_same(imprint_pipe):
+    expected = imprint_pipe(*PROMPTS, **SMALL, generator=generator())
+    imprint_pipe.enable_model_cpu_offload(device="cpu")
+    for _ in range(2):
+        output = imprint_pipe(*PROMPTS, **SMALL, generator=generator())
+        assert torch.equal(output.spectrograms, expected.spectrograms) and torch.equal(output.audios, expected.audios)

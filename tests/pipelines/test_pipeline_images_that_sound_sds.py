@@ -257,3 +257,19 @@ def test_missing_audio_side(fixtures_folder):
     pipe = ImagesThatSoundSDSPipeline.from_pretrained(fixtures_folder / "models" / "deepfloyd-if-stage-1")
     with pytest.raises(ValueError, match="load_audio_prior"):
         pipe(*PROMPTS)
+
+
+def test_model_offloading_gives_the_same(pixel_pipe):
+    expected = pixel_pipe(*PROMPTS, **SMALL, generator=generator())
+    pixel_pipe.enable_model_cpu_offload(device="cpu")
+    for _ in range(2):
+        output = pixel_pipe(*PROMPTS, **SMALL, generator=generator())
+        assert torch.equal(output.images, expected.images) and torch.equal(output.audios, expected.audios)
+
+
+def test_crops_are_square_where_nobody_says_otherwise(pixel_pipe):
+    crops = []
+    pixel_pipe.image_loss = lambda pieces, *_, **__: crops.append(pieces.shape) or (pieces * 0).sum()
+    call = {name: value for name, value in SMALL.items() if name != "crop_width"}
+    pixel_pipe(*PROMPTS, **{**call, "width": 512, "num_iterations": 1, "image_start_step": 0}, generator=generator())
+    assert crops == [(2, 3, 256, 256)]

@@ -87,3 +87,11 @@ def test_bad_input_says_what_is_wrong(tmp_path, quick, samples):
         with pytest.raises(SystemExit, match=words):
             colorize.main([*quick, *arguments])
     assert not list(samples.rglob("color-*"))
+
+
+def test_prompts_of_the_published_examples(samples, quick):
+    colorize.main([*quick, "--num_images_per_prompt", "1", "--sample_dir", str(samples), "--example", "bell"])
+    made = json.loads((samples / "one" / "color-000000.json").read_text())
+    assert made["prompt"] == "a colorful photo of a castle with bell towers"
+    with pytest.raises(SystemExit, match="`--prompt` and `--example` exclude each other"):
+        colorize.main(["--sample_dir", str(samples), "--example", "bell", "--prompt", "a castle"])
