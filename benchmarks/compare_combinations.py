@@ -41,8 +41,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work_dir", default="compare_combinations", help="A file for each method and pair.")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--num_samples", type=int, default=16, help="Seeds of each pair.")
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--num_samples", type=int, default=15, help="Seeds of each pair.")
+    parser.add_argument("--batch_size", type=int, default=15)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="Default: %(default)s.")
     parser.add_argument("--judge_draws", type=int, default=4000)
     parser.add_argument("--judge_steps", type=int, default=600)
     return parser.parse_args()
@@ -91,9 +92,9 @@ def ancestral(weight_of: Callable[[dict], torch.Tensor | float]) -> Callable:
             unet: torch.nn.Module, text: torch.Tensor, negative: torch.Tensor, timestep: torch.Tensor
         ) -> tuple:
             # Guidance of 0 and 1 from one pass: rows without and with the prompt.
-            rows = scheduler.scale_model_input(torch.cat([latents] * 2), timestep)
+            rows = scheduler.scale_model_input(torch.cat([latents] * 2), timestep).to(unet.dtype)
             both = unet(rows, timestep, encoder_hidden_states=torch.cat([negative, text]), return_dict=False)[0]
-            without, with_text = both.chunk(2)
+            without, with_text = both.float().chunk(2)
             return with_text, without + GUIDANCE * (with_text - without)
 
         for i, (timestep, audio_share) in enumerate(zip(scheduler.timesteps, audio_noise_shares(STEPS))):
@@ -111,7 +112,7 @@ def ancestral(weight_of: Callable[[dict], torch.Tensor | float]) -> Callable:
             step["dx_image"], step["dx_audio"] = (down - sigma) * image + noise, (down - sigma) * audio + noise
             weight = weight_of(step)
             latents = latents + step["dx_image"] + weight * (step["dx_audio"] - step["dx_image"])
-        return latents
+        return latents.to(pipe.unet.dtype)
 
     return sample
 
@@ -175,7 +176,7 @@ METHODS = {
 def main() -> None:
     args = parse_args()
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
-    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
+    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED, dtype=getattr(torch, args.dtype))
     pipe.set_progress_bar_config(disable=True)
     ddim = pipe.scheduler
     judges = {kind: train_judge(args, kind)[0] for kind in KINDS}

@@ -34,15 +34,14 @@ from images_that_sound.selection import (
 
 
 STEPS = 25
-RUNG_STEPS = (5, 8, 12)
+RUNG_STEPS = (5, 12)
 # UNet rows of each step: with and without prompt, by each model that is not silent.
 ROWS = [2 * ((share < 1) + (share > 0)) for share in audio_noise_shares(STEPS)]
 SCHEDULES = {
-    "20 %: 1/4, 50 %: 1/8": ([0.2, 0.48], [0.25, 0.125]),
-    "32 %: 1/4": ([0.32], [0.25]),
+    "20 %: 1/4, 48 %: 1/8": ([0.2, 0.48], [0.25, 0.125]),
     "20 %: 1/8": ([0.2], [0.125]),
-    "32 %: 1/8": ([0.32], [0.125]),
-    "20 %: 3/8, 32 %: 1/8": ([0.2, 0.32], [0.375, 0.125]),
+    "20 %: 1/2, 48 %: 1/8": ([0.2, 0.48], [0.5, 0.125]),
+    "48 %: 1/8": ([0.48], [0.125]),
 }
 
 
@@ -52,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--num_candidates", type=int, default=32)
     parser.add_argument("--keep", type=int, default=3)
     parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="Default: %(default)s.")
     parser.add_argument("--judge_draws", type=int, default=4000)
     parser.add_argument("--judge_steps", type=int, default=600)
     parser.add_argument("--verify", action="store_true", help="Run a search for the first pair, too.")
@@ -66,9 +66,11 @@ def pairs() -> list[tuple[str, str]]:
 
 
 @torch.no_grad()
-def chances(judges: dict, kind: str, canvases: torch.Tensor, name: str) -> list[float]:
-    """The judge's probability that canvases (B, H, W) are what was asked for."""
-    return judges[kind](canvases[:, None]).softmax(dim=1)[:, KINDS[kind].index(name)].tolist()
+def verdicts(judges: dict, kind: str, canvases: torch.Tensor, name: str) -> dict[str, list]:
+    """The judge's probability that canvases (B, H, W) are what was asked for, and whether it finds that likeliest."""
+    chances = judges[kind](canvases[:, None].float()).softmax(dim=1)
+    target = KINDS[kind].index(name)
+    return {kind: chances[:, target].tolist(), f"{kind}_recognised": (chances.argmax(dim=1) == target).tolist()}
 
 
 def note(expected: dict, pipe: ImagesThatSoundPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
@@ -83,7 +85,7 @@ def run_pair(
 ) -> dict:
     """Full runs of all candidates: scores on the way and in the end, and the judges' verdicts."""
     prompt, audio_prompt = WORLD_PROMPTS["picture"][pair[0]], WORLD_PROMPTS["sound"][pair[1]]
-    found: dict = {"scores": {str(step): {} for step in (*RUNG_STEPS, STEPS)}, "picture": [], "sound": []}
+    found: dict = {"scores": {str(step): {} for step in (*RUNG_STEPS, STEPS)}}
 
     def judge_all(step: int, output: object) -> None:
         audios = output.audios.numpy()
@@ -107,8 +109,9 @@ def run_pair(
             judge_all(step, pipe(**call, latents=latents, denoising_start=1.0, output_type="pt"))
         judge_all(STEPS, output)
         canvases = pipe.mel_spectrogram.audio_to_canvas(output.audios)[:, 0]
-        found["picture"] += chances(judges, "picture", output.images.mean(dim=1), pair[0])
-        found["sound"] += chances(judges, "sound", canvases, pair[1])
+        judged = verdicts(judges, "picture", output.images.mean(dim=1), pair[0])
+        for name, values in {**judged, **verdicts(judges, "sound", canvases, pair[1])}.items():
+            found.setdefault(name, []).extend(values)
     return found
 
 
@@ -177,7 +180,7 @@ def verify(args: argparse.Namespace, pipe: ImagesThatSoundPipeline, scorer: Scor
 def main() -> None:
     args = parse_args()
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
-    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
+    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED, dtype=getattr(torch, args.dtype))
     pipe.set_progress_bar_config(disable=True)
     judges = {kind: train_judge(args, kind)[0] for kind in KINDS}
     scorer = Scorer(
