@@ -106,7 +106,7 @@ def canvas_windows(canvases: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(B, K, 1, H, H)`, or `(B, 1, 1, H, W)` where `W <= H`.
     """
-    gray = canvases.mean(dim=1, keepdim=True)
+    gray = canvases.float().mean(dim=1, keepdim=True)
     height, width = gray.shape[-2:]
     if width <= height:
         return gray[:, None]
