@@ -82,8 +82,9 @@ class Halving:
                 f"`scheduler` has to go from step to step without a memory, such as DDIMScheduler, but"
                 f" {type(pipe.scheduler).__name__} has {sorted(memory)}."
             )
-        self.pipe, self.arguments, self.scorer = pipe, arguments, scorer
-        self.folder, self.batch_size = Path(folder), batch_size
+        self.pipe, self.scorer, self.folder, self.batch_size = pipe, scorer, Path(folder), batch_size
+        self.prompt, self.audio_prompt = arguments["prompt"], arguments["audio_prompt"]
+        self.arguments = self._with_embeddings(arguments)
         self.state = PartialState()
 
     def __call__(self, seeds: list[int], rungs: list[Rung]) -> list[dict]:
@@ -129,6 +130,18 @@ class Halving:
         latents = torch.stack([state["latents"] for state in states])
         return {"latents": latents, "generator": generators, "denoising_start": fraction}
 
+    @torch.no_grad()
+    def _with_embeddings(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with the prompts encoded, once for all calls."""
+        prompts = ("prompt", "audio_prompt", "negative_prompt", "negative_audio_prompt")
+        embeds = self.pipe.encode_prompt(
+            **{name: arguments.get(name) for name in prompts},
+            lora_scale=(arguments.get("cross_attention_kwargs") or {}).get("scale"),
+        )
+        names = ("prompt_embeds", "negative_prompt_embeds", "audio_prompt_embeds", "negative_audio_prompt_embeds")
+        others = {name: value for name, value in arguments.items() if name not in prompts}
+        return {**others, **dict(zip(names, embeds))}
+
     def _batches(self, seeds: list[int], fraction: float) -> Iterator[list[int]]:
         """This process's share of the candidates that are not there yet."""
         mine = seeds[self.state.process_index :: self.state.num_processes]
@@ -138,9 +151,10 @@ class Halving:
 
     def _climb(self, seeds: list[int], start: float, end: float) -> None:
         """Denoises candidates from one rung to the next, judges them unless they are done, and keeps what they are."""
-        begin = (
-            self.resume(seeds, start) if start else {"generator": [torch.Generator().manual_seed(s) for s in seeds]}
-        )
+        if start:
+            begin = self.resume(seeds, start)
+        else:
+            begin = {"generator": [torch.Generator().manual_seed(seed) for seed in seeds]}
         expected = {}
 
         def note(pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
@@ -178,8 +192,8 @@ class Halving:
             output.images,
             output.audios.numpy(),
             self.pipe.sampling_rate,
-            [call["prompt"]] * len(latents),
-            [call["audio_prompt"]] * len(latents),
+            [self.prompt] * len(latents),
+            [self.audio_prompt] * len(latents),
             latents,
             call.get("canvas_layout", "strip"),
         )
