@@ -225,15 +225,18 @@ class MelSpectrogram:
             angles = torch.polar(torch.ones_like(phase), phase).to(log_mel.device)
         else:
             padded = torch.nn.functional.pad(phases_of.float(), (start, self.hop_length - start))
-            angles = self._stft(padded)
-            angles = angles / angles.abs().clamp(min=1e-12)
-        previous = torch.zeros_like(angles)
+            angles = torch.sgn(self._stft(padded))
+        # In place and as real numbers where that is the same: most of the time goes into passes over memory.
+        scale = magnitude[..., None]
+        spectrum = torch.view_as_complex(torch.view_as_real(angles) * scale)
+        previous = torch.zeros_like(spectrum)
         for _ in range(num_iterations):
-            rebuilt = self._stft(self._istft(magnitude * angles, length))
-            angles = rebuilt + momentum * (rebuilt - previous)
-            angles = angles / angles.abs().clamp(min=1e-12)
+            rebuilt = self._stft(self._istft(spectrum, length))
+            # Towards rebuilt + momentum * (rebuilt - previous), of which only the direction counts.
+            spectrum = previous.mul_(-momentum / (1 + momentum)).add_(rebuilt).sgn_()
+            torch.view_as_real(spectrum).mul_(scale)
             previous = rebuilt
-        audio = self._istft(magnitude * angles, length)[..., start : start + log_mel.shape[-1] * self.hop_length]
+        audio = self._istft(spectrum, length)[..., start : start + log_mel.shape[-1] * self.hop_length]
         return audio / audio.abs().amax(dim=-1, keepdim=True).clamp(min=1)
 
     def _stft(self, audio: torch.Tensor) -> torch.Tensor:
