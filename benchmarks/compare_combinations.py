@@ -34,7 +34,7 @@ from images_that_sound.selection import CLAPScore, CLIPScore, Scorer
 
 STEPS, GUIDANCE = 25, 10.0
 # The steps after which steering looks at the predicted canvas, and how far a weight may lean.
-LOOKS, LEAN = (4, 8, 12, 16), 0.25
+LOOKS, LEAN = (6, 12), 0.25
 
 
 def parse_args() -> argparse.Namespace:
