@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def checked(self, method: Callable, repo: str | None = None, **parts: str) -> None:
         """Calls what serves a route, unless its repo is missing or hidden, or nobody is signed in who has to be."""
-        if self.command == "POST" and self.user is None:
+        if self.command == "POST" and self.user is None and method is not _Handler.validate:
             return self.refuse(401, message="Invalid username or password.")
         if repo is None:
             return method(self, **parts)

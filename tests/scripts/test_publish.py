@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from loopback_hub import LoopbackHub
 
+from images_that_sound.scripts.hub import hub_errors
 from images_that_sound.scripts.publish import (
     CODE_REPOS,
     PIPELINES,
@@ -129,7 +130,6 @@ def results(hub, tmp_path_factory) -> dict[str, list]:
         "broken": (TOKEN, own),
         "finished": (TOKEN, own),
         "merge": (TOKEN, [*own, *kept, "--merge", *both]),
-        "foreign": (TOKEN, ["--namespace", "else", "--source_dir", str(ROOT), *kept, "--merge", *both]),
     }
     run_python(hub, folder / "home", COMMANDS, json.dumps(commands), str(folder / "results.json"))
     return json.loads((folder / "results.json").read_text())
@@ -144,7 +144,6 @@ def results(hub, tmp_path_factory) -> dict[str, list]:
         ("missing audio repo", ["no repo `some/missing`", "Check the name"]),
         ("gated repo", ["`some/gated` is gated", "accept its licence at"]),
         ("broken", ["`tester/images-that-sound-embedded`", "run the same command again"]),
-        ("foreign", ["`else/images-that-sound-merged`", "Check the namespace", "right to write"]),
     ],
 )
 def test_what_the_hub_refuses_is_one_line_that_says_what_to_do(results, command, parts):
@@ -152,6 +151,12 @@ def test_what_the_hub_refuses_is_one_line_that_says_what_to_do(results, command,
     assert error.startswith("error: ") and "\n" not in error
     for part in parts:
         assert part in error
+
+
+def test_a_namespace_of_somebody_else(hub):
+    with pytest.raises(ValueError, match="`another/images-that-sound`. Check the namespace, .* right to write"):
+        with hub_errors("another/images-that-sound"):
+            HfApi(hub.address, token=TOKEN).create_repo("another/images-that-sound", exist_ok=True)
 
 
 def test_a_dry_run_shows_the_files_and_sends_none(results):
