@@ -92,6 +92,7 @@ def run_python(hub: LoopbackHub, home: Path, code: str, *arguments: str) -> None
         **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
         "HF_ENDPOINT": hub.address,
         "HF_HOME": str(home),
+        "HF_TOKEN": TOKEN,
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "no_proxy": "127.0.0.1",
@@ -120,6 +121,9 @@ def results(hub, tmp_path_factory) -> dict[str, list]:
     own = ["--namespace", "tester", "--source_dir", str(ROOT)]
     both = ["some/stable-diffusion", "some/auffusion"]
     kept = ["--output_dir", str(folder / "kept")]
+    incomplete = folder / "incomplete" / "images-that-sound"
+    incomplete.mkdir(parents=True)
+    (incomplete / "pipeline.py").write_text("from .gone import Gone\n")
     commands = {
         "wrong token": ("hf_wrong", own),
         "no token": ("", own),
@@ -127,9 +131,10 @@ def results(hub, tmp_path_factory) -> dict[str, list]:
         "missing audio repo": (TOKEN, [*own, "--license", "mit", "--merge", "some/stable-diffusion", "some/missing"]),
         "gated repo": (TOKEN, [*own, "--license", "mit", "--merge", "some/gated", "some/auffusion"]),
         "dry run": (TOKEN, [*own, *kept, "--dry_run", "--merge", *both]),
+        "does not load": (TOKEN, [*own, "--repo", incomplete.name, "--output_dir", str(incomplete.parent)]),
         "broken": (TOKEN, own),
         "finished": (TOKEN, own),
-        "merge": (TOKEN, [*own, *kept, "--merge", *both]),
+        "merge": (TOKEN, [*own, *kept, "--private", "--merge", *both]),
     }
     run_python(hub, folder / "home", COMMANDS, json.dumps(commands), str(folder / "results.json"))
     return json.loads((folder / "results.json").read_text())
@@ -143,6 +148,7 @@ def results(hub, tmp_path_factory) -> dict[str, list]:
         ("missing repo", ["no repo `some/missing`", "Check the name"]),
         ("missing audio repo", ["no repo `some/missing`", "Check the name"]),
         ("gated repo", ["`some/gated` is gated", "accept its licence at"]),
+        ("does not load", ["images-that-sound does not load in a fresh process", "gone.py"]),
         ("broken", ["`tester/images-that-sound-embedded`", "run the same command again"]),
     ],
 )
@@ -173,6 +179,7 @@ def test_a_rerun_finishes_a_broken_upload_and_sends_nothing_twice(hub, results):
         repo = hub.repos[f"tester/{name}"]
         assert len(repo.commits) == 2, name
         assert repo.refs[revision()] == repo.refs["main"]
+        assert repo.private == (name == "images-that-sound-merged")
 
 
 def test_every_repo_loads_by_its_name(hub, results, tmp_path):
