@@ -154,18 +154,26 @@ def assemble(args: argparse.Namespace, name: str, root: Path) -> Path:
         return folder
     source = Path(args.source_dir)
     shutil.rmtree(partial, ignore_errors=True)
-    if name == MERGED_REPO:
-        metadata = {"license": stricter_license(args)}
-        if not any(map(is_local, args.merge)):
-            metadata["base_model"] = args.merge
-        merge(args, partial)
-    else:
+    try:
         metadata = {}
-        shutil.copytree(source / "model_cards" / name, partial, ignore=shutil.ignore_patterns("__*__*", ".*"))
-    write_code(partial, source / "pipelines", PIPELINES[name])
-    write_card(args, partial, source / "model_cards" / name / "README.md", metadata)
-    os.replace(partial, folder)
+        if name == MERGED_REPO:
+            metadata = merged_metadata(args)
+            merge(args, partial)
+        else:
+            shutil.copytree(source / "model_cards" / name, partial, ignore=shutil.ignore_patterns("__*__*", ".*"))
+        write_code(partial, source / "pipelines", PIPELINES[name])
+        write_card(args, partial, source / "model_cards" / name / "README.md", metadata)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return folder
+
+
+def merged_metadata(args: argparse.Namespace) -> dict:
+    """What the card of one repo of both sides says of them: the stricter licence, and their names on the Hub."""
+    on_hub = [source for source in args.merge if not is_local(source)]
+    return {"license": stricter_license(args), **({"base_model": on_hub} if on_hub else {})}
 
 
 def merge(args: argparse.Namespace, folder: Path) -> None:
@@ -227,9 +235,8 @@ def entry_of(file: Path, class_name: str) -> str:
     """The `pipeline.py` of a repo of code: the class, and every sibling, since diffusers copies no others."""
     body = ast.parse(file.read_text(encoding="utf-8")).body
     siblings = [ast.unparse(node) for node in body if isinstance(node, ast.ImportFrom) and node.level]
-    return "\n".join(['"""What `custom_pipeline=<this repo>` loads."""', "", *siblings]) + (
-        f"\nfrom .{file.stem} import {class_name}\n"
-    )
+    title = '"""What `custom_pipeline=<this repo>` loads."""'
+    return "\n".join([title, "", *siblings, f"from .{file.stem} import {class_name}", ""])
 
 
 def write_card(args: argparse.Namespace, folder: Path, source: Path, metadata: dict) -> None:

@@ -109,6 +109,8 @@ def hub():
     server.put("some/auffusion", MODELS / "auffusion", CARD.format("cc-by-nc-sa-4.0"))
     server.put("some/deepfloyd", MODELS / "deepfloyd-if-stage-1")
     server.put("some/gated", MODELS / "stable-diffusion", gated=True)
+    server.put("tester/images-that-sound", MODELS / "auffusion-odd-vocoder")
+    server.repos["tester/images-that-sound"].commit({"gone_from_the_sources.py": b"", "notes.md": b"kept"})
     server.broken.add("tester/images-that-sound-embedded")
     yield server
     server.shutdown()
@@ -177,9 +179,14 @@ def test_a_rerun_finishes_a_broken_upload_and_sends_nothing_twice(hub, results):
     assert len(hub.received) == len(set(hub.received))
     for name in (*CODE_REPOS, "images-that-sound-embedded", "images-that-sound-merged"):
         repo = hub.repos[f"tester/{name}"]
-        assert len(repo.commits) == 2, name
+        assert len(repo.commits) == (4 if name == "images-that-sound" else 2), name
         assert repo.refs[revision()] == repo.refs["main"]
         assert repo.private == (name == "images-that-sound-merged")
+
+
+def test_code_that_went_away_is_deleted_and_nothing_else(hub, results):
+    files = hub.repos["tester/images-that-sound"].files
+    assert "gone_from_the_sources.py" not in files and files["notes.md"] == b"kept"
 
 
 def test_every_repo_loads_by_its_name(hub, results, tmp_path):
@@ -211,7 +218,7 @@ def test_repos_of_code_are_flat_and_their_cards_complete(hub, results, name):
     assert f'custom_pipeline="tester/{name}", custom_revision="{revision()}"' in text
     assert "{" + "namespace" not in text and "../" not in text and "model_cards/" not in text
     for path in files:
-        assert path.endswith((".py", ".png", ".wav")) or path in ("README.md", "LICENSE", ".gitattributes")
+        assert path.endswith((".py", ".png", ".wav")) or path in ("README.md", "LICENSE", ".gitattributes", "notes.md")
     assert any(f"]({path})" in text for path in files if path.endswith(".wav"))
 
 
@@ -255,7 +262,7 @@ def test_a_card_that_names_a_missing_file_is_refused_and_leaves_nothing(tmp_path
     args = ["--namespace", "tester", "--dry_run", "--source_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(ValueError, match=r"names gone\.wav, which is not there"):
         next(publish(parse_args(args)))
-    assert not list((tmp_path / "out").glob("[!.]*"))
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(
