@@ -19,12 +19,13 @@ SIGN_IN = "Sign in with `hf auth login`, or set HF_TOKEN to a token of https://h
 
 
 @contextmanager
-def hub_errors(repo: str) -> Iterator[None]:
+def hub_errors(repo: str, argument: str | None = None) -> Iterator[None]:
     """
     Turns what huggingface_hub raises inside into an error of the user's.
 
     Args:
         repo (`str`): Name of the repo or namespace that is read or written inside.
+        argument (`str`, *optional*): Name of the argument that gave it, where a folder would have done too.
 
     Raises:
         ValueError: Names `repo` and what to do. Errors that are not the Hub's pass as they are.
@@ -36,7 +37,8 @@ def hub_errors(repo: str) -> Iterator[None]:
         for cause in _causes(error):
             remedy = _remedy(cause, repo)
             if remedy is not None:
-                raise ValueError(remedy) from error
+                prefix = f"`{argument}` names no folder. " if argument else ""
+                raise ValueError(prefix + remedy) from error
         raise
 
 

@@ -180,9 +180,9 @@ def merge(args: argparse.Namespace, folder: Path) -> None:
     """Saves Stable Diffusion with Auffusion's side, parts that both share once."""
     image, audio = args.merge
     try:
-        with hub_errors(image):
+        with hub_errors(image, "merge"):
             pipe = ImagesThatSoundPipeline.from_pretrained(image, dtype=getattr(torch, args.dtype))
-        with hub_errors(audio):
+        with hub_errors(audio, "merge"):
             pipe.load_audio_prior(audio)
     except OSError as error:
         raise ValueError(f"`merge` has to name two repos or folders of checkpoints: {error}") from error
@@ -208,7 +208,7 @@ def license_of(source: str) -> str | None:
     if is_local(source):
         return ModelCard.load(card).data.license if card.is_file() else None
     try:
-        with hub_errors(source):
+        with hub_errors(source, "merge"):
             return ModelCard.load(source).data.license
     except EntryNotFoundError:
         return None

@@ -130,7 +130,7 @@ def check_args(args: argparse.Namespace) -> None:
 def read_pipeline(args: argparse.Namespace, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
     """The pipeline of `--model`, on no device yet."""
     try:
-        with hub_errors(args.model):
+        with hub_errors(args.model, "model"):
             return pipeline_class.from_pretrained(
                 SHIPPED.get(args.model, args.model), dtype=getattr(torch, args.dtype)
             )
@@ -144,7 +144,7 @@ def load_pipeline(args: argparse.Namespace, pipeline_class: type[DiffusionPipeli
     """The pipeline of `--model`, with the audio side of `--audio_model`, where it is to run."""
     pipe = read_pipeline(args, pipeline_class)
     if args.audio_model is not None:
-        with hub_errors(args.audio_model):
+        with hub_errors(args.audio_model, "audio_model"):
             pipe.load_audio_prior(SHIPPED.get(args.audio_model, args.audio_model))
     return spread(args, on_device(args, pipe))
 

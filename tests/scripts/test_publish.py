@@ -147,8 +147,8 @@ def results(hub, tmp_path_factory) -> dict[str, list]:
     [
         ("wrong token", ["does not know the token", "`tester`", "hf auth login"]),
         ("no token", ["no token", "`tester`", "hf auth login"]),
-        ("missing repo", ["no repo `some/missing`", "Check the name"]),
-        ("missing audio repo", ["no repo `some/missing`", "Check the name"]),
+        ("missing repo", ["`merge`", "no repo `some/missing`", "Check the name"]),
+        ("missing audio repo", ["`merge`", "no repo `some/missing`", "Check the name"]),
         ("gated repo", ["`some/gated` is gated", "accept its licence at"]),
         ("does not load", ["images-that-sound does not load in a fresh process", "gone.py"]),
         ("broken", ["`tester/images-that-sound-embedded`", "run the same command again"]),
