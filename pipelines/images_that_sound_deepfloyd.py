@@ -1,6 +1,7 @@
 """What the pipelines with DeepFloyd IF share: its prompts, its noise predictions, and the gate before its repos."""
 
 import os
+import re
 from typing import Any
 
 import torch
@@ -109,7 +110,8 @@ def raise_if_gated(error: BaseException, repo: str | os.PathLike) -> None:
     """Raises a `ValueError` that says what to accept where `error` comes from a gated repo."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, GatedRepoError) or "gated repo" in str(cause).lower():
+        # Of a missing repo huggingface_hub says that it may be a "private or gated repo".
+        if isinstance(cause, GatedRepoError) or re.search("(?<!private or )gated repo", str(cause), re.IGNORECASE):
             raise ValueError(
                 f"`{repo}` is gated: accept its licence at https://huggingface.co/{repo}, then sign in with"
                 " `hf auth login` or pass `token=`."

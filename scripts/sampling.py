@@ -18,6 +18,7 @@ from diffusers.utils.torch_utils import get_device
 import images_that_sound.embedded
 import images_that_sound.embedded_colorization
 from images_that_sound.pipelines import audio_problems
+from images_that_sound.scripts.hub import hub_errors
 from images_that_sound.scripts.samples import check_writable, read_picture, read_settings, write_sample
 
 
@@ -129,7 +130,10 @@ def check_args(args: argparse.Namespace) -> None:
 def read_pipeline(args: argparse.Namespace, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
     """The pipeline of `--model`, on no device yet."""
     try:
-        return pipeline_class.from_pretrained(SHIPPED.get(args.model, args.model), dtype=getattr(torch, args.dtype))
+        with hub_errors(args.model, "model"):
+            return pipeline_class.from_pretrained(
+                SHIPPED.get(args.model, args.model), dtype=getattr(torch, args.dtype)
+            )
     except OSError as error:
         raise ValueError(
             f"`model` has to be a repo or folder of a checkpoint, but {args.model} is none: {error}"
@@ -140,7 +144,8 @@ def load_pipeline(args: argparse.Namespace, pipeline_class: type[DiffusionPipeli
     """The pipeline of `--model`, with the audio side of `--audio_model`, where it is to run."""
     pipe = read_pipeline(args, pipeline_class)
     if args.audio_model is not None:
-        pipe.load_audio_prior(SHIPPED.get(args.audio_model, args.audio_model))
+        with hub_errors(args.audio_model, "audio_model"):
+            pipe.load_audio_prior(SHIPPED.get(args.audio_model, args.audio_model))
     return spread(args, on_device(args, pipe))
 
 
@@ -246,7 +251,7 @@ def make_samples(
             yield folder
 
 
-def run(make: Callable[[], Iterator[Path]]) -> None:
+def run(make: Callable[[], Iterator[Path | str]]) -> None:
     """Prints what `make` yields; an error of the user's is said in one line."""
     try:
         for path in make():

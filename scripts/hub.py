@@ -1,0 +1,76 @@
+"""What the Hub refuses, said so that one knows what to do about it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from images_that_sound.pipelines.images_that_sound_deepfloyd import raise_if_gated
+
+
+SIGN_IN = "Sign in with `hf auth login`, or set HF_TOKEN to a token of https://huggingface.co/settings/tokens."
+
+
+@contextmanager
+def hub_errors(repo: str, argument: str | None = None) -> Iterator[None]:
+    """
+    Turns what huggingface_hub raises inside into an error of the user's.
+
+    Args:
+        repo (`str`): Name of the repo or namespace that is read or written inside.
+        argument (`str`, *optional*): Name of the argument that gave it, where a folder would have done too.
+
+    Raises:
+        ValueError: Names `repo` and what to do. Errors that are not the Hub's pass as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise_if_gated(error, repo)
+        for cause in _causes(error):
+            remedy = _remedy(cause, repo)
+            if remedy is not None:
+                prefix = f"`{argument}` names no folder. " if argument else ""
+                raise ValueError(prefix + remedy) from error
+        raise
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _remedy(error: BaseException, repo: str) -> str | None:
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"There is no token for `{repo}`. {SIGN_IN}"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"The Hub has no repo `{repo}` that it shows to you. Check the name. If it is private: {SIGN_IN}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"The Hub's repo `{repo}` has no such revision: {_one_line(error)}"
+    # hf_xet, which carries the large files, raises Python's own errors.
+    if isinstance(error, EntryNotFoundError) or not isinstance(error, (HTTPError, ConnectionError, TimeoutError)):
+        return None
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status == 401:
+        return f"The Hub does not know the token that was sent for `{repo}`. {SIGN_IN}"
+    if status == 403:
+        return (
+            f"The token may not do this with `{repo}`. Check the namespace, and that the token has the right to write."
+        )
+    return (
+        f"The Hub did not answer for `{repo}`: {_one_line(error)}. Check the name and the connection, then run the"
+        " same command again; what has arrived already is kept."
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

@@ -1,0 +1,314 @@
+"""Puts this project's repos on the Hub: code, cards and weights, each loaded by a fresh process before it goes."""
+
+import argparse
+import ast
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils.dynamic_modules_utils import get_relative_import_files
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from images_that_sound.pipelines import (
+    FactorizedColorizationPipeline,
+    ImagesThatSoundImprintPipeline,
+    ImagesThatSoundPipeline,
+    ImagesThatSoundSDSPipeline,
+)
+from images_that_sound.scripts.hub import hub_errors
+from images_that_sound.scripts.samples import check_writable, write_json
+from images_that_sound.scripts.sampling import run
+
+
+CODE_REPOS = {
+    "images-that-sound": ImagesThatSoundPipeline,
+    "images-that-sound-imprint": ImagesThatSoundImprintPipeline,
+    "images-that-sound-sds": ImagesThatSoundSDSPipeline,
+    "images-that-sound-colorization": FactorizedColorizationPipeline,
+}
+WEIGHT_REPOS = {
+    "images-that-sound-embedded": ImagesThatSoundPipeline,
+    "images-that-sound-embedded-colorization": FactorizedColorizationPipeline,
+}
+MERGED_REPO = "images-that-sound-merged"
+PIPELINES = {**CODE_REPOS, **WEIGHT_REPOS, MERGED_REPO: ImagesThatSoundPipeline}
+
+# By the Hub's names, from what allows most to what allows least.
+LICENSES = (
+    "mit",
+    "apache-2.0",
+    "openrail",
+    "creativeml-openrail-m",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-nc-nd-4.0",
+)
+LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s]+)\)")
+
+# Without this package, and with what an earlier folder left behind forgotten, since all share one cache of modules.
+LOAD = """
+import importlib, json, os, shutil, sys
+sys.modules["images_that_sound"] = None
+from diffusers import DiffusionPipeline
+from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
+
+for folder, expected in json.loads(sys.argv[1]):
+    for name in [name for name in sys.modules if name.startswith("diffusers_modules")]:
+        del sys.modules[name]
+    shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
+    importlib.invalidate_caches()
+    print(folder, file=sys.stderr)
+    if os.path.exists(os.path.join(folder, "model_index.json")):
+        loaded = type(DiffusionPipeline.from_pretrained(folder, trust_remote_code=True))
+    else:
+        loaded = get_class_from_dynamic_module(folder, "pipeline.py", trust_remote_code=True)
+    if loaded.__name__ != expected:
+        raise SystemExit(f"It holds {loaded.__name__}, not {expected}.")
+"""
+
+
+def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="images-that-sound publish", description=__doc__)
+    parser.add_argument("--namespace", required=True, help="User or organisation of the Hub that gets the repos.")
+    parser.add_argument("--repo", nargs="+", choices=[*CODE_REPOS, *WEIGHT_REPOS], help="Default: all that are there.")
+    parser.add_argument("--private", action="store_true", help="New repos are private.")
+    parser.add_argument("--dry_run", action="store_true", help="Show and check what would go; send nothing.")
+    parser.add_argument("--source_dir", default=".", help="Clone of this project. Default: the current folder.")
+    parser.add_argument(
+        "--output_dir",
+        help="Keeps the repos' folders. One that is there already goes as it is. Default: kept nowhere.",
+    )
+    merge = parser.add_argument_group("one repo of both sides")
+    merge.add_argument(
+        "--merge",
+        nargs=2,
+        metavar=("STABLE_DIFFUSION", "AUFFUSION"),
+        help=f"Two repos or folders, made into one, {MERGED_REPO}, instead of --repo.",
+    )
+    merge.add_argument("--license", choices=LICENSES, help="Needed where the card of a side names none of these.")
+    merge.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    return parser.parse_args(input_args)
+
+
+def publish(args: argparse.Namespace) -> Iterator[str]:
+    """Assembles, shows, checks and uploads the repos; yields what to print of each."""
+    names = check_args(args)
+    api = HfApi()
+    if not args.dry_run:
+        with hub_errors(args.namespace):
+            api.whoami()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(args.output_dir or temporary).absolute()
+        folders = [assemble(args, name, root) for name in names]
+        for folder in folders:
+            yield from listing(args, folder)
+        check_loading(folders)
+        yield "Each loads in a fresh process."
+        for folder in folders:
+            if not args.dry_run:
+                yield from upload(api, args, folder)
+
+
+def check_args(args: argparse.Namespace) -> list[str]:
+    """Raises `ValueError` for arguments that do not make sense; returns the names of the repos."""
+    try:
+        validate_repo_id(f"{args.namespace}/{MERGED_REPO}")
+    except HFValidationError as error:
+        raise ValueError(f"`namespace` has to be a name of the Hub, but is {args.namespace!r}.") from error
+    if args.merge and args.repo:
+        raise ValueError("`merge` and `repo` exclude each other.")
+    cards = Path(args.source_dir) / "model_cards"
+    if not cards.is_dir():
+        raise ValueError(f"`source_dir` has to be a clone of this project, but {args.source_dir} has no model_cards.")
+    if args.output_dir:
+        check_writable(args.output_dir)
+    if args.merge:
+        return [MERGED_REPO]
+    for name in args.repo or []:
+        if not is_complete(cards / name):
+            raise ValueError(f"`repo` {name} has no card or no weights yet: see {cards / name}.")
+    return args.repo or [name for name in (*CODE_REPOS, *WEIGHT_REPOS) if is_complete(cards / name)]
+
+
+def is_complete(folder: Path) -> bool:
+    needed = ["README.md"] if folder.name in CODE_REPOS else ["README.md", "model_index.json"]
+    return all((folder / name).is_file() for name in needed)
+
+
+def assemble(args: argparse.Namespace, name: str, root: Path) -> Path:
+    """The folder of a repo, which appears under its name only when it is complete."""
+    folder, partial = root / name, root / f".{name}.part"
+    if folder.exists():
+        return folder
+    source = Path(args.source_dir)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        metadata = {}
+        if name == MERGED_REPO:
+            metadata = merged_metadata(args)
+            merge(args, partial)
+        else:
+            shutil.copytree(source / "model_cards" / name, partial, ignore=shutil.ignore_patterns("__*__*", ".*"))
+        write_code(partial, source / "pipelines", PIPELINES[name])
+        write_card(args, partial, source / "model_cards" / name / "README.md", metadata)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return folder
+
+
+def merged_metadata(args: argparse.Namespace) -> dict:
+    """What the card of one repo of both sides says of them: the stricter licence, and their names on the Hub."""
+    on_hub = [source for source in args.merge if not is_local(source)]
+    return {"license": stricter_license(args), **({"base_model": on_hub} if on_hub else {})}
+
+
+def merge(args: argparse.Namespace, folder: Path) -> None:
+    """Saves Stable Diffusion with Auffusion's side, parts that both share once."""
+    image, audio = args.merge
+    try:
+        with hub_errors(image, "merge"):
+            pipe = ImagesThatSoundPipeline.from_pretrained(image, dtype=getattr(torch, args.dtype))
+        with hub_errors(audio, "merge"):
+            pipe.load_audio_prior(audio)
+    except OSError as error:
+        raise ValueError(f"`merge` has to name two repos or folders of checkpoints: {error}") from error
+    pipe.save_pretrained(folder)
+
+
+def stricter_license(args: argparse.Namespace) -> str:
+    """Of the licences that the sides' cards and `--license` name, the one that allows least."""
+    licenses = [args.license] if args.license else []
+    for source in args.merge:
+        named = license_of(source)
+        if named in LICENSES:
+            licenses.append(named)
+        elif not args.license:
+            raise ValueError(
+                f"`license` has to be given, among {', '.join(LICENSES)}, since the card of {source} names {named}."
+            )
+    return max(licenses, key=LICENSES.index)
+
+
+def license_of(source: str) -> str | None:
+    card = Path(source) / "README.md"
+    if is_local(source):
+        return ModelCard.load(card).data.license if card.is_file() else None
+    try:
+        with hub_errors(source, "merge"):
+            return ModelCard.load(source).data.license
+    except EntryNotFoundError:
+        return None
+
+
+def is_local(source: str) -> bool:
+    return Path(source).is_dir()
+
+
+def write_code(folder: Path, pipelines: Path, pipeline_class: type[DiffusionPipeline]) -> None:
+    """The pipeline's file and its siblings, and what leads diffusers to the class in it."""
+    file = pipelines / Path(inspect.getsourcefile(pipeline_class)).name
+    for each in (file, *map(Path, get_relative_import_files(file))):
+        shutil.copyfile(each, folder / each.name)
+    index = folder / "model_index.json"
+    if index.exists():
+        names = {"_class_name": [file.stem, pipeline_class.__name__]}
+        write_json(index, {**json.loads(index.read_text(encoding="utf-8")), **names})
+    else:
+        (folder / "pipeline.py").write_text(entry_of(file, pipeline_class.__name__), encoding="utf-8")
+
+
+def entry_of(file: Path, class_name: str) -> str:
+    """The `pipeline.py` of a repo of code: the class, and every sibling, since diffusers copies no others."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    siblings = [ast.unparse(node) for node in body if isinstance(node, ast.ImportFrom) and node.level]
+    title = '"""What `custom_pipeline=<this repo>` loads."""'
+    return "\n".join([title, "", *siblings, f"from .{file.stem} import {class_name}", ""])
+
+
+def write_card(args: argparse.Namespace, folder: Path, source: Path, metadata: dict) -> None:
+    """The card, with its namespace and revision filled in, and the files that it links to."""
+    text = source.read_text(encoding="utf-8")
+    for link in LINK.findall(text):
+        file = source.parent / link
+        if not file.is_file():
+            raise ValueError(f"The card {source} names {link}, which is not there.")
+        shutil.copyfile(file, folder / file.name)
+        text = text.replace(f"]({link})", f"]({file.name})")
+    # A checkpoint that ships with the package is loaded by its folder in a clone, and by its name from the Hub.
+    text = text.replace("model_cards/", f"{args.namespace}/")
+    text = text.replace("{namespace}", args.namespace).replace("{revision}", revision())
+    card = ModelCard(text)
+    for name, value in metadata.items():
+        card.data[name] = value
+    (folder / "README.md").write_text(str(card), encoding="utf-8")
+
+
+def revision() -> str:
+    """The tag that the files of this version get, so that cards can pin it."""
+    return f"v{version('images-that-sound')}"
+
+
+def listing(args: argparse.Namespace, folder: Path) -> Iterator[str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    yield f"{args.namespace}/{folder.name}, {len(files)} files:"
+    for file in files:
+        yield f"  {file.stat().st_size:>13,}  {file.relative_to(folder).as_posix()}"
+
+
+def check_loading(folders: list[Path]) -> None:
+    """Raises `ValueError` if a fresh process without this package can't load what the folders hold."""
+    expected = json.dumps([(str(folder), PIPELINES[folder.name].__name__) for folder in folders])
+    with tempfile.TemporaryDirectory() as directory:
+        modules = str(Path(directory) / "modules")
+        process = subprocess.run(
+            [sys.executable, "-c", LOAD, expected],
+            cwd=directory,
+            env={**os.environ, "HF_MODULES_CACHE": modules, "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+        )
+    if process.returncode != 0:
+        lines = process.stderr.strip().splitlines()
+        folder = [line for line in lines if line in map(str, folders)][-1:]
+        raise ValueError(f"{''.join(folder)} does not load in a fresh process: {lines[-1]}")
+
+
+def upload(api: HfApi, args: argparse.Namespace, folder: Path) -> Iterator[str]:
+    """Makes the repo where it is missing and brings it to the folder's state; yields where it is."""
+    repo = f"{args.namespace}/{folder.name}"
+    with hub_errors(repo):
+        ModelCard.load(folder / "README.md").validate()
+        url = api.create_repo(repo, private=args.private or None, exist_ok=True)
+        if args.private and not api.repo_info(repo).private:
+            raise ValueError(f"`private` is asked for, but {repo} is public. Make it private at {url}/settings first.")
+        # Code that went away must not stay loadable.
+        commit = api.upload_folder(
+            repo_id=repo, folder_path=folder, delete_patterns="*.py", commit_message=f"images-that-sound {revision()}"
+        )
+        api.create_tag(repo, tag=revision(), exist_ok=True)
+        tagged = api.repo_info(repo, revision=revision()).sha
+    yield f"{url} is at {commit.oid}."
+    if tagged != commit.oid:
+        yield f"Its tag {revision()} stays at {tagged}. Raise `version` in setup.py to tag the files of today."
+
+
+def main(input_args: list[str] | None = None) -> None:
+    run(lambda: publish(parse_args(input_args)))
+
+
+if __name__ == "__main__":
+    main()

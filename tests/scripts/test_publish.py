@@ -1,0 +1,297 @@
+"""Publishing to a Hub on a loopback address, and loading from there in a fresh process that lacks the package."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, ModelCard
+from loopback_hub import LoopbackHub
+
+from images_that_sound.scripts.hub import hub_errors
+from images_that_sound.scripts.publish import (
+    CODE_REPOS,
+    PIPELINES,
+    WEIGHT_REPOS,
+    parse_args,
+    publish,
+    revision,
+    stricter_license,
+)
+
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "tests" / "fixtures" / "models"
+CARD = "---\nlicense: {}\n---\n"
+TOKEN = "hf_of_the_tester"
+
+# Runs commands one after the other in one process; writes what each printed, and how it ended.
+COMMANDS = """
+import contextlib, io, json, os, sys
+from images_that_sound.scripts.publish import main
+results = {}
+for name, (token, arguments) in json.loads(sys.argv[1]).items():
+    os.environ["HF_TOKEN"] = token
+    printed, error = io.StringIO(), None
+    with contextlib.redirect_stdout(printed):
+        try:
+            main(arguments)
+        except SystemExit as exit:
+            error = exit.code
+    results[name] = [printed.getvalue(), error]
+    json.dump(results, open(sys.argv[2], "w"))
+"""
+
+LOAD = """
+import sys
+sys.modules["images_that_sound"] = None
+import torch
+from diffusers import DiffusionPipeline
+
+def load(name, **kwargs):
+    pipe = DiffusionPipeline.from_pretrained(name, trust_remote_code=True, **kwargs)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+def check(pipe, **kwargs):
+    output = pipe("a painting of castle towers", "bell ringing", width=64, num_inference_steps=1, output_type="pt",
+                  generator=torch.Generator().manual_seed(0), crop_right=0, **kwargs)
+    assert output.spectrograms.isfinite().all() and output.audios.isfinite().all()
+    return output.spectrograms
+
+for name, base, expected in (
+    ("images-that-sound", "some/stable-diffusion", "ImagesThatSoundPipeline"),
+    ("images-that-sound-imprint", "some/stable-diffusion", "ImagesThatSoundImprintPipeline"),
+    ("images-that-sound-sds", "some/deepfloyd", "ImagesThatSoundSDSPipeline"),
+    ("images-that-sound-colorization", "some/deepfloyd", "FactorizedColorizationPipeline"),
+):
+    for revision in (None, sys.argv[1]):
+        pipe = load(base, custom_pipeline="tester/" + name, custom_revision=revision)
+        assert type(pipe).__name__ == expected, type(pipe)
+    if name == "images-that-sound":
+        pipe.load_audio_prior("some/auffusion")
+        composed = check(pipe)
+for revision in (None, sys.argv[1]):
+    check(load("tester/images-that-sound-embedded", revision=revision))
+    merged = check(load("tester/images-that-sound-merged", revision=revision))
+torch.testing.assert_close(merged, composed, atol=1e-4, rtol=0)
+try:
+    DiffusionPipeline.from_pretrained("tester/images-that-sound-merged")
+except ValueError as error:
+    assert "trust_remote_code=True" in str(error)
+else:
+    raise SystemExit("Code ran without trust.")
+"""
+
+
+def run_python(hub: LoopbackHub, home: Path, code: str, *arguments: str) -> None:
+    """Runs code in a fresh process that knows no Hub but this one and starts with an empty cache."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(home),
+        "HF_TOKEN": TOKEN,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "no_proxy": "127.0.0.1",
+    }
+    command = [sys.executable, "-c", code, *arguments]
+    process = subprocess.run(command, cwd=home.parent, env=environment, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.fixture(scope="module")
+def hub():
+    server = LoopbackHub({TOKEN: "tester", "hf_of_another": "another"})
+    server.put("some/stable-diffusion", MODELS / "stable-diffusion", CARD.format("apache-2.0"))
+    server.put("some/auffusion", MODELS / "auffusion", CARD.format("cc-by-nc-sa-4.0"))
+    server.put("some/deepfloyd", MODELS / "deepfloyd-if-stage-1")
+    server.put("some/gated", MODELS / "stable-diffusion", gated=True)
+    server.put("tester/images-that-sound", MODELS / "auffusion-odd-vocoder")
+    server.repos["tester/images-that-sound"].commit({"gone_from_the_sources.py": b"", "notes.md": b"kept"})
+    server.broken.add("tester/images-that-sound-embedded")
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def results(hub, tmp_path_factory) -> dict[str, list]:
+    """What each command printed, and its error; all run in one process, whose import is what takes long."""
+    folder = tmp_path_factory.mktemp("publish")
+    own = ["--namespace", "tester", "--source_dir", str(ROOT)]
+    both = ["some/stable-diffusion", "some/auffusion"]
+    kept = ["--output_dir", str(folder / "kept")]
+    incomplete = folder / "incomplete" / "images-that-sound"
+    incomplete.mkdir(parents=True)
+    (incomplete / "pipeline.py").write_text("from .gone import Gone\n")
+    commands = {
+        "wrong token": ("hf_wrong", own),
+        "no token": ("", own),
+        "missing repo": (TOKEN, [*own, "--license", "mit", "--merge", "some/missing", "some/auffusion"]),
+        "missing audio repo": (TOKEN, [*own, "--license", "mit", "--merge", "some/stable-diffusion", "some/missing"]),
+        "gated repo": (TOKEN, [*own, "--license", "mit", "--merge", "some/gated", "some/auffusion"]),
+        "dry run": (TOKEN, [*own, *kept, "--dry_run", "--merge", *both]),
+        "does not load": (TOKEN, [*own, "--repo", incomplete.name, "--output_dir", str(incomplete.parent)]),
+        "broken": (TOKEN, own),
+        "finished": (TOKEN, own),
+        "merge": (TOKEN, [*own, *kept, "--private", "--merge", *both]),
+    }
+    run_python(hub, folder / "home", COMMANDS, json.dumps(commands), str(folder / "results.json"))
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "command, parts",
+    [
+        ("wrong token", ["does not know the token", "`tester`", "hf auth login"]),
+        ("no token", ["no token", "`tester`", "hf auth login"]),
+        ("missing repo", ["`merge`", "no repo `some/missing`", "Check the name"]),
+        ("missing audio repo", ["`merge`", "no repo `some/missing`", "Check the name"]),
+        ("gated repo", ["`some/gated` is gated", "accept its licence at"]),
+        ("does not load", ["images-that-sound does not load in a fresh process", "gone.py"]),
+        ("broken", ["`tester/images-that-sound-embedded`", "run the same command again"]),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line_that_says_what_to_do(results, command, parts):
+    error = results[command][1]
+    assert error.startswith("error: ") and "\n" not in error
+    for part in parts:
+        assert part in error
+
+
+def test_a_namespace_of_somebody_else(hub):
+    with pytest.raises(ValueError, match="`another/images-that-sound`. Check the namespace, .* right to write"):
+        with hub_errors("another/images-that-sound"):
+            HfApi(hub.address, token=TOKEN).create_repo("another/images-that-sound", exist_ok=True)
+
+
+def test_a_dry_run_shows_the_files_and_sends_none(results):
+    printed, error = results["dry run"]
+    assert error is None
+    assert "unet_audio/diffusion_pytorch_model.safetensors" in printed
+    assert "loads in a fresh process" in printed and "http" not in printed
+
+
+def test_a_rerun_finishes_a_broken_upload_and_sends_nothing_twice(hub, results):
+    assert results["finished"][1] is None
+    assert len(hub.received) == len(set(hub.received))
+    for name in (*CODE_REPOS, "images-that-sound-embedded", "images-that-sound-merged"):
+        repo = hub.repos[f"tester/{name}"]
+        assert len(repo.commits) == (4 if name == "images-that-sound" else 2), name
+        assert repo.refs[revision()] == repo.refs["main"]
+        assert repo.private == (name == "images-that-sound-merged")
+
+
+def test_code_that_went_away_is_deleted_and_nothing_else(hub, results):
+    files = hub.repos["tester/images-that-sound"].files
+    assert "gone_from_the_sources.py" not in files and files["notes.md"] == b"kept"
+
+
+def test_every_repo_loads_by_its_name(hub, results, tmp_path):
+    run_python(hub, tmp_path / "home", LOAD, revision())
+
+
+def test_a_merged_repo_holds_shared_parts_once_and_the_stricter_licence(hub, results):
+    assert results["merge"][1] is None
+    files = hub.repos["tester/images-that-sound-merged"].files
+    index = json.loads(files["model_index.json"])
+    assert index["_class_name"] == ["pipeline_images_that_sound", "ImagesThatSoundPipeline"]
+    pipe_parts = {path.split("/")[0] for path in files if "/" in path}
+    for name in ("vae_audio", "text_encoder_audio"):
+        assert (index[name] == [None, None]) == (name not in pipe_parts)
+    assert not [path for path in files if path.endswith((".bin", ".pt", ".ckpt"))]
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.license == "cc-by-nc-sa-4.0"
+    assert card.data.base_model == ["some/stable-diffusion", "some/auffusion"]
+
+
+@pytest.mark.parametrize("name", CODE_REPOS)
+def test_repos_of_code_are_flat_and_their_cards_complete(hub, results, name):
+    files = hub.repos[f"tester/{name}"].files
+    assert {"pipeline.py", "README.md", "LICENSE"} < set(files) and not [path for path in files if "/" in path]
+    text = files["README.md"].decode()
+    card = ModelCard(text)
+    assert card.data.library_name == "diffusers" and card.data.license == "apache-2.0"
+    assert card.data.base_model and card.data.pipeline_tag and card.data.tags
+    assert f'custom_pipeline="tester/{name}", custom_revision="{revision()}"' in text
+    assert "{" + "namespace" not in text and "../" not in text and "model_cards/" not in text
+    for path in files:
+        assert path.endswith((".py", ".png", ".wav")) or path in ("README.md", "LICENSE", ".gitattributes", "notes.md")
+    assert any(f"]({path})" in text for path in files if path.endswith(".wav"))
+
+
+def test_names_of_code_collide_nowhere(hub, results):
+    contents = {}
+    for name in (*CODE_REPOS, "images-that-sound-embedded"):
+        for path, content in hub.repos[f"tester/{name}"].files.items():
+            if path.endswith(".py") and path != "pipeline.py":
+                assert path.startswith(("images_that_sound_", "pipeline_"))
+                assert contents.setdefault(path, content) == content
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--namespace", "no/name"], "`namespace` has to be a name of the Hub"),
+        (["--source_dir", str(MODELS)], "`source_dir` has to be a clone of this project"),
+        (["--merge", "one", "two", "--repo", "images-that-sound"], "`merge` and `repo` exclude each other"),
+        (["--output_dir", __file__], "`output_dir` has to be a folder that can be written to"),
+    ],
+)
+def test_arguments_that_make_no_sense(arguments, message):
+    args = parse_args(["--namespace", "tester", "--dry_run", "--source_dir", str(ROOT), *arguments])
+    with pytest.raises(ValueError, match=message):
+        next(publish(args))
+
+
+def test_a_repo_without_its_card_is_refused(tmp_path):
+    name = "images-that-sound-embedded-colorization"
+    (tmp_path / "model_cards" / name).mkdir(parents=True)
+    args = ["--namespace", "tester", "--dry_run", "--source_dir", str(tmp_path), "--repo", name]
+    with pytest.raises(ValueError, match=f"`repo` {name} has no card or no weights yet"):
+        next(publish(parse_args(args)))
+
+
+def test_a_card_that_names_a_missing_file_is_refused_and_leaves_nothing(tmp_path):
+    folder = tmp_path / "model_cards" / "images-that-sound"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n[hear it](gone.wav)\n")
+    (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
+    args = ["--namespace", "tester", "--dry_run", "--source_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=r"names gone\.wav, which is not there"):
+        next(publish(parse_args(args)))
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "image, audio, given, expected",
+    [
+        ("creativeml-openrail-m", "cc-by-nc-sa-4.0", None, "cc-by-nc-sa-4.0"),
+        ("cc-by-nc-sa-4.0", "mit", None, "cc-by-nc-sa-4.0"),
+        ("mit", "apache-2.0", "cc-by-nc-4.0", "cc-by-nc-4.0"),
+        ("cc-by-nc-4.0", None, "mit", "cc-by-nc-4.0"),
+        ("mit", "other", None, "`license` has to be given"),
+        (None, "mit", None, "`license` has to be given"),
+    ],
+)
+def test_the_stricter_licence(tmp_path, image, audio, given, expected):
+    sides = []
+    for side, license in (("image", image), ("audio", audio)):
+        (tmp_path / side).mkdir()
+        sides.append(str(tmp_path / side))
+        if license is not None:
+            (tmp_path / side / "README.md").write_text(CARD.format(license))
+    more = [] if given is None else ["--license", given]
+    args = parse_args(["--namespace", "tester", "--merge", *sides, *more])
+    if expected.startswith("`"):
+        with pytest.raises(ValueError, match=expected):
+            stricter_license(args)
+    else:
+        assert stricter_license(args) == expected
+
+
+def test_each_published_repo_has_a_folder_of_its_name():
+    assert {folder.name for folder in (ROOT / "model_cards").iterdir()} == set(PIPELINES)
+    assert set(WEIGHT_REPOS) < set(PIPELINES)
