@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
+from images_that_sound.scripts.hub import hub_errors
 from images_that_sound.scripts.play import canvas_of
 from images_that_sound.scripts.samples import read_picture, sample_settings, write_json
 from images_that_sound.scripts.sampling import EMBEDDED, load_pipeline
@@ -61,10 +62,11 @@ def load_scorer(args: argparse.Namespace, pipe: ImagesThatSoundPipeline | None =
             continue
         source = getattr(args, f"{name}_model")
         try:
-            if source == "embedded":
-                score = score_class.from_pretrained(EMBEDDED, subfolder=name, dtype=torch.float32)
-            else:
-                score = score_class.from_pretrained(source)
+            with hub_errors(source, f"{name}_model"):
+                if source == "embedded":
+                    score = score_class.from_pretrained(EMBEDDED, subfolder=name, dtype=torch.float32)
+                else:
+                    score = score_class.from_pretrained(source)
         except OSError as error:
             raise ValueError(
                 f"`{name}_model` has to be a repo or folder of a checkpoint, but {source} is none: {error}"
