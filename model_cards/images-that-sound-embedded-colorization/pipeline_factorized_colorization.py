@@ -1,0 +1,1 @@
+../../pipelines/pipeline_factorized_colorization.py
