@@ -18,6 +18,9 @@ from .images_that_sound_spectrogram import MelSpectrogram
 from .images_that_sound_vocoder import load_hifigan_vocoder, read_vocoder_config
 
 
+HUB_ARGUMENTS = {"cache_dir", "token", "force_download", "local_files_only"}
+
+
 class AudioPriorLoaderMixin(SelfContainedRepoMixin):
     """Loads Auffusion's side into a pipeline that came from a Stable Diffusion repo."""
 
@@ -50,9 +53,8 @@ class AudioPriorLoaderMixin(SelfContainedRepoMixin):
         """
         if getattr(self, "_all_hooks", None):
             raise ValueError("`load_audio_prior` has to be called before offloading is enabled.")
-        allowed = {"cache_dir", "token", "force_download", "local_files_only"}
-        if set(kwargs) - allowed:
-            raise ValueError(f"`load_audio_prior` takes {sorted(allowed)} besides, but got {sorted(kwargs)}.")
+        if set(kwargs) - HUB_ARGUMENTS:
+            raise ValueError(f"`load_audio_prior` takes {sorted(HUB_ARGUMENTS)} besides, but got {sorted(kwargs)}.")
         repo = Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs})
 
         vocoder = repo.load_vocoder()

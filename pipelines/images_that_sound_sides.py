@@ -271,8 +271,9 @@ class TwoSidesMixin(AudioPriorLoaderMixin):
             embeds = self._encode(text_encoder, _as_list(prompt), device)
         if guided and negative_embeds is None:
             negative_embeds = self._encode(text_encoder, _as_list(negative_prompt or "", len(embeds)), device)
+        dtype = (self.unet or text_encoder).dtype
         embeds, negative_embeds = (
-            None if each is None else each.to(device, self.unet.dtype).repeat_interleave(num_images_per_prompt, dim=0)
+            None if each is None else each.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)
             for each in (embeds, negative_embeds if guided else None)
         )
         return embeds, negative_embeds
