@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
 from huggingface_hub.utils import EntryNotFoundError
 from safetensors import SafetensorError
@@ -101,6 +101,16 @@ class AudioPriorLoaderMixin(SelfContainedRepoMixin):
             if isinstance(kwargs.get(name), torch.dtype):
                 kwargs[name] = {"default": kwargs[name], "vocoder": torch.float32}
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "AudioPriorLoaderMixin":
+        """
+        [`DiffusionPipeline.from_pipe`], except that optional components may be left out, and that the shared ones keep
+        their precision where no `dtype` is given.
+        """
+        absent = {name: None for name in cls._optional_components if name not in pipeline.components}
+        precision = {} if {"dtype", "torch_dtype"} & set(kwargs) else {"dtype": pipeline.unet.dtype}
+        return super().from_pipe(pipeline, **{**absent, **precision, **kwargs})
 
     def to(self, *args: Any, **kwargs: Any) -> "AudioPriorLoaderMixin":
         """[`DiffusionPipeline.to`], except that the vocoder keeps its float32 weights, which half precision ruins."""
