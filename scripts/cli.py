@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "Compares what saved pictures show with what their sounds hold.",
     "play": "Plays any picture as a spectrogram.",
     "see": "Shows any sound as a canvas.",
+    "single-file": "Merges the pipeline into one file, for diffusers' community folder.",
 }
 
 
@@ -27,7 +28,7 @@ def main() -> None:
         return
     if sys.argv[1] not in COMMANDS:
         raise SystemExit(f"error: {sys.argv[1]!r} is no command.\n\n{usage}")
-    import_module(f"images_that_sound.scripts.{sys.argv[1]}").main(sys.argv[2:])
+    import_module(f"images_that_sound.scripts.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
 
 
 if __name__ == "__main__":
