@@ -51,6 +51,12 @@ for name, call in calls.items():
     output = pipe(**call, generator=torch.Generator().manual_seed(0), output=["images", "spectrograms", "audios"])
     tensors.update({f"{name}.{key}": value.contiguous() for key, value in output.items()})
 save_file(tensors, result)
+
+half = ModularPipeline.from_pretrained(folder, trust_remote_code=True)
+half.load_components(pretrained_model_name_or_path=sources, dtype=torch.bfloat16, device_map="cpu")
+assert {half.unet.dtype, half.unet_audio.dtype, half.vae.dtype, half.text_encoder.dtype} == {torch.bfloat16}
+assert half.vocoder.dtype == torch.float32
+assert torch.isfinite(half(**calls["strip"], output="images")).all()
 """
 
 
