@@ -43,13 +43,19 @@ def merge(folder: Path, name: str = MAIN) -> str:
         `str`: Its source: the docstring of the first, all imports, and all definitions, none before what it needs.
 
     Raises:
-        ValueError: If two modules define the same name differently, or one imports a sibling's under another name.
+        ValueError: If a name means one thing in one module and another in another, or a module imports a sibling's
+            definition under another name.
     """
     sources = _sources(folder, name, {})
     imports, bodies, seen = set(), [], {}
     for source in sources.values():
         imports |= _third_party_imports(ast.parse(source))
         bodies.append(_body(source, seen))
+    for module, attribute, alias in sorted(imports, key=str):
+        local = alias or attribute or module.split(".")[0]
+        meaning = f"{module}.{attribute}" if attribute or alias else "a package"
+        if seen.setdefault(local, meaning) != meaning:
+            raise ValueError(f"`{local}` is defined differently in two modules, so that one file can't hold both.")
     docstring = ast.get_docstring(ast.parse(sources[name]), clean=False)
     header = f'"""{docstring}"""\n\n{_format_imports(imports)}'
     return re.sub(r"\n{4,}", "\n\n\n", "\n\n\n".join([header, *filter(None, bodies)])) + "\n"
@@ -59,17 +65,15 @@ def _sources(folder: Path, name: str, sources: dict[str, str]) -> dict[str, str]
     """Sources by module name, siblings before those that import them."""
     source = (folder / f"{name}.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
-        if _is_sibling(node) and node.module not in sources:
-            renamed = [alias.name for alias in node.names if alias.asname]
-            if renamed:
-                raise ValueError(f"`{name}` imports {renamed} of `{node.module}` under another name; one file can't.")
+        if not (isinstance(node, ast.ImportFrom) and node.level == 1):
+            continue
+        renamed = [alias.name for alias in node.names if alias.asname]
+        if renamed:
+            raise ValueError(f"`{name}` imports {renamed} of `{node.module}` under another name; one file can't.")
+        if node.module not in sources:
             _sources(folder, node.module, sources)
     sources[name] = source
     return sources
-
-
-def _is_sibling(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ImportFrom) and node.level == 1
 
 
 def _third_party_imports(module: ast.Module) -> set[tuple[str, str | None, str | None]]:
@@ -123,7 +127,7 @@ def _body(source: str, seen: dict[str, str]) -> str:
         for name in _defined(node):
             repeated = name in seen
             if seen.setdefault(name, text) != text:
-                raise ValueError(f"`{name}` is defined in two modules, differently, so that one file can't hold both.")
+                raise ValueError(f"`{name}` is defined differently in two modules, so that one file can't hold both.")
         is_import = isinstance(node, (ast.Import, ast.ImportFrom))
         if repeated or is_import or _is_docstring(node):
             first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])

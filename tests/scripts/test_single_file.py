@@ -90,7 +90,10 @@ def test_file_gives_what_the_pipeline_gives(file, pipe, tmp_path, stable_diffusi
 def test_names_that_clash_are_refused(tmp_path):
     (tmp_path / "first.py").write_text('"""First."""\n\nfrom .second import other\n\n\nlimit = 1\nsame = 0\n')
     (tmp_path / "second.py").write_text("import os\n\n\nlimit = 2\nsame = 0\nother = os.sep\n")
-    with pytest.raises(ValueError, match="`limit` is defined in two modules"):
+    with pytest.raises(ValueError, match="`limit` is defined differently in two modules"):
+        merge(tmp_path, "first")
+    (tmp_path / "second.py").write_text("from os import path as limit\n\n\nother = limit.sep\n")
+    with pytest.raises(ValueError, match="`limit` is defined differently in two modules"):
         merge(tmp_path, "first")
     (tmp_path / "second.py").write_text("import os\n\n\nsame = 0\nother = os.sep\n")
     assert merge(tmp_path, "first") == '"""First."""\n\nimport os\n\n\nsame = 0\nother = os.sep\n\n\nlimit = 1\n'
