@@ -64,17 +64,17 @@ class AuffusionVocoder:
 
 
 COMPONENTS = {
-    spec.name: spec
-    for spec in (
-        ComponentSpec("text_encoder", CLIPTextModel, repo=STABLE_DIFFUSION, subfolder="text_encoder"),
-        ComponentSpec("tokenizer", CLIPTokenizer, repo=STABLE_DIFFUSION, subfolder="tokenizer"),
-        ComponentSpec("text_encoder_audio", CLIPTextModel, repo=AUFFUSION, subfolder="text_encoder"),
-        ComponentSpec("unet", UNet2DConditionModel, repo=STABLE_DIFFUSION, subfolder="unet"),
-        ComponentSpec("unet_audio", UNet2DConditionModel, repo=AUFFUSION, subfolder="unet"),
-        ComponentSpec("scheduler", DDIMScheduler, repo=STABLE_DIFFUSION, subfolder="scheduler"),
-        ComponentSpec("vae", AutoencoderKL, repo=STABLE_DIFFUSION, subfolder="vae"),
-        ComponentSpec("vae_audio", AutoencoderKL, repo=AUFFUSION, subfolder="vae"),
-        ComponentSpec("vocoder", AuffusionVocoder, repo=AUFFUSION),
+    name: ComponentSpec(name, type_hint, pretrained_model_name_or_path=repo, subfolder=subfolder)
+    for name, type_hint, repo, subfolder in (
+        ("text_encoder", CLIPTextModel, STABLE_DIFFUSION, "text_encoder"),
+        ("tokenizer", CLIPTokenizer, STABLE_DIFFUSION, "tokenizer"),
+        ("text_encoder_audio", CLIPTextModel, AUFFUSION, "text_encoder"),
+        ("unet", UNet2DConditionModel, STABLE_DIFFUSION, "unet"),
+        ("unet_audio", UNet2DConditionModel, AUFFUSION, "unet"),
+        ("scheduler", DDIMScheduler, STABLE_DIFFUSION, "scheduler"),
+        ("vae", AutoencoderKL, STABLE_DIFFUSION, "vae"),
+        ("vae_audio", AutoencoderKL, AUFFUSION, "vae"),
+        ("vocoder", AuffusionVocoder, AUFFUSION, ""),
     )
 }
 CONFIGS = [
