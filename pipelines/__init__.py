@@ -1,6 +1,7 @@
 """Pipelines that make images that sound."""
 
 from .images_that_sound_audio_prior import load_vocoder
+from .images_that_sound_blocks import ImagesThatSoundBlocks
 from .images_that_sound_spectrogram import MelSpectrogram, audio_problems
 from .images_that_sound_vocoder import load_hifigan_vocoder
 from .pipeline_factorized_colorization import (
@@ -20,6 +21,7 @@ from .pipeline_images_that_sound_sds import ImagesThatSoundSDSPipeline, ImagesTh
 __all__ = [
     "FactorizedColorizationPipeline",
     "FactorizedColorizationPipelineOutput",
+    "ImagesThatSoundBlocks",
     "ImagesThatSoundImprintPipeline",
     "ImagesThatSoundImprintPipelineOutput",
     "ImagesThatSoundPipeline",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
 from huggingface_hub.utils import EntryNotFoundError
 from safetensors import SafetensorError
@@ -16,6 +16,9 @@ from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
 from .images_that_sound_repo import SelfContainedRepoMixin
 from .images_that_sound_spectrogram import MelSpectrogram
 from .images_that_sound_vocoder import load_hifigan_vocoder, read_vocoder_config
+
+
+HUB_ARGUMENTS = {"cache_dir", "token", "force_download", "local_files_only"}
 
 
 class AudioPriorLoaderMixin(SelfContainedRepoMixin):
@@ -50,9 +53,8 @@ class AudioPriorLoaderMixin(SelfContainedRepoMixin):
         """
         if getattr(self, "_all_hooks", None):
             raise ValueError("`load_audio_prior` has to be called before offloading is enabled.")
-        allowed = {"cache_dir", "token", "force_download", "local_files_only"}
-        if set(kwargs) - allowed:
-            raise ValueError(f"`load_audio_prior` takes {sorted(allowed)} besides, but got {sorted(kwargs)}.")
+        if set(kwargs) - HUB_ARGUMENTS:
+            raise ValueError(f"`load_audio_prior` takes {sorted(HUB_ARGUMENTS)} besides, but got {sorted(kwargs)}.")
         repo = Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs})
 
         vocoder = repo.load_vocoder()
@@ -99,6 +101,16 @@ class AudioPriorLoaderMixin(SelfContainedRepoMixin):
             if isinstance(kwargs.get(name), torch.dtype):
                 kwargs[name] = {"default": kwargs[name], "vocoder": torch.float32}
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "AudioPriorLoaderMixin":
+        """
+        [`DiffusionPipeline.from_pipe`], except that optional components may be left out, and that the shared ones keep
+        their precision where no `dtype` is given.
+        """
+        absent = {name: None for name in cls._optional_components if name not in pipeline.components}
+        precision = {} if {"dtype", "torch_dtype"} & set(kwargs) else {"dtype": pipeline.unet.dtype}
+        return super().from_pipe(pipeline, **{**absent, **precision, **kwargs})
 
     def to(self, *args: Any, **kwargs: Any) -> "AudioPriorLoaderMixin":
         """[`DiffusionPipeline.to`], except that the vocoder keeps its float32 weights, which half precision ruins."""

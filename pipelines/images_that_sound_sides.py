@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
@@ -14,7 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
 
 from .images_that_sound_audio_prior import AudioPriorLoaderMixin, check_vocoder
-from .images_that_sound_checks import check_negative_prompt, check_prompt, is_positive_int
+from .images_that_sound_checks import check_negative_prompt, check_prompt, check_scale, is_positive_int
 from .images_that_sound_spectrogram import MelSpectrogram, audio_problems
 
 
@@ -131,6 +133,20 @@ class TwoSidesMixin(AudioPriorLoaderMixin):
     @property
     def interrupt(self) -> bool:
         return self._interrupt
+
+    def _begin_call(
+        self,
+        guidance_scale: float | None,
+        audio_guidance_scale: float | None,
+        cross_attention_kwargs: dict[str, Any] | None,
+    ) -> None:
+        """Sets what the properties above say during a call."""
+        self._guidance_scale = check_scale("guidance_scale", self._default("guidance_scale", guidance_scale))
+        self._audio_guidance_scale = check_scale(
+            "audio_guidance_scale", self._default("audio_guidance_scale", audio_guidance_scale)
+        )
+        self._cross_attention_kwargs = cross_attention_kwargs
+        self._interrupt = False
 
     def encode_prompt(
         self,
@@ -255,8 +271,9 @@ class TwoSidesMixin(AudioPriorLoaderMixin):
             embeds = self._encode(text_encoder, _as_list(prompt), device)
         if guided and negative_embeds is None:
             negative_embeds = self._encode(text_encoder, _as_list(negative_prompt or "", len(embeds)), device)
+        dtype = (self.unet or text_encoder).dtype
         embeds, negative_embeds = (
-            None if each is None else each.to(device, self.unet.dtype).repeat_interleave(num_images_per_prompt, dim=0)
+            None if each is None else each.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)
             for each in (embeds, negative_embeds if guided else None)
         )
         return embeds, negative_embeds
@@ -419,6 +436,16 @@ class TwoSidesMixin(AudioPriorLoaderMixin):
         """Latents of shape `(B, C, H / 8, W / 8)` to pictures of shape `(B, 3, H, W)` in 0..1."""
         decoded = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         return self.image_processor.denormalize(decoded)
+
+    def _convert(
+        self, images: torch.Tensor, spectrograms: torch.Tensor, audios: torch.Tensor, output_type: str
+    ) -> tuple[list[PIL.Image.Image] | np.ndarray | torch.Tensor, ...]:
+        """Pictures and canvases in 0..1, and waveforms, as `"pil"` (whose waveforms are arrays), `"np"` or `"pt"`."""
+        images, spectrograms = (
+            self.image_processor.postprocess(canvases, output_type, do_denormalize=[False] * len(canvases))
+            for canvases in (images, spectrograms)
+        )
+        return images, spectrograms, audios.cpu() if output_type == "pt" else audios.cpu().numpy()
 
     def _report(self, images: torch.Tensor, spectrograms: torch.Tensor, audios: torch.Tensor) -> None:
         for i, (image, spectrogram, audio) in enumerate(zip(images, spectrograms, audios.cpu().numpy())):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -18,7 +18,6 @@ from .images_that_sound_checks import (
     check_generator,
     check_num_images_per_prompt,
     check_output_type,
-    check_scale,
     is_positive_int,
 )
 from .images_that_sound_repo import SelfContainedRepoMixin  # noqa: F401
@@ -85,6 +84,16 @@ class ImagesThatSoundPipelineOutput(BaseOutput):
     images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
     spectrograms: list[PIL.Image.Image] | np.ndarray | torch.Tensor | None
     audios: np.ndarray | torch.Tensor | None
+
+
+class DenoisingStep(NamedTuple):
+    """One call of the scheduler; several complete a step where its order is above one."""
+
+    index: int
+    timestep: torch.Tensor
+    audio_share: float
+    mixture_jumps: bool
+    completes_step: bool
 
 
 class ImagesThatSoundPipeline(
@@ -180,6 +189,55 @@ class ImagesThatSoundPipeline(
             )
         return round(denoising_start * num_inference_steps), round(denoising_end * num_inference_steps)
 
+    def _prepare_steps(
+        self, audio_shares: list[float], first_step: int, last_step: int, device: torch.device
+    ) -> list["DenoisingStep"]:
+        """Sets the scheduler's timesteps, one share each, and lists what is to be done from the first to the last."""
+        num_inference_steps, order = len(audio_shares), self.scheduler.order
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        timesteps = self.scheduler.timesteps
+        num_warmup_steps = max(len(timesteps) - num_inference_steps * order, 0)
+        begin = first_step * order + num_warmup_steps if first_step else 0
+        end = last_step * order + num_warmup_steps if last_step < num_inference_steps else len(timesteps)
+        if begin and hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(begin)
+        shares = [audio_shares[max(i - num_warmup_steps, 0) // order] for i in range(end)]
+        return [
+            DenoisingStep(
+                index=i,
+                timestep=timesteps[i],
+                audio_share=shares[i],
+                mixture_jumps=i > begin and abs(shares[i] - shares[i - 1]) > MIXTURE_JUMP,
+                completes_step=i == len(timesteps) - 1 or (i + 1 > num_warmup_steps and (i + 1) % order == 0),
+            )
+            for i in range(begin, end)
+        ]
+
+    def _predict_mixed_noise(
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        audio_share: float,
+        prompt_embeds: torch.Tensor,
+        audio_prompt_embeds: torch.Tensor,
+        canvas_layout: str,
+    ) -> torch.Tensor:
+        """Both models' noise predictions, averaged by the audio side's share; a silent model is not run."""
+        if audio_share < 1:
+            image_noise_pred = self._predict_noise(self.unet, latents, timestep, prompt_embeds, self.guidance_scale)
+        if audio_share > 0:
+            audio_latents = unfold_canvas(latents) if canvas_layout == "folded" else latents
+            audio_noise_pred = self._predict_noise(
+                self.unet_audio, audio_latents, timestep, audio_prompt_embeds, self.audio_guidance_scale
+            )
+            if canvas_layout == "folded":
+                audio_noise_pred = fold_canvas(audio_noise_pred)
+        if audio_share == 0:
+            return image_noise_pred
+        if audio_share == 1:
+            return audio_noise_pred
+        return (1 - audio_share) * image_noise_pred + audio_share * audio_noise_pred
+
     def _forget_history(self, index: int, noise_pred: torch.Tensor, num_inference_steps: int) -> None:
         """Makes a multistep scheduler go on from `index` as from a start: its history belongs to another mixture."""
         if hasattr(self.scheduler, "ets") and hasattr(self.scheduler, "counter"):
@@ -189,6 +247,38 @@ class ImagesThatSoundPipeline(
         elif hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_timesteps(num_inference_steps, device=noise_pred.device)
             self.scheduler.set_begin_index(index)
+
+    def decode(
+        self, latents: torch.Tensor, canvas_layout: str = "strip", cut_columns: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Decodes latents to pictures and spectrograms, and plays the spectrograms.
+
+        Args:
+            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Without noise.
+            canvas_layout (`str`, defaults to `"strip"`): `"strip"` or `"folded"`.
+            cut_columns (`int`, defaults to 0): Columns cut from the right end of canvas and sound.
+
+        Returns:
+            Tuple of pictures of shape `(B, 3, H, W)` and gray spectrograms of shape `(B, 1, M, T)` in 0..1, and
+            float32 waveforms of shape `(B, N)`.
+        """
+        images = self.decode_latents(latents, self.vae)
+        if canvas_layout == "folded":
+            spectrograms = self.decode_latents(unfold_canvas(latents), self.vae_audio or self.vae)
+        elif self.vae_audio is not None:
+            spectrograms = self.decode_latents(latents, self.vae_audio)
+        else:
+            spectrograms = images
+        spectrograms = spectrograms.mean(dim=1, keepdim=True)
+        audios = self.mel_spectrogram.canvas_to_audio(spectrograms, self.vocoder)
+        columns = spectrograms.shape[-1] - cut_columns
+        spectrograms = spectrograms[..., :columns]
+        audios = audios[..., : columns * self.mel_spectrogram.hop_length]
+        if canvas_layout == "strip":
+            images = images[..., :columns]
+        self._report(images, spectrograms, audios)
+        return images, spectrograms, audios
 
     @torch.no_grad()
     @replace_example_docstring(EXAMPLE_DOC_STRING)
@@ -356,12 +446,7 @@ class ImagesThatSoundPipeline(
             audio_guidance_end=audio_guidance_end,
         )
         first_step, last_step = self._step_range(denoising_start, denoising_end, num_inference_steps, latents)
-        self._guidance_scale = check_scale("guidance_scale", self._default("guidance_scale", guidance_scale))
-        self._audio_guidance_scale = check_scale(
-            "audio_guidance_scale", self._default("audio_guidance_scale", audio_guidance_scale)
-        )
-        self._cross_attention_kwargs = cross_attention_kwargs
-        self._interrupt = False
+        self._begin_call(guidance_scale, audio_guidance_scale, cross_attention_kwargs)
         device = self._execution_device
 
         # 2. Encode both prompts
@@ -386,15 +471,8 @@ class ImagesThatSoundPipeline(
             audio_prompt_embeds = torch.cat([negative_audio_prompt_embeds, audio_prompt_embeds])
 
         # 3. Prepare timesteps
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        timesteps = self.scheduler.timesteps
-        order = self.scheduler.order
-        num_warmup_steps = max(len(timesteps) - num_inference_steps * order, 0)
-        begin = first_step * order + num_warmup_steps if first_step else 0
-        end = last_step * order + num_warmup_steps if last_step < num_inference_steps else len(timesteps)
-        if begin and hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_begin_index(begin)
-        self._num_timesteps = end - begin
+        steps = self._prepare_steps(audio_shares, first_step, last_step, device)
+        self._num_timesteps = len(steps)
 
         # 4. Prepare latents
         latents = self.prepare_latents(
@@ -411,33 +489,15 @@ class ImagesThatSoundPipeline(
         extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
         # 5. Denoise by both models
-        previous_share = None
         with self.progress_bar(total=last_step - first_step) as progress_bar:
-            for i, t in enumerate(timesteps[begin:end], start=begin):
+            for i, t, audio_share, mixture_jumps, completes_step in steps:
                 if self.interrupt:
                     continue
-                audio_share = audio_shares[max(i - num_warmup_steps, 0) // order]
-
-                if audio_share < 1:
-                    image_noise_pred = self._predict_noise(self.unet, latents, t, prompt_embeds, self.guidance_scale)
-                if audio_share > 0:
-                    audio_latents = unfold_canvas(latents) if canvas_layout == "folded" else latents
-                    audio_noise_pred = self._predict_noise(
-                        self.unet_audio, audio_latents, t, audio_prompt_embeds, self.audio_guidance_scale
-                    )
-                    if canvas_layout == "folded":
-                        audio_noise_pred = fold_canvas(audio_noise_pred)
-
-                if audio_share == 0:
-                    noise_pred = image_noise_pred
-                elif audio_share == 1:
-                    noise_pred = audio_noise_pred
-                else:
-                    noise_pred = (1 - audio_share) * image_noise_pred + audio_share * audio_noise_pred
-
-                if previous_share is not None and abs(audio_share - previous_share) > MIXTURE_JUMP:
+                noise_pred = self._predict_mixed_noise(
+                    latents, t, audio_share, prompt_embeds, audio_prompt_embeds, canvas_layout
+                )
+                if mixture_jumps:
                     self._forget_history(i, noise_pred, num_inference_steps)
-                previous_share = audio_share
                 step_output = self.scheduler.step(noise_pred, t, latents, **extra_step_kwargs)
                 latents = step_output.prev_sample
 
@@ -455,7 +515,7 @@ class ImagesThatSoundPipeline(
                         "negative_audio_prompt_embeds", negative_audio_prompt_embeds
                     )
 
-                if i == len(timesteps) - 1 or (i + 1 > num_warmup_steps and (i + 1) % order == 0):
+                if completes_step:
                     progress_bar.update()
 
         if output_type == "latent":
@@ -464,32 +524,12 @@ class ImagesThatSoundPipeline(
                 return latents, None, None
             return ImagesThatSoundPipelineOutput(images=latents, spectrograms=None, audios=None)
 
-        # 6. Decode the picture and the spectrogram, which are the same pixels where nothing tells them apart
-        images = self.decode_latents(latents, self.vae)
-        if canvas_layout == "folded":
-            spectrograms = self.decode_latents(unfold_canvas(latents), self.vae_audio or self.vae)
-        elif self.vae_audio is not None:
-            spectrograms = self.decode_latents(latents, self.vae_audio)
-        else:
-            spectrograms = images
-        spectrograms = spectrograms.mean(dim=1, keepdim=True)
-
-        # 7. Play the spectrogram
-        audios = self.mel_spectrogram.canvas_to_audio(spectrograms, self.vocoder)
-        columns = spectrograms.shape[-1] - cut_columns
-        spectrograms = spectrograms[..., :columns]
-        audios = audios[..., : columns * self.mel_spectrogram.hop_length]
-        if canvas_layout == "strip":
-            images = images[..., :columns]
-        self._report(images, spectrograms, audios)
+        # 6. Decode the picture and the spectrogram, and play it
+        images, spectrograms, audios = self.decode(latents, canvas_layout, cut_columns)
         self.maybe_free_model_hooks()
 
-        # 8. Convert
-        images = self.image_processor.postprocess(images, output_type, do_denormalize=[False] * len(images))
-        spectrograms = self.image_processor.postprocess(
-            spectrograms, output_type, do_denormalize=[False] * len(spectrograms)
-        )
-        audios = audios.cpu() if output_type == "pt" else audios.cpu().numpy()
+        # 7. Convert
+        images, spectrograms, audios = self._convert(images, spectrograms, audios, output_type)
         if not return_dict:
             return images, spectrograms, audios
         return ImagesThatSoundPipelineOutput(images=images, spectrograms=spectrograms, audios=audios)

@@ -389,12 +389,7 @@ class ImagesThatSoundImprintPipeline(
         ):
             if not is_positive_int(steps):
                 raise ValueError(f"`{name}` has to be a positive integer, but is {steps!r}.")
-        self._guidance_scale = check_scale("guidance_scale", self._default("guidance_scale", guidance_scale))
-        self._audio_guidance_scale = check_scale(
-            "audio_guidance_scale", self._default("audio_guidance_scale", audio_guidance_scale)
-        )
-        self._cross_attention_kwargs = cross_attention_kwargs
-        self._interrupt = False
+        self._begin_call(guidance_scale, audio_guidance_scale, cross_attention_kwargs)
         device = self._execution_device
         batch_size = num_pairs * num_images_per_prompt
 
@@ -491,11 +486,7 @@ class ImagesThatSoundImprintPipeline(
         self.maybe_free_model_hooks()
 
         # 7. Convert
-        images = self.image_processor.postprocess(images, output_type, do_denormalize=[False] * len(images))
-        spectrograms = self.image_processor.postprocess(
-            spectrograms, output_type, do_denormalize=[False] * len(spectrograms)
-        )
-        audios = audios.cpu() if output_type == "pt" else audios.cpu().numpy()
+        images, spectrograms, audios = self._convert(images, spectrograms, audios, output_type)
         if not return_dict:
             return images, spectrograms, audios
         return ImagesThatSoundImprintPipelineOutput(images=images, spectrograms=spectrograms, audios=audios)

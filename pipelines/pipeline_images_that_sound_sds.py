@@ -550,7 +550,7 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
             callback_on_step_end (`Callable`, *optional*):
                 Called as `callback(pipe, iteration, sample, callback_kwargs)` after each iteration. Setting
                 `pipe._interrupt = True` ends the run with the canvas as it is.
-            callback_on_step_end_tensor_inputs (`list[str]`, defaults to both losses):
+            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["image_loss", "audio_loss"]`):
                 What the callback gets: `canvas` (`(1, C, H, W)` in 0..1, as the models saw it), `image_loss` and
                 `audio_loss`, `None` where the side is silent.
 

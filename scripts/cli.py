@@ -17,6 +17,7 @@ COMMANDS = {
     "play": "Plays any picture as a spectrogram.",
     "see": "Shows any sound as a canvas.",
     "publish": "Puts the repos of code and weights on the Hub.",
+    "single-file": "Merges the pipeline into one file, for diffusers' community folder.",
 }
 
 
@@ -28,7 +29,7 @@ def main() -> None:
         return
     if sys.argv[1] not in COMMANDS:
         raise SystemExit(f"error: {sys.argv[1]!r} is no command.\n\n{usage}")
-    import_module(f"images_that_sound.scripts.{sys.argv[1]}").main(sys.argv[2:])
+    import_module(f"images_that_sound.scripts.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
 
 
 if __name__ == "__main__":

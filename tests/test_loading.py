@@ -1,13 +1,18 @@
 """The three ways in, each in a fresh process, from an unrelated directory; and what `save_pretrained` leaves."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
+import soundfile
 import torch
 
+from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts.sampling import EMBEDDED
 
 
@@ -130,6 +135,28 @@ def test_the_embedded_folder_holds_everything(run, tmp_path):
     ):
         latents, _ = compose(run, tmp_path, load, without_package, name)
         assert latents.shape == (1, 4, 16, 8) and torch.isfinite(latents).all()
+
+
+def test_diffusers_own_command_makes_picture_and_sound(run, tmp_path):
+    call = {"width": 128, "num_inference_steps": 2}
+    arguments = {"prompt": "a painting of castle towers", "audio_prompt": "bell ringing", **call}
+    command = ["run", "--model", str(EMBEDDED), "--trust-remote-code", "--seed", "0", "--device-map", "cpu"]
+    command += ["--pipeline-kwargs", json.dumps(arguments), "--output", f"{tmp_path / 'out'}{os.sep}"]
+    process = run(
+        "import sys\nsys.modules['images_that_sound'] = None\nfrom diffusers.commands.diffusers_cli import main\n"
+        f"sys.argv[1:] = {command!r}\nmain()"
+    )
+    assert process.returncode == 0, process.stderr
+
+    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
+    expected = pipe(**arguments, generator=torch.Generator().manual_seed(0))
+    picture, sound = sorted((tmp_path / "out").iterdir())
+    assert (picture.suffix, sound.suffix) == (".png", ".wav")
+    difference = np.asarray(PIL.Image.open(picture), int) - np.asarray(expected.images[0], int)
+    assert difference.shape == (128, 128, 3) and abs(difference).max() <= 1
+    waveform, rate = soundfile.read(sound)
+    assert rate == pipe.sampling_rate and waveform.shape == expected.audios[0].shape
+    np.testing.assert_allclose(waveform, expected.audios[0], atol=1e-3)
 
 
 SIBLINGS = {

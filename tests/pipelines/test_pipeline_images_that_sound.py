@@ -772,6 +772,31 @@ def test_compiled_unets_give_the_same(pipe):
     torch.testing.assert_close(latents_of(pipe, num_inference_steps=2), expected, atol=1e-5, rtol=0)
 
 
+def test_from_pipe_of_stable_diffusion_and_back(pipe, stable_diffusion_folder, auffusion_folder):
+    stock = StableDiffusionPipeline.from_pretrained(stable_diffusion_folder)
+    ours = ImagesThatSoundPipeline.from_pipe(stock)
+    assert ours.unet is stock.unet and ours.unet_audio is None and ours.vocoder is None
+    assert type(stock.scheduler).__name__ == "PNDMScheduler"
+    ours.load_audio_prior(auffusion_folder)
+    ours.set_progress_bar_config(disable=True)
+    assert torch.equal(latents_of(ours), latents_of(pipe))
+
+    again = StableDiffusionPipeline.from_pipe(ours, safety_checker=None, feature_extractor=None)
+    again.set_progress_bar_config(disable=True)
+    assert again.unet is stock.unet
+    assert torch.equal(stock_latents(again, CALL["prompt"]), latents_of(ours, audio_weight=0.0))
+
+
+def test_from_pipe_keeps_precision_and_spectrogram(pipe):
+    pipe.to(torch.bfloat16)
+    pipe.register_to_config(spectrogram={**pipe.config.spectrogram, "max_magnitude": 100.0})
+    stock = StableDiffusionPipeline.from_pipe(pipe, safety_checker=None, feature_extractor=None, dtype=torch.bfloat16)
+    ours = ImagesThatSoundPipeline.from_pipe(stock, unet_audio=pipe.unet_audio, vocoder=pipe.vocoder)
+    assert ours.unet.dtype == ours.unet_audio.dtype == ours.text_encoder.dtype == torch.bfloat16
+    assert ours.vocoder.dtype == torch.float32 and ours.mel_spectrogram.max_magnitude == 100.0
+    assert ImagesThatSoundPipeline.from_pipe(ours, dtype=torch.float32).unet.dtype == torch.float32
+
+
 # LoRA and textual inversion
 
 
