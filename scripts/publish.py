@@ -28,12 +28,16 @@ from images_that_sound.pipelines import (
     ImagesThatSoundSDSPipeline,
 )
 from images_that_sound.scripts.hub import hub_errors
+from images_that_sound.scripts.modular import write_modular_files
 from images_that_sound.scripts.samples import check_writable, write_json
 from images_that_sound.scripts.sampling import run
 
 
+MAIN_REPO = "images-that-sound"
+# The same method as blocks of Modular Diffusers, which only the main repo holds.
+BLOCKS = "images_that_sound_blocks.py"
 CODE_REPOS = {
-    "images-that-sound": ImagesThatSoundPipeline,
+    MAIN_REPO: ImagesThatSoundPipeline,
     "images-that-sound-imprint": ImagesThatSoundImprintPipeline,
     "images-that-sound-sds": ImagesThatSoundSDSPipeline,
     "images-that-sound-colorization": FactorizedColorizationPipeline,
@@ -221,8 +225,11 @@ def is_local(source: str) -> bool:
 def write_code(folder: Path, pipelines: Path, pipeline_class: type[DiffusionPipeline]) -> None:
     """The pipeline's file and its siblings, and what leads diffusers to the class in it."""
     file = pipelines / Path(inspect.getsourcefile(pipeline_class)).name
-    for each in (file, *map(Path, get_relative_import_files(file))):
+    entries = [file, pipelines / BLOCKS] if folder.name == f".{MAIN_REPO}.part" else [file]
+    for each in {path for entry in entries for path in (entry, *map(Path, get_relative_import_files(entry)))}:
         shutil.copyfile(each, folder / each.name)
+    if len(entries) > 1:
+        write_modular_files(folder)
     index = folder / "model_index.json"
     if index.exists():
         names = {"_class_name": [file.stem, pipeline_class.__name__]}

@@ -13,18 +13,16 @@ def best(scores: Sequence[float], k: int) -> list[int]:
 
 def combined_score(scores: dict[str, Sequence[float]]) -> list[float]:
     """
-    One number per result that lets no side be sacrificed: the lowest of its percentile ranks, plus a thousandth of
-    their mean that decides between equal ones.
+    One number per result for all of its scores: the mean of its percentile ranks.
 
     Args:
         scores (`dict[str, Sequence[float]]`): For each score its values for all `N` results, more is better. `nan`
             ranks lowest.
 
     Returns:
-        `list[float]` of length `N`: From 0 (worst) to about 1.
+        `list[float]` of length `N`: From 0 (worst by all) to 1 (best by all).
     """
-    ranks = np.stack([_percentile_ranks(values) for values in scores.values()])
-    return (ranks.min(axis=0) + 1e-3 * ranks.mean(axis=0)).tolist()
+    return np.mean([_percentile_ranks(values) for values in scores.values()], axis=0).tolist()
 
 
 def _percentile_ranks(scores: Sequence[float]) -> np.ndarray:

@@ -72,16 +72,12 @@ def test_search_reports_what_it_spent_and_found(searched):
     assert report["unet_rows_of_full_runs"] == 6 * 20
     scores = {int(seed): values for seed, values in report["finalists"].items()}
     assert sorted(scores) == last["kept"]
-    assert report["best"] == [max(scores, key=lambda seed: min_rank(scores, seed))]
+    assert report["best"] == [max(scores, key=lambda seed: places(scores, seed))]
 
 
-def min_rank(scores, seed):
-    """The lower of a seed's places among all, as a share, and their mean where they are equal."""
-    places = [
-        sum(other[name] < scores[seed][name] for other in scores.values()) / (len(scores) - 1)
-        for name in ("clip", "clap")
-    ]
-    return min(places), sum(places)
+def places(scores, seed):
+    """How many others a seed is better than, by either score."""
+    return sum(other[name] < scores[seed][name] for other in scores.values() for name in ("clip", "clap"))
 
 
 def test_search_goes_on_and_is_refused_with_other_settings(searched, capsys):
