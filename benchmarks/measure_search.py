@@ -39,7 +39,7 @@ RUNG_STEPS = (5, 12)
 ROWS = [2 * ((share < 1) + (share > 0)) for share in audio_noise_shares(STEPS)]
 # Fractions of the steps and shares of the candidates; the first is the command's default, at whole steps.
 SCHEDULES = {
-    "20 %: 3/8, 48 %: 1/10": ([0.2, 0.48], [0.375, 0.1]),
+    "20 %: 3/10, 48 %: 1/10": ([0.2, 0.48], [0.3, 0.1]),
     "20 %: 1/4, 48 %: 1/8": ([0.2, 0.48], [0.25, 0.125]),
     "20 %: 1/2, 48 %: 1/8": ([0.2, 0.48], [0.5, 0.125]),
     "20 %: 1/8": ([0.2], [0.125]),

@@ -39,7 +39,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
         "--shares",
         type=float,
         nargs="+",
-        default=[0.375, 0.1],
+        default=[0.3, 0.1],
         help="Of the candidates, that go on after each rung. Default: %(default)s.",
     )
     args = complete(parser.parse_args(input_args))
