@@ -48,7 +48,7 @@ LOAD = """
 import sys
 sys.modules["images_that_sound"] = None
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModularPipeline
 
 def load(name, **kwargs):
     pipe = DiffusionPipeline.from_pretrained(name, trust_remote_code=True, **kwargs)
@@ -77,6 +77,9 @@ for revision in (None, sys.argv[1]):
     check(load("tester/images-that-sound-embedded", revision=revision))
     merged = check(load("tester/images-that-sound-merged", revision=revision))
 torch.testing.assert_close(merged, composed, atol=1e-4, rtol=0)
+modular = ModularPipeline.from_pretrained("tester/images-that-sound", trust_remote_code=True)
+assert type(modular.blocks).__name__ == "ImagesThatSoundBlocks"
+assert modular._component_specs["unet_audio"].pretrained_model_name_or_path.startswith("auffusion/")
 try:
     DiffusionPipeline.from_pretrained("tester/images-that-sound-merged")
 except ValueError as error:
