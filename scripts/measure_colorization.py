@@ -29,6 +29,7 @@ GREEN = (80, 170)
 def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="embedded-colorization")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="Default: %(default)s.")
     parser.add_argument("--num_drawings", type=int, default=5, help="Of each of the ten subjects.")
     parser.add_argument("--output", required=True, help="JSON file for the numbers.")
     parser.add_argument("--contact_sheet", help="PNG file: drawing in gray, coloured, and in its own colours.")
@@ -53,7 +54,9 @@ def right_colours(made: np.ndarray, drawn: np.ndarray) -> dict[str, tuple[int, i
 
 def main(input_args: list[str] | None = None) -> None:
     args = parse_args(input_args)
-    pipe = FactorizedColorizationPipeline.from_pretrained(SHIPPED.get(args.model, args.model))
+    pipe = FactorizedColorizationPipeline.from_pretrained(
+        SHIPPED.get(args.model, args.model), dtype=getattr(torch, args.dtype)
+    )
     pipe.set_progress_bar_config(disable=True)
     shares: dict[str, list[float]] = {subject: [] for subject in (*SUBJECTS, "green")}
     errors, rows = [], []
