@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "tests" / "fixtures" / "models"
 CARD = "---\nlicense: {}\n---\n"
 TOKEN = "hf_of_the_tester"
+OTHER_FILES = ("README.md", "LICENSE", ".gitattributes", "notes.md", "modular_config.json", "modular_model_index.json")
 
 # Runs commands one after the other in one process; writes what each printed, and how it ended.
 COMMANDS = """
@@ -221,7 +222,7 @@ def test_repos_of_code_are_flat_and_their_cards_complete(hub, results, name):
     assert f'custom_pipeline="tester/{name}", custom_revision="{revision()}"' in text
     assert "{" + "namespace" not in text and "../" not in text and "model_cards/" not in text
     for path in files:
-        assert path.endswith((".py", ".png", ".wav")) or path in ("README.md", "LICENSE", ".gitattributes", "notes.md")
+        assert path.endswith((".py", ".png", ".wav")) or path in OTHER_FILES
     assert any(f"]({path})" in text for path in files if path.endswith(".wav"))
 
 
