@@ -131,11 +131,12 @@ def compare(args: argparse.Namespace) -> Iterator[str]:
 
 
 def figure(args: argparse.Namespace) -> PIL.Image.Image:
-    """The first sample of each pair that belongs together, by each method."""
+    """The first sample of each pair that belongs together, by each method that has samples."""
     font, width, height, line = PIL.ImageFont.load_default(size=15), 384, 96, 22
-    sheet = PIL.Image.new("RGB", (len(METHODS) * (width + 4), line + len(MATCHED) * (height + line)))
+    methods = [method for method in METHODS if (Path(args.output_dir) / method).exists()]
+    sheet = PIL.Image.new("RGB", (len(methods) * (width + 4), line + len(MATCHED) * (height + line)))
     pen = PIL.ImageDraw.Draw(sheet)
-    for column, method in enumerate(METHODS):
+    for column, method in enumerate(methods):
         pen.text((column * (width + 4) + 4, 2), method, font=font, fill="white")
         for row, (picture, sound) in enumerate(MATCHED.items()):
             left, top = column * (width + 4), line + row * (height + line)
