@@ -25,7 +25,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.pipelines.images_that_sound_weights import audio_noise_shares
 from images_that_sound.scripts.measure_embedded import recognised, share, train_judge
-from images_that_sound.scripts.presets import MATCHED, WORLD_PROMPTS
+from images_that_sound.scripts.presets import MIXED_PAIRS, WORLD_PROMPTS
 from images_that_sound.scripts.samples import write_json
 from images_that_sound.scripts.sampling import EMBEDDED
 from images_that_sound.scripts.train_embedded import KINDS
@@ -47,12 +47,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--judge_draws", type=int, default=4000)
     parser.add_argument("--judge_steps", type=int, default=600)
     return parser.parse_args()
-
-
-def pairs() -> list[tuple[str, str]]:
-    """The ten pairs that belong together, and ten that don't."""
-    pictures, sounds = list(MATCHED), list(WORLD_PROMPTS["sound"])
-    return [*MATCHED.items(), *((picture, sounds[(i + 3) % 10]) for i, picture in enumerate(pictures))]
 
 
 def and_weight(step: dict) -> torch.Tensor:
@@ -187,7 +181,7 @@ def main() -> None:
     report = {}
     for method in args.methods:
         counts = {"picture": 0, "sound": 0, "both": 0}
-        for picture, sound in pairs():
+        for picture, sound in MIXED_PAIRS:
             file = Path(args.work_dir) / f"{method.replace(' ', '-')}-{picture}-{sound}.json"
             if not file.exists():
                 prompts = (WORLD_PROMPTS["picture"][picture], WORLD_PROMPTS["sound"][sound])
@@ -207,7 +201,7 @@ def main() -> None:
                 counts["picture"] += seen
                 counts["sound"] += heard
                 counts["both"] += seen and heard
-        total = len(pairs()) * args.num_samples
+        total = len(MIXED_PAIRS) * args.num_samples
         report[method] = {name: share(count, total) for name, count in counts.items()}
         write_json(Path(args.work_dir) / "report.json", report)
         cells = [

@@ -17,7 +17,7 @@ import torch
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.pipelines.images_that_sound_weights import audio_noise_shares
 from images_that_sound.scripts.measure_embedded import train_judge
-from images_that_sound.scripts.presets import MATCHED, WORLD_PROMPTS
+from images_that_sound.scripts.presets import MIXED_PAIRS, WORLD_PROMPTS
 from images_that_sound.scripts.samples import write_json
 from images_that_sound.scripts.sampling import EMBEDDED
 from images_that_sound.scripts.train_embedded import KINDS
@@ -58,13 +58,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--judge_steps", type=int, default=600)
     parser.add_argument("--verify", action="store_true", help="Run a search for the first pair, too.")
     return parser.parse_args()
-
-
-def pairs() -> list[tuple[str, str]]:
-    """The ten pairs that belong together, and ten that don't."""
-    pictures, sounds = list(MATCHED), list(WORLD_PROMPTS["sound"])
-    crossed = [(picture, sounds[(i + 3) % len(sounds)]) for i, picture in enumerate(pictures)]
-    return [*MATCHED.items(), *crossed]
 
 
 @torch.no_grad()
@@ -168,7 +161,7 @@ def report(args: argparse.Namespace, results: dict[str, dict]) -> dict:
 
 def verify(args: argparse.Namespace, pipe: ImagesThatSoundPipeline, scorer: Scorer, found: dict) -> None:
     """A search that is really run finds what the full runs say."""
-    picture, sound = pairs()[0]
+    picture, sound = MIXED_PAIRS[0]
     fractions, shares = next(iter(SCHEDULES.values()))
     arguments = {"prompt": WORLD_PROMPTS["picture"][picture], "audio_prompt": WORLD_PROMPTS["sound"][sound]}
     halving = Halving(pipe, arguments, scorer, Path(args.work_dir) / "verify", args.batch_size)
@@ -190,14 +183,14 @@ def main() -> None:
         CLAPScore.from_pretrained(EMBEDDED, subfolder="clap", dtype=torch.float32),
     )
     results = {}
-    for picture, sound in pairs():
+    for picture, sound in MIXED_PAIRS:
         file = Path(args.work_dir) / f"{picture}-{sound}.json"
         if not file.exists():
             write_json(file, run_pair(args, pipe, scorer, judges, (picture, sound)))
         results[file.stem] = json.loads(file.read_text(encoding="utf-8"))
-        print(f"{len(results)} of {len(pairs())} pairs", flush=True)
+        print(f"{len(results)} of {len(MIXED_PAIRS)} pairs", flush=True)
     if args.verify:
-        verify(args, pipe, scorer, results["-".join(pairs()[0])])
+        verify(args, pipe, scorer, results["-".join(MIXED_PAIRS[0])])
     rows = report(args, results)
     write_json(Path(args.work_dir) / "report.json", rows)
     print(

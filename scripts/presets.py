@@ -127,3 +127,8 @@ MATCHED = {
     "pond": "frog",
     "horse": "neigh",
 }
+# For measurements: the pairs that belong together, and as many that don't.
+MIXED_PAIRS = [
+    *MATCHED.items(),
+    *((picture, list(WORLD_PROMPTS["sound"])[(i + 3) % 10]) for i, picture in enumerate(MATCHED)),
+]

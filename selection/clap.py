@@ -9,8 +9,10 @@ import scipy.signal
 import torch
 from transformers import ClapModel, ClapProcessor
 
+from .contrastive import ContrastiveScore
 
-class CLAPScore:
+
+class CLAPScore(ContrastiveScore):
     """
     The audio score of "Images that Sound" (arXiv 2405.12221, section 4.1): the cosine between prompt and waveform in
     CLAP's space. Sounds are peak-normalised and cut to the length that the model hears; CLAP's own cut is random.
@@ -22,7 +24,7 @@ class CLAPScore:
     """
 
     def __init__(self, model: ClapModel, processor: ClapProcessor, batch_size: int = 16):
-        self.model, self.processor, self.batch_size = model.eval(), processor, batch_size
+        super().__init__(model, processor, batch_size)
 
     @classmethod
     def from_pretrained(
@@ -38,18 +40,6 @@ class CLAPScore:
         model = ClapModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
         kwargs.pop("dtype", None)
         return cls(model, ClapProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs))
-
-    def to(self, device: str | torch.device) -> "CLAPScore":
-        """Moves the model."""
-        self.model.to(device)
-        return self
-
-    @torch.no_grad()
-    def embed_prompts(self, prompts: list[str]) -> torch.Tensor:
-        """Unit vectors `(P, D)` of prompts; longer ones than the model reads are cut."""
-        tokens = self.processor(text=prompts, return_tensors="pt", padding=True, truncation=True)
-        features = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output
-        return torch.nn.functional.normalize(features.float(), dim=-1)
 
     @torch.no_grad()
     def embed_audios(self, audios: np.ndarray, sampling_rate: int) -> torch.Tensor:

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
+from .contrastive import ContrastiveScore
 
-class CLIPScore:
+
+class CLIPScore(ContrastiveScore):
     """
     The image score of "Images that Sound" (arXiv 2405.12221, section 4.1): the cosine between prompt and gray canvas
     in CLIP's space, averaged over square windows that slide along the canvas.
@@ -19,7 +21,7 @@ class CLIPScore:
     """
 
     def __init__(self, model: CLIPModel, processor: CLIPProcessor, batch_size: int = 4):
-        self.model, self.processor, self.batch_size = model.eval(), processor, batch_size
+        super().__init__(model, processor, batch_size)
 
     @classmethod
     def from_pretrained(
@@ -38,18 +40,6 @@ class CLIPScore:
         image_processor = CLIPImageProcessorPil.from_pretrained(pretrained_model_name_or_path, **kwargs)
         tokenizer = CLIPTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
         return cls(model, CLIPProcessor(image_processor, tokenizer))
-
-    def to(self, device: str | torch.device) -> "CLIPScore":
-        """Moves the model."""
-        self.model.to(device)
-        return self
-
-    @torch.no_grad()
-    def embed_prompts(self, prompts: list[str]) -> torch.Tensor:
-        """Unit vectors `(P, D)` of prompts; longer ones than the model reads are cut."""
-        tokens = self.processor(text=prompts, return_tensors="pt", padding=True, truncation=True)
-        features = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output
-        return torch.nn.functional.normalize(features.float(), dim=-1)
 
     @torch.no_grad()
     def embed_canvases(self, canvases: torch.Tensor) -> torch.Tensor:
