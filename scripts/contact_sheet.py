@@ -4,6 +4,8 @@ import html
 import os
 from pathlib import Path
 
+from images_that_sound.scripts.samples import write_text
+
 
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; background: #161616; color: #eee; }
@@ -47,9 +49,7 @@ def write_contact_sheet(path: Path, title: str, samples: list[dict], notes: list
         f"<table><thead><tr><th>sample</th>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
         f"<script>{SCRIPT}</script></body></html>\n"
     )
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, page)
 
 
 def _row(home: Path, sample: dict) -> str:

@@ -3,11 +3,10 @@
 import argparse
 import csv
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from images_that_sound.scripts.samples import find_samples, sample_settings, write_json
+from images_that_sound.scripts.samples import find_samples, sample_settings, write_json, write_text
 from images_that_sound.scripts.sampling import (
     add_device_arguments,
     add_process_arguments,
@@ -76,9 +75,7 @@ def write_csv(path: Path, rows: list[dict]) -> None:
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, text.getvalue())
 
 
 def table(rows: list[dict], names: list[str]) -> Iterator[str]:

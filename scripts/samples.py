@@ -157,11 +157,16 @@ def _read_mp4_comment(path: Path) -> str | None:
         return container.metadata.get("comment")
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text that appears under its name only when it is complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def write_json(path: Path, content: object) -> None:
     """Writes JSON that appears under its name only when it is complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def sample_settings(folder: Path) -> dict:

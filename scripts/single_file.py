@@ -2,11 +2,12 @@
 
 import argparse
 import ast
-import os
 import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+
+from images_that_sound.scripts.samples import write_text
 
 
 MAIN = "pipeline_images_that_sound"
@@ -25,9 +26,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
 def main(input_args: list[str] | None = None) -> None:
     args = parse_args(input_args)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = args.output.with_name(f".{args.output.name}.part")
-    temporary.write_text(merge(Path(find_spec("images_that_sound.pipelines").origin).parent), encoding="utf-8")
-    os.replace(temporary, args.output)
+    write_text(args.output, merge(Path(find_spec("images_that_sound.pipelines").origin).parent))
     print(args.output)
 
 

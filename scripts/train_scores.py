@@ -20,6 +20,7 @@ from transformers import (
     CLIPModel,
     CLIPProcessor,
     CLIPTokenizer,
+    PreTrainedTokenizerBase,
     RobertaTokenizer,
 )
 
@@ -115,6 +116,20 @@ def seen_crops(data: dict, rows: np.ndarray, numbers: np.random.Generator) -> np
     return crops
 
 
+def text_config(tokenizer: PreTrainedTokenizerBase) -> dict:
+    """The text side of either model."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 256,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
 def train_clip(args: argparse.Namespace, data: dict) -> tuple[CLIPModel, CLIPProcessor]:
     """Learns to match square windows of pictures, also of faint ones, with their prompts."""
     tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
@@ -125,16 +140,7 @@ def train_clip(args: argparse.Namespace, data: dict) -> tuple[CLIPModel, CLIPPro
         tokenizer,
     )
     torch.manual_seed(args.seed)
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 256,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    text = text_config(tokenizer)
     vision = {
         "hidden_size": 128,
         "intermediate_size": 512,
@@ -175,17 +181,7 @@ def train_clap(args: argparse.Namespace, heard: tuple) -> tuple[ClapModel, ClapP
     tokenizer = learn_tokenizer(args, RobertaTokenizer, prompts, vocab_size=700, max_length=77)
     processor = ClapProcessor(clap_feature_extractor(), tokenizer)
     torch.manual_seed(args.seed)
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 256,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "max_position_embeddings": tokenizer.model_max_length + 2,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    text = {**text_config(tokenizer), "max_position_embeddings": tokenizer.model_max_length + 2}
     audio = {
         "num_mel_bins": 32,
         "spec_size": 128,
