@@ -22,10 +22,13 @@ install_requires = [
     "soundfile",  # WAV files with metadata; libsndfile is in its wheel
     "av>=14,<19",  # video.mp4 through diffusers.utils.encode_video; FFmpeg is in its wheel
 ]
+demo = ["gradio>=6,<7"]  # the page of demo/app.py
 extras_require = {
     "train": ["tensorboard"],  # --report_to tensorboard
-    # peft: LoRA tests; tensorboard: trackers; selenium: pages in Chromium, where there is one
-    "test": ["pytest", "ruff", "peft", "tensorboard", "selenium"],
+    "demo": demo,
+    # peft: LoRA tests; tensorboard: trackers; selenium: pages in Chromium, where there is one; nbclient and ipykernel:
+    # the notebook
+    "test": ["pytest", "ruff", "peft", "tensorboard", "selenium", "nbclient", "ipykernel", *demo],
 }
 
 setup(

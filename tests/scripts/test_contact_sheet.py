@@ -1,13 +1,11 @@
 """The page of `rank` in a real browser, from disk and without a network."""
 
 import html
-import shutil
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from images_that_sound.scripts.contact_sheet import write_contact_sheet
@@ -15,20 +13,6 @@ from images_that_sound.scripts.samples import write_audio, write_picture
 
 
 PROMPT = 'castles <b>"&amp;"</b> towers'
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not shutil.which("chromium") or not shutil.which("chromedriver"):
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"):
-        options.add_argument(f"--{flag}")
-    options.add_argument("--autoplay-policy=no-user-gesture-required")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
