@@ -112,22 +112,28 @@ def colorize(args: argparse.Namespace) -> Iterator[Path]:
     fill_in_models(args, samples)
     pipe = load_colorization(args)
     for folder, sample in zip(folders, samples):
-        names = ("exact_gray", *CALL_ARGUMENTS)
-        arguments = {name: getattr(args, name) for name in names}
-        arguments["prompt"] = args.prompt or colourful(sample.get("prompt") or "a picture")
-        settings = {**arguments, "model": args.model, "super_resolution_model": args.super_resolution_model}
-        seeds = pending_seeds(args, folder, settings)
-        if not seeds:
-            continue
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        gray = read_picture(folder / "image.png")
-        output = pipe(gray, **arguments, num_images_per_prompt=len(seeds), generator=generators)
-        audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
-        for seed, picture, gray_error in zip(seeds, output.images, output.gray_errors):
-            made = {**settings, "seed": seed, "gray_error": gray_error}
-            name = f"color-{seed:06d}"
-            write_try(folder, name, picture, audio, sampling_rate, sample, made)
-            yield folder / f"{name}.png"
+        yield from make_tries(args, pipe, folder, sample)
+
+
+def make_tries(
+    args: argparse.Namespace, pipe: FactorizedColorizationPipeline, folder: Path, sample: dict
+) -> Iterator[Path]:
+    """Makes the tries of one sample that are missing; `sample` is what made it."""
+    arguments = {name: getattr(args, name) for name in ("exact_gray", *CALL_ARGUMENTS)}
+    arguments["prompt"] = args.prompt or colourful(sample.get("prompt") or "a picture")
+    settings = {**arguments, "model": args.model, "super_resolution_model": args.super_resolution_model}
+    seeds = pending_seeds(args, folder, settings)
+    if not seeds:
+        return
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    gray = read_picture(folder / "image.png")
+    output = pipe(gray, **arguments, num_images_per_prompt=len(seeds), generator=generators)
+    audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
+    for seed, picture, gray_error in zip(seeds, output.images, output.gray_errors):
+        made = {**settings, "seed": seed, "gray_error": gray_error}
+        name = f"color-{seed:06d}"
+        write_try(folder, name, picture, audio, sampling_rate, sample, made)
+        yield folder / f"{name}.png"
 
 
 def main(input_args: list[str] | None = None) -> None:

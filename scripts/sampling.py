@@ -180,6 +180,18 @@ def with_checkpoint_defaults(arguments: dict[str, Any], pipe: DiffusionPipeline)
     return {**arguments, **filled}
 
 
+def complete_settings(args: argparse.Namespace, pipe: DiffusionPipeline, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a sample's files say of how it was made, besides its seed and problems."""
+    return {
+        **settings,
+        "model": args.model,
+        "audio_model": args.audio_model,
+        "dtype": args.dtype,
+        "spectrogram": pipe.mel_spectrogram.to_dict(),
+        "versions": {name: version(name) for name in ("images-that-sound", "diffusers", "transformers", "torch")},
+    }
+
+
 def all_seeds(args: argparse.Namespace) -> list[int]:
     return list(range(args.seed, args.seed + args.num_samples))
 
@@ -226,14 +238,7 @@ def make_samples(
         accelerator (`accelerate.Accelerator`, *optional*): Of processes that make each sample together; the first one
             writes it.
     """
-    settings = {
-        **settings,
-        "model": args.model,
-        "audio_model": args.audio_model,
-        "dtype": args.dtype,
-        "spectrogram": pipe.mel_spectrogram.to_dict(),
-        "versions": {name: version(name) for name in ("images-that-sound", "diffusers", "transformers", "torch")},
-    }
+    settings = complete_settings(args, pipe, settings)
     pending = pending_seeds(args, seeds, settings)
     print(f"{len(seeds) - len(pending)} of {len(seeds)} samples are there already.", flush=True)
     for first in range(0, len(pending), args.num_images_per_prompt):

@@ -1,0 +1,250 @@
+"""
+The page on which two prompts become one image that sounds.
+
+`python demo/app.py` serves it with the embedded checkpoint, without a network. `--model` and `--audio_model` name
+other models, and so do the environment variables MODEL, AUDIO_MODEL and DTYPE, which are a Space's variables.
+"""
+
+import argparse
+import base64
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gradio as gr
+import PIL.Image
+from studio import Studio, as_command, as_python, label_of, video_of
+
+from images_that_sound.scripts.presets import GENERATE_PRESETS
+from images_that_sound.scripts.samples import sample_settings
+from images_that_sound.scripts.sampling import add_device_arguments
+from images_that_sound.scripts.scoring import add_score_arguments, fill_in_score_models
+
+
+MAX_CANDIDATES = 8
+INTRODUCTION = """
+# Images that sound
+One canvas, two prompts: it looks like the one and, played as a spectrogram, sounds like the other. Left to right is \
+time, bottom to top is pitch, bright is loud. Few seeds succeed, so make several and keep the best.
+"""
+EMBEDDED_WORLD = """
+*This page runs the small checkpoint that ships with the project. It knows the things and sounds of the examples, and \
+ocean waves; of anything else it makes something, but not what you asked for.*
+"""
+PLAYER = """
+<div class="canvas"><img src="${value.picture}" alt="the picture"><div class="playhead"></div></div>
+${value.audio ? `<audio controls src="${value.audio}"></audio>` : `<progress value="${value.done}"></progress>`}
+"""
+PLAYER_STYLE = """
+.canvas { position: relative; cursor: pointer; overflow: hidden; border-radius: 6px; }
+.canvas img { display: block; width: 100%; }
+.playhead { position: absolute; top: 0; bottom: 0; left: 0; width: 3px; background: #ff4040; visibility: hidden; }
+audio, progress { width: 100%; margin-top: 8px; }
+"""
+GALLERY_STYLE = "#gallery .thumbnail-lg { aspect-ratio: 3; }"
+# Its parts are drawn anew with each picture, so they are looked up at each frame.
+PLAYER_SCRIPT = """
+const follow = () => {
+  const audio = element.querySelector("audio"), playhead = element.querySelector(".playhead");
+  if (playhead && audio && audio.duration) {
+    playhead.style.visibility = "visible";
+    playhead.style.left = `${100 * audio.currentTime / audio.duration}%`;
+  }
+  requestAnimationFrame(follow);
+};
+follow();
+element.addEventListener("click", (event) => {
+  const audio = element.querySelector("audio"), canvas = event.target.closest(".canvas");
+  if (audio && canvas) {
+    const { left, width } = canvas.getBoundingClientRect();
+    audio.currentTime = audio.duration * (event.clientX - left) / width;
+    audio.play();
+  }
+});
+"""
+
+
+def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=os.environ.get("MODEL", "embedded"), help="Default: %(default)s.")
+    parser.add_argument("--audio_model", default=os.environ.get("AUDIO_MODEL"), help="Repo of the audio side.")
+    add_score_arguments(parser)
+    add_device_arguments(parser)
+    parser.set_defaults(dtype=os.environ.get("DTYPE", "float32"))
+    parser.add_argument("--server_port", type=int, help="Default: the first from 7860 on that is free.")
+    args = parser.parse_args(input_args)
+    args.device_map = None
+    fill_in_score_models(args, args.model)
+    return args
+
+
+def build(studio: Studio) -> gr.Blocks:
+    """The page, and what its buttons do."""
+    defaults = studio.pipe.default_arguments
+    with gr.Blocks(title="Images that sound", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        folders, current = gr.State([], time_to_live=3600, delete_callback=remove), gr.State()
+        gr.Markdown(INTRODUCTION)
+        if studio.args.model == "embedded":
+            gr.Markdown(EMBEDDED_WORLD)
+        with gr.Row():
+            with gr.Column(scale=2):
+                prompt = gr.Textbox(label="What to see", elem_id="prompt")
+                audio_prompt = gr.Textbox(label="What to hear", elem_id="audio_prompt")
+                with gr.Row():
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53 - 1, elem_id="seed")
+                    count = gr.Slider(1, MAX_CANDIDATES, 1, step=1, label="Candidates", elem_id="candidates")
+                with gr.Accordion("Fine tuning", open=False, elem_id="tuning"):
+                    weight = gr.Slider(0, 1, defaults["audio_weight"], step=0.05, label="Weight of the sound")
+                    guidance = gr.Slider(1, 20, defaults["guidance_scale"], step=0.5, label="Guidance of the picture")
+                    audio_guidance = gr.Slider(
+                        1, 20, defaults["audio_guidance_scale"], step=0.5, label="Guidance of the sound"
+                    )
+                    steps = gr.Slider(5, 200, defaults["num_inference_steps"], step=1, label="Steps", elem_id="steps")
+                with gr.Row():
+                    start = gr.Button("Make it", variant="primary", elem_id="start")
+                    stop = gr.Button("Stop", variant="stop", elem_id="stop")
+                examples = [[each["prompt"], each["audio_prompt"], each["seed"]] for each in GENERATE_PRESETS.values()]
+                gr.Examples(examples, [prompt, audio_prompt, seed], examples_per_page=6, elem_id="examples")
+            with gr.Column(scale=3):
+                status = gr.Markdown("Choose an example, or type two prompts.", elem_id="status")
+                player = gr.HTML(
+                    on_the_way(PIL.Image.new("L", (defaults["width"], defaults["height"]), 24), 0),
+                    html_template=PLAYER,
+                    css_template=PLAYER_STYLE,
+                    js_on_load=PLAYER_SCRIPT,
+                    elem_id="player",
+                )
+                gallery = gr.Gallery(
+                    label="Candidates, the best first. Click one to see and hear it.",
+                    visible=False,
+                    allow_preview=False,
+                    columns=2,
+                    height="auto",
+                    object_fit="contain",
+                    elem_id="gallery",
+                )
+                with gr.Tab("Spectrogram"):
+                    spectrogram = gr.Image(type="filepath", format="png", show_label=False, elem_id="spectrogram")
+                with gr.Tab("Sound"):
+                    sound = gr.Audio(type="filepath", show_label=False, interactive=False, elem_id="sound")
+                with gr.Tab("Video"):
+                    video = gr.Video(show_label=False, interactive=False, elem_id="video")
+                with gr.Tab("In colour"):
+                    painting = gr.Button("Paint it", elem_id="paint")
+                    colors = gr.Image(type="filepath", format="png", show_label=False, elem_id="colors")
+                with gr.Tab("Settings"):
+                    code = {"wrap_lines": True, "show_line_numbers": False, "lines": 1}
+                    command = gr.Code(label="As a command", language="shell", elem_id="command", **code)
+                    python = gr.Code(label="In Python", language="python", elem_id="python", **code)
+
+        def show(folder: Path) -> Iterator[dict]:
+            """A sample, and then its video, which takes longest."""
+            settings = sample_settings(folder)
+            problems = [f"Something is off: {problem}." for problem in settings["problems"]]
+            yield {
+                current: folder,
+                status: " ".join([f"**Seed {settings['seed']}.** Press play, or click into the picture.", *problems]),
+                player: finished(folder),
+                spectrogram: folder / "spectrogram.png",
+                sound: folder / "audio.wav",
+                video: None,
+                colors: None,
+                command: as_command(settings),
+                python: as_python(settings, studio.args.device),
+            }
+            yield {video: video_of(folder)}
+
+        def make(*values: str | float | list[Path]) -> Iterator[dict]:
+            *values, first_seed, num_candidates, earlier = values
+            if not values[0].strip() or not values[1].strip():
+                raise gr.Error("Say both what to see and what to hear.", duration=None)
+            remove(earlier)
+            yield {folders: [], current: None, gallery: gr.Gallery(visible=False), status: "Getting ready …"}
+            with friendly():
+                arguments = studio.call_arguments(*values)
+                seeds = [first_seed + i for i in range(num_candidates)]
+                num_steps = arguments["num_inference_steps"]
+                for done, picture, output in studio.denoise(arguments, seeds):
+                    yield {status: f"Denoising: {done} of {num_steps} steps …"}
+                    if output is None:
+                        yield {player: on_the_way(picture, done / num_steps)}
+                    else:
+                        made = studio.write(arguments, seeds, output)
+            yield {folders: made, gallery: candidates(made)}
+            yield from show(made[0])
+
+        def pick(made: list[Path], event: gr.SelectData) -> Iterator[dict]:
+            yield from show(made[event.index])
+
+        def paint(folder: Path | None) -> Path:
+            if folder is None:
+                raise gr.Error("Make a picture first.", duration=None)
+            with friendly():
+                return studio.colors(folder)
+
+        views = [current, status, player, spectrogram, sound, video, colors, command, python]
+        running = gr.on(
+            [start.click, prompt.submit, audio_prompt.submit],
+            make,
+            [prompt, audio_prompt, weight, guidance, audio_guidance, steps, seed, count, folders],
+            [folders, gallery, *views],
+            show_progress="hidden",
+        )
+        stop.click(lambda: "Stopped.", outputs=status, cancels=[running])
+        gallery.select(pick, folders, views, show_progress="hidden")
+        painting.click(paint, current, colors)
+    return page
+
+
+@contextmanager
+def friendly() -> Iterator[None]:
+    """What the user can mend becomes a message on the page."""
+    try:
+        yield
+    except ValueError as error:
+        raise gr.Error(str(error), duration=None) from error
+
+
+def on_the_way(picture: PIL.Image.Image, done: float) -> dict:
+    """What the player shows when this share of the steps is done."""
+    png = io.BytesIO()
+    picture.save(png, "png")
+    return {"picture": data_url("image/png", png.getvalue()), "audio": None, "done": done}
+
+
+def finished(folder: Path) -> dict:
+    """What the player shows and plays of a sample."""
+    picture, audio = (folder / "image.png").read_bytes(), (folder / "audio.wav").read_bytes()
+    return {"picture": data_url("image/png", picture), "audio": data_url("audio/wav", audio)}
+
+
+def data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def candidates(made: list[Path]) -> gr.Gallery:
+    """All candidates with their scores, where there are several."""
+    if len(made) == 1:
+        return gr.Gallery(visible=False)
+    return gr.Gallery([(folder / "image.png", label_of(folder)) for folder in made], visible=True, selected_index=0)
+
+
+def remove(folders: list[Path]) -> None:
+    """Deletes the samples of a run, which share one folder."""
+    for folder in folders[:1]:
+        shutil.rmtree(folder.parent, ignore_errors=True)
+
+
+def main(input_args: list[str] | None = None) -> None:
+    args = parse_args(input_args)
+    with tempfile.TemporaryDirectory() as folder:
+        page = build(Studio(args, Path(folder)))
+        page.launch(server_port=args.server_port, show_error=True, css=GALLERY_STYLE)
+
+
+if __name__ == "__main__":
+    main()

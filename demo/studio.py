@@ -1,0 +1,175 @@
+"""What the page does with the models: denoising in view, ranking, videos, colours, and how to do it all again."""
+
+import argparse
+import json
+import shlex
+import tempfile
+import threading
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import soundfile
+import torch
+
+from images_that_sound.pipelines import FactorizedColorizationPipeline, ImagesThatSoundPipeline, audio_problems
+from images_that_sound.scripts import colorize
+from images_that_sound.scripts.generate import pictures_of
+from images_that_sound.scripts.samples import captions_of, read_picture, sample_settings, write_sample
+from images_that_sound.scripts.sampling import complete_settings, load_pipeline, with_checkpoint_defaults
+from images_that_sound.scripts.scoring import load_scorer, scores_of
+from images_that_sound.scripts.video import write_video
+from images_that_sound.selection import Scorer, best, combined_score
+
+
+PREVIEWS = 10
+# Arguments of the call that the page offers.
+CALL_NAMES = (
+    "prompt",
+    "audio_prompt",
+    "audio_weight",
+    "guidance_scale",
+    "audio_guidance_scale",
+    "num_inference_steps",
+)
+
+
+class Studio:
+    """
+    The models, for one user at a time.
+
+    Args:
+        args (`argparse.Namespace`): Of `add_score_arguments` and `add_device_arguments`, with `model`, `audio_model`.
+        folder (`Path`): Gets a folder for each run.
+    """
+
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
+        self.args, self.folder = args, folder
+        self.pipe = load_pipeline(args, ImagesThatSoundPipeline)
+        self.pipe.set_progress_bar_config(disable=True)
+        # A run that was stopped may still be at work on its last steps when the next one starts.
+        self.lock = threading.Lock()
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        return load_scorer(self.args, self.pipe)
+
+    @cached_property
+    def color_args(self) -> argparse.Namespace:
+        words = ["--sample_dir", str(self.folder), "--num_images_per_prompt", "1"]
+        words += ["--device", self.args.device, "--dtype", self.args.dtype]
+        args = colorize.parse_args(words)
+        args.enable_model_cpu_offload = self.args.enable_model_cpu_offload
+        colorize.fill_in_models(args, [{"model": self.args.model}])
+        return args
+
+    @cached_property
+    def colorization(self) -> FactorizedColorizationPipeline:
+        pipe = colorize.load_colorization(self.color_args)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def call_arguments(self, *values: str | float) -> dict:
+        """Arguments of the call from the values of `CALL_NAMES`."""
+        return with_checkpoint_defaults(dict(zip(CALL_NAMES, values)), self.pipe)
+
+    def denoise(self, arguments: dict, seeds: list[int]) -> Iterator[tuple[int, PIL.Image.Image | None, object]]:
+        """
+        Makes samples by a call in parts. Yields after each part the number of steps done, the picture that the first
+        sample is going to be, and the call's output once it is complete.
+        """
+        pipe, num_steps = self.pipe, arguments["num_inference_steps"]
+        names = ("prompt_embeds", "negative_prompt_embeds", "audio_prompt_embeds", "negative_audio_prompt_embeds")
+        with self.lock, torch.no_grad():
+            embeds = pipe.encode_prompt(arguments["prompt"], arguments["audio_prompt"], pipe._execution_device)
+        expected = {}
+        call = {
+            **{name: value for name, value in arguments.items() if name not in ("prompt", "audio_prompt")},
+            **dict(zip(names, embeds)),
+            "num_images_per_prompt": len(seeds),
+            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+            "callback_on_step_end": lambda pipe, step, timestep, tensors: expected.update(tensors) or {},
+            "callback_on_step_end_tensor_inputs": ["pred_original_sample"],
+        }
+        edges = np.unique(np.linspace(0, num_steps, PREVIEWS + 1).round().astype(int)).tolist()
+        for first, last in zip(edges, edges[1:]):
+            call["denoising_start"], call["denoising_end"] = first / num_steps, last / num_steps
+            if last == num_steps:
+                with self.lock:
+                    output = pipe(**call)
+                yield last, None, output
+                return
+            with self.lock, torch.no_grad():
+                call["latents"] = pipe(**call, output_type="latent").images
+                canvas = pipe.decode_latents(expected["pred_original_sample"][:1], pipe.vae)
+            yield last, pipe.image_processor.postprocess(canvas, "pil", do_denormalize=[False])[0], None
+
+    def write(self, arguments: dict, seeds: list[int], output: object) -> list[Path]:
+        """Writes samples without videos into a new folder; returns their folders, the best by their scores first."""
+        home = Path(tempfile.mkdtemp(dir=self.folder))
+        settings = complete_settings(self.args, self.pipe, arguments)
+        folders = [home / f"seed-{seed:06d}" for seed in seeds]
+        for row, (folder, seed, audio) in enumerate(zip(folders, seeds, output.audios)):
+            own = {**settings, "seed": seed, "problems": audio_problems(audio)}
+            made = {"audio": audio, "sampling_rate": self.pipe.sampling_rate, "settings": own}
+            write_sample(folder, **pictures_of(output, row), **made, video=False)
+        if len(folders) == 1:
+            return folders
+        with self.lock:
+            scores = [scores_of(self.args, folder, self.scorer) for folder in folders]
+        columns = {name: [each[name] for each in scores] for name in scores[0]}
+        return [folders[i] for i in best(combined_score(columns), len(folders))]
+
+    def colors(self, folder: Path) -> Path:
+        """A sample's picture in colour, made where it is missing."""
+        with self.lock:
+            list(colorize.make_tries(self.color_args, self.colorization, folder, sample_settings(folder)))
+        return folder / f"color-{self.color_args.seed:06d}.png"
+
+
+def video_of(folder: Path) -> Path:
+    """A sample's video, made where it is missing."""
+    file = folder / "video.mp4"
+    if not file.exists():
+        settings = sample_settings(folder)
+        audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
+        panels = [(read_picture(folder / "image.png"), 1)]
+        write_video(file, panels, audio, sampling_rate, captions_of(settings), json.dumps(settings))
+    return file
+
+
+def label_of(folder: Path) -> str:
+    """A candidate's seed and scores."""
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["scores"]
+    numbers = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+    return f"seed {sample_settings(folder)['seed']}: {numbers}"
+
+
+def as_command(settings: dict) -> str:
+    """The command that makes a sample again."""
+    words = ["images-that-sound", "generate"]
+    for name in (*CALL_NAMES, "seed", "model", "audio_model", "dtype"):
+        if settings[name] is not None:
+            words += [f"--{name}", str(settings[name])]
+    return shlex.join(words)
+
+
+def as_python(settings: dict, device: str) -> str:
+    """The lines of Python that make a sample again."""
+    lines = ["import soundfile", "import torch", "from images_that_sound.pipelines import ImagesThatSoundPipeline"]
+    source = repr(settings["model"])
+    if settings["model"] == "embedded":
+        lines.insert(0, "import images_that_sound.embedded")
+        source = "images_that_sound.embedded.__path__[0]"
+    lines += ["", f"pipe = ImagesThatSoundPipeline.from_pretrained({source}, dtype=torch.{settings['dtype']})"]
+    if settings["audio_model"] is not None:
+        lines.append(f"pipe.load_audio_prior({settings['audio_model']!r})")
+    if device != "cpu":
+        lines.append(f"pipe.to({device!r})")
+    lines += ["output = pipe(", *(f"    {name}={settings[name]!r}," for name in CALL_NAMES)]
+    lines += [f"    generator=torch.Generator().manual_seed({settings['seed']}),", ")"]
+    lines += ['output.images[0].save("image.png")']
+    lines += ['soundfile.write("audio.wav", output.audios[0], pipe.sampling_rate)']
+    return "\n".join(lines)
