@@ -45,7 +45,7 @@ PLAYER_STYLE = """
 .playhead { position: absolute; top: 0; bottom: 0; left: 0; width: 3px; background: #ff4040; visibility: hidden; }
 audio, progress { width: 100%; margin-top: 8px; }
 """
-GALLERY_STYLE = "#gallery .thumbnail-lg { aspect-ratio: 3; }"
+GALLERY_STYLE = "#gallery .thumbnail-lg { aspect-ratio: 3; } #gallery .grid-wrap { min-height: 0; }"
 # Its parts are drawn anew with each picture, so they are looked up at each frame.
 PLAYER_SCRIPT = """
 const follow = () => {
@@ -141,27 +141,25 @@ def build(studio: Studio) -> gr.Blocks:
                     command = gr.Code(label="As a command", language="shell", elem_id="command", **code)
                     python = gr.Code(label="In Python", language="python", elem_id="python", **code)
 
-        def show(folder: Path) -> Iterator[dict]:
-            """A sample, and then its video, which takes longest."""
+        def show(folder: Path) -> dict:
+            """All about a sample but its video, which takes longest."""
             settings = sample_settings(folder)
             problems = [f"Something is off: {problem}." for problem in settings["problems"]]
-            yield {
+            return {
                 current: folder,
                 status: " ".join([f"**Seed {settings['seed']}.** Press play, or click into the picture.", *problems]),
                 player: finished(folder),
                 spectrogram: folder / "spectrogram.png",
                 sound: folder / "audio.wav",
-                video: None,
                 colors: None,
                 command: as_command(settings),
                 python: as_python(settings, studio.args.device),
             }
-            yield {video: video_of(folder)}
 
         def make(*values: str | float | list[Path]) -> Iterator[dict]:
             *values, first_seed, num_candidates, earlier = values
             if not values[0].strip() or not values[1].strip():
-                raise gr.Error("Say both what to see and what to hear.", duration=None)
+                raise gr.Error("Say both what to see and what to hear.", duration=None, print_exception=False)
             remove(earlier)
             yield {folders: [], current: None, gallery: gr.Gallery(visible=False), status: "Getting ready …"}
             with friendly():
@@ -174,19 +172,21 @@ def build(studio: Studio) -> gr.Blocks:
                         yield {player: on_the_way(picture, done / num_steps)}
                     else:
                         made = studio.write(arguments, seeds, output)
-            yield {folders: made, gallery: candidates(made)}
-            yield from show(made[0])
+            yield {folders: made, gallery: candidates(made), **show(made[0])}
 
-        def pick(made: list[Path], event: gr.SelectData) -> Iterator[dict]:
-            yield from show(made[event.index])
+        def pick(made: list[Path], event: gr.SelectData) -> dict:
+            return show(made[event.index])
+
+        def film(folder: Path | None) -> Path | None:
+            return folder and video_of(folder)
 
         def paint(folder: Path | None) -> Path:
             if folder is None:
-                raise gr.Error("Make a picture first.", duration=None)
+                raise gr.Error("Make a picture first.", duration=None, print_exception=False)
             with friendly():
                 return studio.colors(folder)
 
-        views = [current, status, player, spectrogram, sound, video, colors, command, python]
+        views = [current, status, player, spectrogram, sound, colors, command, python]
         running = gr.on(
             [start.click, prompt.submit, audio_prompt.submit],
             make,
@@ -196,6 +196,7 @@ def build(studio: Studio) -> gr.Blocks:
         )
         stop.click(lambda: "Stopped.", outputs=status, cancels=[running])
         gallery.select(pick, folders, views, show_progress="hidden")
+        current.change(film, current, video, trigger_mode="always_last")
         painting.click(paint, current, colors)
     return page
 
@@ -206,7 +207,7 @@ def friendly() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise gr.Error(str(error), duration=None) from error
+        raise gr.Error(str(error), duration=None, print_exception=False) from error
 
 
 def on_the_way(picture: PIL.Image.Image, done: float) -> dict:

@@ -1,0 +1,257 @@
+"""The page of the demo, served by its one command without a network, in a real browser."""
+
+import base64
+import io
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+
+from images_that_sound.scripts import generate
+
+
+APP = Path(__file__).parents[2] / "demo" / "app.py"
+PROMPT, AUDIO_PROMPT = "a painting of castle towers, grayscale", "bell ringing"
+READ = "return document.querySelector(arguments[0])"
+PLAY = """
+const done = arguments[0], audio = document.querySelector("#player audio"), places = [];
+const playhead = document.querySelector("#player .playhead");
+audio.ontimeupdate = () => places.push([audio.currentTime, parseFloat(playhead.style.left)]);
+audio.onended = () => setTimeout(() => done([audio.duration, playhead.style.left, places]), 100);
+audio.onerror = () => done(null);
+audio.play();
+"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("demo")
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "GRADIO_TEMP_DIR": str(home)}
+    with open(home / "log.txt", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, APP, "--server_port", str(port), "--device", "cpu"], env=env, stdout=log, stderr=log
+        )
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(240):
+                assert process.poll() is None, (home / "log.txt").read_text()
+                try:
+                    urllib.request.urlopen(address).close()
+                    break
+                except OSError:
+                    time.sleep(0.5)
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
+    assert "Traceback" not in (home / "log.txt").read_text()
+
+
+class Page:
+    """The page as a visitor handles it."""
+
+    def __init__(self, browser, address: str) -> None:
+        self.browser = browser
+        browser.set_window_size(1400, 1600)
+        browser.get(address)
+        self.wait(lambda: browser.find_elements(By.CSS_SELECTOR, "#player img"))
+
+    def wait(self, condition, seconds: float = 300):
+        return WebDriverWait(self.browser, seconds, poll_frequency=0.05).until(lambda browser: condition())
+
+    def fill(self, name: str, text: str | int) -> None:
+        (field,) = self.browser.find_elements(
+            By.CSS_SELECTOR, f"#{name} textarea, #{name} input[type=number], #{name} input[type=text]"
+        )
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(str(text), Keys.TAB)
+
+    def ask(self, prompt: str = PROMPT, audio_prompt: str = AUDIO_PROMPT, seed: int = 6, candidates: int = 1) -> None:
+        for name, value in (("prompt", prompt), ("audio_prompt", audio_prompt), ("seed", seed)):
+            self.fill(name, value)
+        self.fill("candidates", candidates)
+
+    def set_steps(self, steps: int) -> None:
+        self.browser.find_element(By.CSS_SELECTOR, "#tuning button").click()
+        self.wait(lambda: self.browser.find_element(By.CSS_SELECTOR, "#steps input[type=number]").is_displayed())
+        self.fill("steps", steps)
+
+    def click(self, name: str) -> None:
+        self.browser.find_element(By.ID, name).click()
+
+    def open_tab(self, title: str) -> None:
+        tabs = self.browser.find_elements(By.CSS_SELECTOR, "button[role=tab]")
+        next(tab for tab in tabs if tab.text == title).click()
+
+    def source(self, selector: str) -> str:
+        return self.browser.execute_script(f"{READ}?.src", selector) or ""
+
+    @property
+    def status(self) -> str:
+        return self.browser.execute_script(f"{READ}.textContent", "#status").strip()
+
+    def picture(self) -> np.ndarray:
+        return picture_of(base64.b64decode(self.source("#player img").partition(",")[2]))
+
+    def audio(self) -> np.ndarray:
+        return soundfile.read(io.BytesIO(base64.b64decode(self.source("#player audio").partition(",")[2])))[0]
+
+    def is_done(self) -> bool:
+        return bool(self.source("#player audio")) and self.status.startswith("Seed ")
+
+
+def picture_of(content: bytes) -> np.ndarray:
+    return np.asarray(PIL.Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+@pytest.fixture(scope="module")
+def made(browser, address) -> Page:
+    """The page after a run of three candidates in eight steps, with what was seen on the way."""
+    page = Page(browser, address)
+    page.ask(candidates=3)
+    page.set_steps(8)
+    page.seen, page.said = [page.source("#player img")], [page.status]
+    page.click("start")
+    while not page.is_done():
+        for now, earlier in ((page.source("#player img"), page.seen), (page.status, page.said)):
+            if now != earlier[-1]:
+                earlier.append(now)
+        time.sleep(0.02)
+    return page
+
+
+def test_picture_appears_while_it_denoises(made):
+    assert made.said[0] == "Choose an example, or type two prompts."
+    steps = [status for status in made.said if status.startswith("Denoising: ")]
+    assert len(steps) >= 3 and all(status.endswith("of 8 steps …") for status in steps)
+    assert len(made.seen) >= 4
+    last = made.picture()
+    assert last.shape == (128, 512, 3) and last.std() > 20
+    # The predicted pictures come ever closer to the last one.
+    previews = [picture_of(base64.b64decode(source.partition(",")[2])) for source in made.seen[1:-1]]
+    assert all(preview.shape == last.shape and preview.std() > 5 for preview in previews)
+
+
+def test_candidates_are_ranked_and_can_be_chosen(made):
+    captions = [each.text for each in made.browser.find_elements(By.CSS_SELECTOR, "#gallery .caption-label")]
+    seeds = [int(caption.split()[1].rstrip(":")) for caption in captions]
+    assert sorted(seeds) == [6, 7, 8] and all("clip 0." in caption and "clap 0." in caption for caption in captions)
+    assert made.status.startswith(f"Seed {seeds[0]}.")
+    first = made.picture()
+    made.browser.find_elements(By.CSS_SELECTOR, "#gallery .thumbnail-item")[2].click()
+    made.wait(lambda: made.status.startswith(f"Seed {seeds[2]}."))
+    made.wait(lambda: np.abs(made.picture() - first).mean() > 5)
+    made.browser.find_elements(By.CSS_SELECTOR, "#gallery .thumbnail-item")[0].click()
+    made.wait(lambda: made.status.startswith(f"Seed {seeds[0]}."))
+    made.wait(lambda: np.array_equal(made.picture(), first))
+
+
+def test_playhead_moves_with_the_sound(made):
+    duration, last, places = made.browser.execute_async_script(PLAY)
+    assert duration == pytest.approx(5.12, abs=0.01)
+    assert float(last.rstrip("%")) == pytest.approx(100, abs=1)
+    assert len(places) > 5
+    # The event comes up to a frame before the playhead is drawn.
+    np.testing.assert_allclose([left for _, left in places], [100 * t / duration for t, _ in places], atol=5)
+
+
+def test_click_into_the_picture_plays_from_there(made):
+    made.browser.execute_script("window.scrollTo(0, 0)")
+    made.browser.find_element(By.CSS_SELECTOR, "#player .canvas").click()
+    made.wait(lambda: made.browser.execute_script(f"{READ}.currentTime", "#player audio") > 2.5)
+    made.browser.execute_script(f"{READ}.pause()", "#player audio")
+    assert made.browser.execute_script(f"{READ}.currentTime", "#player audio") < 5.12
+
+
+def test_settings_make_the_same_again(made, tmp_path, monkeypatch):
+    made.open_tab("Settings")
+    made.wait(lambda: made.browser.find_element(By.CSS_SELECTOR, "#python .cm-content").is_displayed())
+    command = made.browser.find_element(By.CSS_SELECTOR, "#command .cm-content").text.replace("\n", " ")
+    words = shlex.split(command)
+    assert words[:2] == ["images-that-sound", "generate"]
+    generate.main([*words[2:], "--device", "cpu", "--no-video", "--output_dir", str(tmp_path / "command")])
+    (folder,) = (tmp_path / "command").iterdir()
+    (tmp_path / "python").mkdir()
+    monkeypatch.chdir(tmp_path / "python")
+    exec("\n".join(each.text for each in made.browser.find_elements(By.CSS_SELECTOR, "#python .cm-line")), {})
+    for home in (folder, tmp_path / "python"):
+        # Batches of other sizes round otherwise.
+        assert np.abs(picture_of((home / "image.png").read_bytes()) - made.picture()).max() <= 2
+        np.testing.assert_allclose(soundfile.read(home / "audio.wav")[0], made.audio(), atol=0.02)
+
+
+def test_spectrogram_sound_and_video_can_be_had(made):
+    made.open_tab("Spectrogram")
+    with urllib.request.urlopen(made.source("#spectrogram img")) as file:
+        assert picture_of(file.read()).shape == (128, 512, 3)
+    made.open_tab("Sound")
+    made.wait(lambda: made.browser.find_elements(By.CSS_SELECTOR, "#sound audio, #sound [data-testid]"))
+    made.open_tab("Video")
+    made.wait(lambda: made.browser.execute_script(f"{READ}?.readyState", "#video video") == 4)
+    assert made.browser.execute_script(f"{READ}.duration", "#video video") == pytest.approx(5.12, abs=0.05)
+
+
+def test_colours(made):
+    made.open_tab("In colour")
+    made.click("paint")
+    made.wait(lambda: made.source("#colors img"))
+    with urllib.request.urlopen(made.source("#colors img")) as file:
+        colors = picture_of(file.read())
+    assert colors.shape == (128, 512, 3)
+    assert np.ptp(colors, axis=-1).mean() > 5
+
+
+def test_what_is_missing_is_said(browser, address):
+    page = Page(browser, address)
+    page.fill("prompt", PROMPT)
+    page.click("start")
+    page.wait(lambda: "Say both what to see and what to hear." in browser.find_element(By.TAG_NAME, "body").text)
+    page.open_tab("In colour")
+    page.click("paint")
+    page.wait(lambda: "Make a picture first." in browser.find_element(By.TAG_NAME, "body").text)
+
+
+def test_examples_fill_in_the_prompts(browser, address):
+    page = Page(browser, address)
+    browser.find_element(By.CSS_SELECTOR, "#examples tbody tr").click()
+    page.wait(lambda: browser.execute_script(f"{READ}.value", "#prompt textarea") == PROMPT)
+    page.wait(lambda: browser.execute_script(f"{READ}.value", "#audio_prompt textarea") == AUDIO_PROMPT)
+    page.wait(lambda: browser.execute_script(f"{READ}.value", "#seed input") == "1234")
+
+
+def test_a_run_is_stopped_and_another_survives_a_reload(browser, address):
+    page = Page(browser, address)
+    page.ask()
+    page.set_steps(200)
+    page.click("start")
+    page.wait(lambda: page.status.startswith("Denoising: "))
+    page.click("stop")
+    page.wait(lambda: page.status == "Stopped.", 10)
+    picture = page.source("#player img")
+    time.sleep(3)
+    assert page.status == "Stopped." and page.source("#player img") == picture and not page.source("#player audio")
+
+    page.click("start")
+    page.wait(lambda: page.status.startswith("Denoising: "))
+    page = Page(browser, address)
+    assert page.status == "Choose an example, or type two prompts."
+    page.ask()
+    page.set_steps(5)
+    page.click("start")
+    page.wait(page.is_done)
+    assert page.picture().std() > 20
