@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils.dynamic_modules_utils import get_relative_import_files
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, ModelCard, SpaceCard, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
@@ -47,6 +48,9 @@ WEIGHT_REPOS = {
     "images-that-sound-embedded-colorization": FactorizedColorizationPipeline,
 }
 MERGED_REPO = "images-that-sound-merged"
+# The page of `demo`, for which a Space installs this package.
+SPACE = "images-that-sound-demo"
+REPOS = (*CODE_REPOS, *WEIGHT_REPOS, SPACE)
 PIPELINES = {**CODE_REPOS, **WEIGHT_REPOS, MERGED_REPO: ImagesThatSoundPipeline}
 
 # By the Hub's names, from what allows most to what allows least.
@@ -82,11 +86,19 @@ for folder, expected in json.loads(sys.argv[1]):
         raise SystemExit(f"It holds {loaded.__name__}, not {expected}.")
 """
 
+OPEN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import app
+app.build(app.Studio(app.parse_args([]), Path(".")))
+"""
+
 
 def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="images-that-sound publish", description=__doc__)
     parser.add_argument("--namespace", required=True, help="User or organisation of the Hub that gets the repos.")
-    parser.add_argument("--repo", nargs="+", choices=[*CODE_REPOS, *WEIGHT_REPOS], help="Default: all that are there.")
+    parser.add_argument("--repo", nargs="+", choices=REPOS, help="Default: all that are there.")
     parser.add_argument("--private", action="store_true", help="New repos are private.")
     parser.add_argument("--dry_run", action="store_true", help="Show and check what would go; send nothing.")
     parser.add_argument("--source_dir", default=".", help="Clone of this project. Default: the current folder.")
@@ -133,22 +145,28 @@ def check_args(args: argparse.Namespace) -> list[str]:
         raise ValueError(f"`namespace` has to be a name of the Hub, but is {args.namespace!r}.") from error
     if args.merge and args.repo:
         raise ValueError("`merge` and `repo` exclude each other.")
-    cards = Path(args.source_dir) / "model_cards"
-    if not cards.is_dir():
+    if not (Path(args.source_dir) / "model_cards").is_dir():
         raise ValueError(f"`source_dir` has to be a clone of this project, but {args.source_dir} has no model_cards.")
     if args.output_dir:
         check_writable(args.output_dir)
     if args.merge:
         return [MERGED_REPO]
     for name in args.repo or []:
-        if not is_complete(cards / name):
-            raise ValueError(f"`repo` {name} has no card or no weights yet: see {cards / name}.")
-    return args.repo or [name for name in (*CODE_REPOS, *WEIGHT_REPOS) if is_complete(cards / name)]
+        if not is_complete(args, name):
+            raise ValueError(f"`repo` {name} has no card or no weights yet: see {home_of(args, name)}.")
+    if args.private and SPACE in (args.repo or []):
+        raise ValueError(f"`private` is not for {SPACE}, since a Space can't install a package from a private repo.")
+    return args.repo or [name for name in REPOS if is_complete(args, name) and not (args.private and name == SPACE)]
 
 
-def is_complete(folder: Path) -> bool:
-    needed = ["README.md"] if folder.name in CODE_REPOS else ["README.md", "model_index.json"]
-    return all((folder / name).is_file() for name in needed)
+def home_of(args: argparse.Namespace, name: str) -> Path:
+    """Where the sources have what only this repo holds, its card first of all."""
+    return Path(args.source_dir) / ("demo" if name == SPACE else f"model_cards/{name}")
+
+
+def is_complete(args: argparse.Namespace, name: str) -> bool:
+    needed = ["README.md", "model_index.json"] if name in WEIGHT_REPOS else ["README.md"]
+    return all((home_of(args, name) / file).is_file() for file in needed)
 
 
 def assemble(args: argparse.Namespace, name: str, root: Path) -> Path:
@@ -156,7 +174,6 @@ def assemble(args: argparse.Namespace, name: str, root: Path) -> Path:
     folder, partial = root / name, root / f".{name}.part"
     if folder.exists():
         return folder
-    source = Path(args.source_dir)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         metadata = {}
@@ -164,9 +181,12 @@ def assemble(args: argparse.Namespace, name: str, root: Path) -> Path:
             metadata = merged_metadata(args)
             merge(args, partial)
         else:
-            shutil.copytree(source / "model_cards" / name, partial, ignore=shutil.ignore_patterns("__*__*", ".*"))
-        write_code(partial, source / "pipelines", PIPELINES[name])
-        write_card(args, partial, source / "model_cards" / name / "README.md", metadata)
+            shutil.copytree(home_of(args, name), partial, ignore=shutil.ignore_patterns("__*__*", ".*", "*.ipynb"))
+        if name == SPACE:
+            write_wheel(args, partial)
+        else:
+            write_code(partial, Path(args.source_dir) / "pipelines", PIPELINES[name])
+        write_card(args, partial, home_of(args, name) / "README.md", metadata)
         os.replace(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -238,6 +258,31 @@ def write_code(folder: Path, pipelines: Path, pipeline_class: type[DiffusionPipe
         (folder / "pipeline.py").write_text(entry_of(file, pipeline_class.__name__), encoding="utf-8")
 
 
+def write_wheel(args: argparse.Namespace, folder: Path) -> None:
+    """The package, and the line that lets a Space install it from its own repo."""
+    with tempfile.TemporaryDirectory() as directory:
+        # Of a copy, since setuptools leaves files behind in what it builds.
+        sources = Path(directory) / "sources"
+        shutil.copytree(args.source_dir, sources, ignore=shutil.ignore_patterns(".*", "build", "tests", "__pycache__"))
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            str(folder),
+            str(sources),
+        ]
+        process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode != 0:
+        raise ValueError(f"`source_dir` {args.source_dir} can't be built: {process.stderr.strip()}")
+    (wheel,) = folder.glob("*.whl")
+    url = hf_hub_url(f"{args.namespace}/{SPACE}", wheel.name, repo_type="space")
+    (folder / "requirements.txt").write_text(f"images-that-sound @ {url}\n", encoding="utf-8")
+
+
 def entry_of(file: Path, class_name: str) -> str:
     """The `pipeline.py` of a repo of code: the class, and every sibling, since diffusers copies no others."""
     body = ast.parse(file.read_text(encoding="utf-8")).body
@@ -278,36 +323,50 @@ def listing(args: argparse.Namespace, folder: Path) -> Iterator[str]:
 
 def check_loading(folders: list[Path]) -> None:
     """Raises `ValueError` if a fresh process without this package can't load what the folders hold."""
-    expected = json.dumps([(str(folder), PIPELINES[folder.name].__name__) for folder in folders])
-    with tempfile.TemporaryDirectory() as directory:
-        modules = str(Path(directory) / "modules")
-        process = subprocess.run(
-            [sys.executable, "-c", LOAD, expected],
-            cwd=directory,
-            env={**os.environ, "HF_MODULES_CACHE": modules, "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-        )
-    if process.returncode != 0:
-        lines = process.stderr.strip().splitlines()
-        folder = [line for line in lines if line in map(str, folders)][-1:]
-        raise ValueError(f"{''.join(folder)} does not load in a fresh process: {lines[-1]}")
+    expected = [(str(folder), PIPELINES[folder.name].__name__) for folder in folders if folder.name != SPACE]
+    checks = [(LOAD, json.dumps(expected), None)] if expected else []
+    checks += [(OPEN, str(folder), folder) for folder in folders if folder.name == SPACE]
+    for code, argument, space in checks:
+        with tempfile.TemporaryDirectory() as directory:
+            environment = {"HF_MODULES_CACHE": str(Path(directory) / "modules"), "HF_HUB_OFFLINE": "1"}
+            if space is not None:
+                (wheel,) = space.glob("*.whl")
+                with zipfile.ZipFile(wheel) as archive:
+                    archive.extractall(directory)
+                environment["PYTHONPATH"] = directory
+            process = subprocess.run(
+                [sys.executable, "-c", code, argument],
+                cwd=directory,
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+            )
+        if process.returncode != 0:
+            lines = process.stderr.strip().splitlines()
+            folder = [str(space)] if space else [line for line in lines if line in map(str, folders)][-1:]
+            raise ValueError(f"{''.join(folder)} does not load in a fresh process: {lines[-1]}")
 
 
 def upload(api: HfApi, args: argparse.Namespace, folder: Path) -> Iterator[str]:
     """Makes the repo where it is missing and brings it to the folder's state; yields where it is."""
     repo = f"{args.namespace}/{folder.name}"
+    kind = {"repo_type": "space"} if folder.name == SPACE else {}
     with hub_errors(repo):
-        ModelCard.load(folder / "README.md").validate()
-        url = api.create_repo(repo, private=args.private or None, exist_ok=True)
-        if args.private and not api.repo_info(repo).private:
+        (SpaceCard if kind else ModelCard).load(folder / "README.md").validate()
+        sdk = {"space_sdk": "gradio"} if kind else {}
+        url = api.create_repo(repo, private=args.private or None, exist_ok=True, **kind, **sdk)
+        if args.private and not api.repo_info(repo, **kind).private:
             raise ValueError(f"`private` is asked for, but {repo} is public. Make it private at {url}/settings first.")
         # Code that went away must not stay loadable.
         commit = api.upload_folder(
-            repo_id=repo, folder_path=folder, delete_patterns="*.py", commit_message=f"images-that-sound {revision()}"
+            repo_id=repo,
+            folder_path=folder,
+            delete_patterns=["*.py", "*.whl"],
+            commit_message=f"images-that-sound {revision()}",
+            **kind,
         )
-        api.create_tag(repo, tag=revision(), exist_ok=True)
-        tagged = api.repo_info(repo, revision=revision()).sha
+        api.create_tag(repo, tag=revision(), exist_ok=True, **kind)
+        tagged = api.repo_info(repo, revision=revision(), **kind).sha
     yield f"{url} is at {commit.oid}."
     if tagged != commit.oid:
         yield f"Its tag {revision()} stays at {tagged}. Raise `version` in setup.py to tag the files of today."

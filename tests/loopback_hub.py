@@ -19,6 +19,7 @@ METADATA = {
     "library_name": ("diffusers",),
     "pipeline_tag": ("text-to-image", "text-to-audio", "image-to-image"),
 }
+SPACE_METADATA = {"license": ("apache-2.0",), "sdk": ("gradio",), "app_file": ("app.py",)}
 
 
 class HubRepo:
@@ -138,13 +139,17 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{asked['organization']}/{asked['name']}"
         if asked["organization"] != self.user:
             return self.refuse(403, message="You don't have the rights to create a model under this namespace")
+        if asked.get("type") == "space" and asked.get("sdk") != "gradio":
+            return self.refuse(400, message="A Space needs an SDK")
         status = 409 if name in self.server.repos else 200
         self.server.repos.setdefault(name, HubRepo(private=asked.get("visibility") == "private"))
         self.answer({"url": f"{self.server.address}/{name}"}, status)
 
     def validate(self) -> None:
-        metadata = yaml.safe_load(json.loads(self.body())["content"].split("---")[1])
-        errors = [name for name, allowed in METADATA.items() if metadata.get(name) not in allowed]
+        asked = json.loads(self.body())
+        metadata = yaml.safe_load(asked["content"].split("---")[1])
+        required = SPACE_METADATA if asked["repoType"] == "space" else METADATA
+        errors = [name for name, allowed in required.items() if metadata.get(name) not in allowed]
         for model in metadata.get("base_model", []):
             errors += [] if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else ["base_model"]
         self.answer({"errors": [{"message": name} for name in errors], "warnings": []}, 400 if errors else 200)
@@ -229,17 +234,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 REPO = r"(?P<repo>[^/]+/[^/]+)"
+KIND = "(models|spaces)"
 ROUTES = (
     ("GET /api/whoami-v2", _Handler.whoami),
     ("POST /api/repos/create", _Handler.create),
     ("POST /api/validate-yaml", _Handler.validate),
-    (f"POST /api/models/{REPO}/preupload/(?P<revision>[^/]+)", _Handler.preupload),
-    (f"POST /api/models/{REPO}/commit/(?P<revision>[^/]+)", _Handler.commit),
-    (f"POST /api/models/{REPO}/tag/(?P<revision>[^/]+)", _Handler.tag),
-    (f"POST /{REPO}.git/info/lfs/objects/batch", _Handler.batch),
+    (f"POST /api/{KIND}/{REPO}/preupload/(?P<revision>[^/]+)", _Handler.preupload),
+    (f"POST /api/{KIND}/{REPO}/commit/(?P<revision>[^/]+)", _Handler.commit),
+    (f"POST /api/{KIND}/{REPO}/tag/(?P<revision>[^/]+)", _Handler.tag),
+    (f"POST /(spaces/)?{REPO}.git/info/lfs/objects/batch", _Handler.batch),
     ("PUT /objects/(?P<oid>[^/]+)", _Handler.receive),
-    (f"GET /api/models/{REPO}", _Handler.info),
-    (f"GET /api/models/{REPO}/revision/(?P<revision>[^/]+)", _Handler.info),
-    (f"GET /api/models/{REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", _Handler.tree),
-    (f"GET|HEAD /{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
+    (f"GET /api/{KIND}/{REPO}", _Handler.info),
+    (f"GET /api/{KIND}/{REPO}/revision/(?P<revision>[^/]+)", _Handler.info),
+    (f"GET /api/{KIND}/{REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", _Handler.tree),
+    (f"GET|HEAD /(spaces/)?{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
 )

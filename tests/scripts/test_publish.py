@@ -4,16 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, ModelCard, SpaceCard
 from loopback_hub import LoopbackHub
 
 from images_that_sound.scripts.hub import hub_errors
 from images_that_sound.scripts.publish import (
     CODE_REPOS,
     PIPELINES,
+    SPACE,
     WEIGHT_REPOS,
     parse_args,
     publish,
@@ -124,7 +127,9 @@ def hub():
 def results(hub, tmp_path_factory) -> dict[str, list]:
     """What each command printed, and its error; all run in one process, whose import is what takes long."""
     folder = tmp_path_factory.mktemp("publish")
-    own = ["--namespace", "tester", "--source_dir", str(ROOT)]
+    sources = ["--namespace", "tester", "--source_dir", str(ROOT)]
+    own = [*sources, "--repo", *CODE_REPOS, *WEIGHT_REPOS]
+    merge = [*sources, "--license", "mit", "--merge"]
     both = ["some/stable-diffusion", "some/auffusion"]
     kept = ["--output_dir", str(folder / "kept")]
     incomplete = folder / "incomplete" / "images-that-sound"
@@ -133,14 +138,15 @@ def results(hub, tmp_path_factory) -> dict[str, list]:
     commands = {
         "wrong token": ("hf_wrong", own),
         "no token": ("", own),
-        "missing repo": (TOKEN, [*own, "--license", "mit", "--merge", "some/missing", "some/auffusion"]),
-        "missing audio repo": (TOKEN, [*own, "--license", "mit", "--merge", "some/stable-diffusion", "some/missing"]),
-        "gated repo": (TOKEN, [*own, "--license", "mit", "--merge", "some/gated", "some/auffusion"]),
-        "dry run": (TOKEN, [*own, *kept, "--dry_run", "--merge", *both]),
-        "does not load": (TOKEN, [*own, "--repo", incomplete.name, "--output_dir", str(incomplete.parent)]),
+        "missing repo": (TOKEN, [*merge, "some/missing", "some/auffusion"]),
+        "missing audio repo": (TOKEN, [*merge, "some/stable-diffusion", "some/missing"]),
+        "gated repo": (TOKEN, [*merge, "some/gated", "some/auffusion"]),
+        "dry run": (TOKEN, [*sources, *kept, "--dry_run", "--merge", *both]),
+        "does not load": (TOKEN, [*sources, "--repo", incomplete.name, "--output_dir", str(incomplete.parent)]),
         "broken": (TOKEN, own),
         "finished": (TOKEN, own),
-        "merge": (TOKEN, [*own, *kept, "--private", "--merge", *both]),
+        "space": (TOKEN, [*sources, "--repo", SPACE]),
+        "merge": (TOKEN, [*sources, *kept, "--private", "--merge", *both]),
     }
     run_python(hub, folder / "home", COMMANDS, json.dumps(commands), str(folder / "results.json"))
     return json.loads((folder / "results.json").read_text())
@@ -226,6 +232,22 @@ def test_repos_of_code_are_flat_and_their_cards_complete(hub, results, name):
     assert any(f"]({path})" in text for path in files if path.endswith(".wav"))
 
 
+def test_the_space_installs_the_package_from_its_own_repo(hub, results, tmp_path):
+    assert results["space"][1] is None
+    files = hub.repos[f"tester/{SPACE}"].files
+    (wheel,) = (path for path in files if path.endswith(".whl"))
+    assert {"README.md", "app.py", "studio.py", "requirements.txt", wheel, ".gitattributes"} == set(files)
+    address = files["requirements.txt"].decode().split(" @ ")[1].strip()
+    assert address == f"{hub.address}/spaces/tester/{SPACE}/resolve/main/{wheel}"
+    (tmp_path / "package.zip").write_bytes(urllib.request.urlopen(address).read())
+    names = zipfile.ZipFile(tmp_path / "package.zip").namelist()
+    for folder in ("pipelines", "schedulers", "selection", "scripts", "embedded", "embedded_colorization"):
+        assert any(name.startswith(f"images_that_sound/{folder}/") for name in names)
+    metadata = SpaceCard(files["README.md"].decode()).data
+    assert metadata["app_file"] in files and "tester/images-that-sound-embedded" in metadata["models"]
+    assert f"gradio=={metadata['sdk_version']}" in (ROOT / "constraints.txt").read_text()
+
+
 def test_names_of_code_collide_nowhere(hub, results):
     contents = {}
     for name in (*CODE_REPOS, "images-that-sound-embedded"):
@@ -241,6 +263,7 @@ def test_names_of_code_collide_nowhere(hub, results):
         (["--namespace", "no/name"], "`namespace` has to be a name of the Hub"),
         (["--source_dir", str(MODELS)], "`source_dir` has to be a clone of this project"),
         (["--merge", "one", "two", "--repo", "images-that-sound"], "`merge` and `repo` exclude each other"),
+        (["--private", "--repo", SPACE], "`private` is not for images-that-sound-demo"),
         (["--output_dir", __file__], "`output_dir` has to be a folder that can be written to"),
     ],
 )
