@@ -243,8 +243,11 @@ def remove(folders: list[Path]) -> None:
 def main(input_args: list[str] | None = None) -> None:
     args = parse_args(input_args)
     with tempfile.TemporaryDirectory() as folder:
-        page = build(Studio(args, Path(folder)))
-        page.launch(server_port=args.server_port, show_error=True, css=GALLERY_STYLE)
+        try:
+            studio = Studio(args, Path(folder))
+        except ValueError as error:
+            raise SystemExit(f"error: {error}") from error
+        build(studio).launch(server_port=args.server_port, show_error=True, css=GALLERY_STYLE)
 
 
 if __name__ == "__main__":
