@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fresh_processes import FreshProcesses
 from safetensors import safe_open
 from selenium import webdriver
 
@@ -96,3 +97,11 @@ def browser():
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="session")
+def run_fresh(tmp_path_factory):
+    """Runs code in fresh processes."""
+    processes = FreshProcesses(tmp_path_factory.mktemp("fresh"))
+    yield processes
+    processes.close()
