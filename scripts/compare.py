@@ -6,11 +6,13 @@ SDS, and the averaging of noise, over pairs of prompts and seeds, judged by CLIP
 import argparse
 import json
 from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
+from diffusers import DiffusionPipeline
 
 from images_that_sound.pipelines import (
     ImagesThatSoundImprintPipeline,
@@ -33,6 +35,7 @@ from images_that_sound.scripts.sampling import (
     run,
     with_checkpoint_defaults,
 )
+from images_that_sound.scripts.scoring import load_scorer
 
 
 # Each method's pipeline and arguments of its call.
@@ -83,12 +86,13 @@ def pairs_of(args: argparse.Namespace) -> list[tuple[str, str]]:
     return [everything[name] for name in args.pairs]
 
 
-def make(args: argparse.Namespace, method: str, pairs: list[tuple[str, str]]) -> Iterator[Path]:
+def make(
+    args: argparse.Namespace, method: str, pipe: DiffusionPipeline, pairs: list[tuple[str, str]]
+) -> Iterator[Path]:
     """The samples of one method that are missing."""
-    pipeline_class, own = METHODS[method]
+    own = METHODS[method][1]
     if method == "sds":
         own = {**own, "num_iterations": args.num_sds_iterations}
-    pipe = load_pipeline(args, pipeline_class)
     pipe.set_progress_bar_config(disable=True)
     pictures_of = imprint.pictures_of if method == "imprint" else generate.pictures_of
     for picture, sound in pairs:
@@ -107,17 +111,21 @@ def folder_of(args: argparse.Namespace, method: str, picture: str, sound: str) -
 def compare(args: argparse.Namespace) -> Iterator[str]:
     """Makes what is missing, evaluates each method that has samples; yields the lines of a table."""
     accelerator = new_accelerator(args)
+    pairs = own_share(accelerator, pairs_of(args))
+    pipeline_of = cache(partial(load_pipeline, args))
     for method in args.methods:
-        for path in make(args, method, own_share(accelerator, pairs_of(args))):
+        for path in make(args, method, pipeline_of(METHODS[method][0]), pairs):
             yield str(path)
     accelerator.wait_for_everyone()
-    rows = []
+    rows, scorer = [], None
     for method in METHODS:
         folder = Path(args.output_dir) / method
         if folder.exists():
             # The embedded checkpoint has no vocoder: its sounds are Griffin-Lim's already.
             arguments = ["--sample_dir", str(folder), "--device", args.device, "--no-griffin_lim"]
-            yield from evaluate(parse_evaluate_args(arguments))
+            evaluate_args = parse_evaluate_args([*arguments, "--clip_model", "embedded", "--clap_model", "embedded"])
+            scorer = scorer or load_scorer(evaluate_args)
+            yield from evaluate(evaluate_args, scorer)
             overall = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))[-1]
             rows.append({"method": method, **{k: v for k, v in overall.items() if not k.endswith("prompt")}})
     if accelerator.is_main_process:

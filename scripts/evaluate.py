@@ -16,7 +16,7 @@ from images_that_sound.scripts.sampling import (
     run,
 )
 from images_that_sound.scripts.scoring import add_score_arguments, load_scorer_for, scores_of
-from images_that_sound.selection import mean_and_interval
+from images_that_sound.selection import Scorer, mean_and_interval
 
 
 def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
@@ -36,12 +36,12 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def evaluate(args: argparse.Namespace) -> Iterator[str]:
-    """Scores what has no scores yet; yields the lines of a table."""
+def evaluate(args: argparse.Namespace, scorer: Scorer | None = None) -> Iterator[str]:
+    """Scores what has no scores yet, by what `args` name unless it is loaded already; yields the lines of a table."""
     folders = find_samples(args.sample_dir)
     accelerator = new_accelerator(args)
     settings = [sample_settings(folder) for folder in folders]
-    scorer = load_scorer_for(args, settings)
+    scorer = scorer or load_scorer_for(args, settings)
     for folder in own_share(accelerator, folders):
         scores_of(args, folder, scorer, args.griffin_lim)
     accelerator.wait_for_everyone()

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
+from fresh_processes import FreshProcesses
 from safetensors import safe_open
 from selenium import webdriver
 
@@ -18,31 +20,54 @@ from images_that_sound.pipelines import (
 FIXTURES = Path(__file__).parent / "fixtures"
 STABLE_DIFFUSION = FIXTURES / "models" / "stable-diffusion"
 AUFFUSION = FIXTURES / "models" / "auffusion"
+DEEPFLOYD = FIXTURES / "models" / "deepfloyd-if-stage-1"
 
 
-@pytest.fixture
+def two_sides(pipeline_class: type[DiffusionPipeline], folder: Path) -> DiffusionPipeline:
+    """An image side's folder and the audio side, random-weight conformance models."""
+    pipeline = pipeline_class.from_pretrained(folder)
+    pipeline.load_audio_prior(AUFFUSION)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="session")
 def stable_diffusion_folder() -> Path:
     return STABLE_DIFFUSION
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def auffusion_folder() -> Path:
     return AUFFUSION
 
 
 @pytest.fixture
 def pipe() -> ImagesThatSoundPipeline:
-    """Both sides of the random-weight conformance models."""
-    pipeline = ImagesThatSoundPipeline.from_pretrained(STABLE_DIFFUSION)
-    pipeline.load_audio_prior(AUFFUSION)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return two_sides(ImagesThatSoundPipeline, STABLE_DIFFUSION)
 
 
 @pytest.fixture
 def imprint_pipe() -> ImagesThatSoundImprintPipeline:
-    pipeline = ImagesThatSoundImprintPipeline.from_pretrained(STABLE_DIFFUSION)
-    pipeline.load_audio_prior(AUFFUSION)
+    return two_sides(ImagesThatSoundImprintPipeline, STABLE_DIFFUSION)
+
+
+@pytest.fixture
+def pixel_pipe() -> ImagesThatSoundSDSPipeline:
+    return two_sides(ImagesThatSoundSDSPipeline, DEEPFLOYD)
+
+
+@pytest.fixture(params=["pixel", "latent"])
+def sds_pipe(request) -> ImagesThatSoundSDSPipeline:
+    """Either image prior beside the audio prior."""
+    folder = {"pixel": DEEPFLOYD, "latent": STABLE_DIFFUSION}[request.param]
+    return two_sides(ImagesThatSoundSDSPipeline, folder)
+
+
+@pytest.fixture
+def colorization_pipe() -> FactorizedColorizationPipeline:
+    """Both stages of the random-weight DeepFloyd IF."""
+    pipeline = FactorizedColorizationPipeline.from_pretrained(DEEPFLOYD)
+    pipeline.load_super_resolution(FIXTURES / "models" / "deepfloyd-if-stage-2")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -60,27 +85,8 @@ def golden():
 
 
 @pytest.fixture
-def colorization_pipe() -> FactorizedColorizationPipeline:
-    """Both stages of the random-weight DeepFloyd IF."""
-    pipeline = FactorizedColorizationPipeline.from_pretrained(FIXTURES / "models" / "deepfloyd-if-stage-1")
-    pipeline.load_super_resolution(FIXTURES / "models" / "deepfloyd-if-stage-2")
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@pytest.fixture
 def fixtures_folder() -> Path:
     return FIXTURES
-
-
-@pytest.fixture(params=["pixel", "latent"])
-def sds_pipe(request) -> ImagesThatSoundSDSPipeline:
-    """Either image prior beside the audio prior."""
-    folder = {"pixel": FIXTURES / "models" / "deepfloyd-if-stage-1", "latent": STABLE_DIFFUSION}[request.param]
-    pipeline = ImagesThatSoundSDSPipeline.from_pretrained(folder)
-    pipeline.load_audio_prior(AUFFUSION)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 @pytest.fixture(scope="session")
@@ -96,3 +102,11 @@ def browser():
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="session")
+def run_fresh(tmp_path_factory):
+    """Runs code in fresh processes."""
+    processes = FreshProcesses(tmp_path_factory.mktemp("fresh"))
+    yield processes
+    processes.close()

@@ -11,6 +11,9 @@ from images_that_sound.pipelines import (
 from images_that_sound.scripts.sampling import EMBEDDED, SHIPPED
 
 
+SMALL_CANVAS = {"hidden_size": 16, "num_frequencies": 8}
+
+
 def sizes_of(folder):
     """Bytes of each part's weights, all of which are float16."""
     files = list(folder.rglob("*.safetensors"))
@@ -50,7 +53,8 @@ def test_score_distillation_by_the_embedded_pixel_prior():
     assert pipe.image_prior == "pixel"
     crops = []
     pipe.unet.register_forward_pre_hook(lambda _, inputs: crops.append(inputs[0].shape))
-    output = pipe("castle towers", "bell ringing", num_iterations=1, image_start_step=0, num_crops=2)
+    call = {"num_iterations": 1, "image_start_step": 0, "num_crops": 2, "canvas_kwargs": SMALL_CANVAS}
+    output = pipe("castle towers", "bell ringing", **call)
     assert crops == [(4, 3, 64, 64)]
     assert output.spectrograms[0].size == (512, 128) and output.audios.shape == (1, 81920)
 
@@ -87,6 +91,8 @@ def test_the_baselines_run_from_it_too():
         "tiger growling",
         num_iterations=2,
         image_start_step=1,
+        num_crops=1,
+        canvas_kwargs=SMALL_CANVAS,
         output_type="pt",
         callback_on_step_end=lambda pipe, iteration, sample, tensors: losses.append(tensors),
     )

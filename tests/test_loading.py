@@ -2,8 +2,7 @@
 
 import json
 import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +32,11 @@ INSTALLED = "from images_that_sound.pipelines import ImagesThatSoundPipeline\n"
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(run_fresh, tmp_path):
     """Runs code in a fresh process; gives what it printed, and its exit code."""
-
-    def run_code(code: str) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-        directory = tmp_path / "elsewhere"
-        directory.mkdir(exist_ok=True)
-        command = [sys.executable, "-c", code]
-        return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=300)
-
-    return run_code
+    directory = tmp_path / "elsewhere"
+    directory.mkdir()
+    return partial(run_fresh, directory=directory)
 
 
 def compose(run, tmp_path: Path, load: str, without_package: bool, name: str) -> tuple[torch.Tensor, Path]:
@@ -103,7 +96,7 @@ def test_code_of_a_repo_does_not_run_without_trust(run, pipe, tmp_path, stable_d
         process = run(f"from diffusers import DiffusionPipeline\nDiffusionPipeline.from_pretrained({arguments})")
         assert process.returncode != 0
         assert "trust_remote_code=True" in process.stderr
-    assert not list((tmp_path / "modules").rglob("pipeline_images_that_sound.py"))
+    assert not list((tmp_path / "elsewhere" / "modules").rglob("pipeline_images_that_sound.py"))
 
 
 def test_saved_index_names_no_path_and_holds_the_code(pipe, tmp_path):

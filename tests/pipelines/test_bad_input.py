@@ -15,9 +15,17 @@ from images_that_sound.pipelines import ImagesThatSoundPipeline, load_hifigan_vo
 CALL = {"prompt": "a castle", "audio_prompt": "a bell", "width": 64, "crop_right": 0, "num_inference_steps": 2}
 
 
+@pytest.fixture(scope="module")
+def pipe(stable_diffusion_folder, auffusion_folder) -> ImagesThatSoundPipeline:
+    """One for all, since a call that is refused changes nothing."""
+    pipeline = ImagesThatSoundPipeline.from_pretrained(stable_diffusion_folder)
+    pipeline.load_audio_prior(auffusion_folder)
+    for unet in (pipeline.unet, pipeline.unet_audio):
+        unet.register_forward_pre_hook(fail)
+    return pipeline
+
+
 def assert_refused(pipe, arguments, *parts):
-    pipe.unet.register_forward_pre_hook(fail)
-    pipe.unet_audio.register_forward_pre_hook(fail)
     with pytest.raises(ValueError) as error:
         pipe(**{**CALL, **arguments})
     for part in parts:

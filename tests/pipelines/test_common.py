@@ -45,14 +45,6 @@ every_pipeline = pytest.mark.parametrize("pipeline_class", PIPELINES, ids=lambda
 
 
 @pytest.fixture
-def pixel_pipe(fixtures_folder) -> ImagesThatSoundSDSPipeline:
-    pipeline = ImagesThatSoundSDSPipeline.from_pretrained(fixtures_folder / "models" / "deepfloyd-if-stage-1")
-    pipeline.load_audio_prior(fixtures_folder / "models" / "auffusion")
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@pytest.fixture
 def pipeline(request, pipeline_class):
     return request.getfixturevalue(PIPELINES[pipeline_class])
 

@@ -1,10 +1,7 @@
 """The blocks: in a fresh process what the pipeline gives, bit by bit, from a folder of code that names other repos."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -79,16 +76,14 @@ def call_of(name: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def composed(repo, tmp_path_factory) -> dict[str, torch.Tensor]:
+def composed(run_fresh, repo, tmp_path_factory) -> dict[str, torch.Tensor]:
     """What a process without this package makes of the folder; its components are random-weight models."""
     fixtures = Path(__file__).parents[1] / "fixtures" / "models"
     folders = {IMAGE_SIDE: str(fixtures / "stable-diffusion"), AUDIO_SIDE: str(fixtures / "auffusion")}
     sources = {name: folders[source] for name, (source, _) in SOURCES.items()}
     result = tmp_path_factory.mktemp("result") / "outputs.safetensors"
     arguments = [str(repo), json.dumps(sources), json.dumps({name: call_of(name) for name in CALLS}), str(result)]
-    environment = {**os.environ, "HF_MODULES_CACHE": str(result.parent / "modules"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", COMPOSE, *arguments]
-    process = subprocess.run(command, cwd=result.parent, env=environment, capture_output=True, text=True, timeout=300)
+    process = run_fresh(COMPOSE, *arguments, directory=result.parent)
     assert process.returncode == 0, process.stderr
     return load_file(result)
 

@@ -1,8 +1,5 @@
 """Score distillation on random weights: gradients, resuming, several processes, and what the call takes."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from accelerate import Accelerator
@@ -33,14 +30,6 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.fixture
-def pixel_pipe(fixtures_folder) -> ImagesThatSoundSDSPipeline:
-    pipe = ImagesThatSoundSDSPipeline.from_pretrained(fixtures_folder / "models" / "deepfloyd-if-stage-1")
-    pipe.load_audio_prior(fixtures_folder / "models" / "auffusion")
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 def test_gradient_of_the_loss_is_the_weighted_difference_of_noises():
     inputs = torch.randn(2, 3, 4, 4, requires_grad=True)
     noise_pred, noise, weights = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.tensor([0.5, 2.0])
@@ -58,7 +47,7 @@ def test_each_iteration_moves_the_canvas_and_no_model(sds_pipe):
 
     output = sds_pipe(
         *PROMPTS,
-        **SMALL,
+        **{**SMALL, "num_crops": 1},
         learning_rate=1e-2,
         generator=generator(),
         callback_on_step_end=look,
@@ -159,38 +148,40 @@ def test_mixed_precision_stays_close(pixel_pipe):
         assert loss != mixed[name] and mixed[name] == pytest.approx(loss, rel=0.05)
 
 
-TWO_PROCESSES = """
+ONE_STEP = """
 import sys, torch
-from accelerate import Accelerator
+from accelerate import Accelerator, debug_launcher
 from images_that_sound.pipelines import ImagesThatSoundSDSPipeline
-torch.set_num_threads(1)
-accelerator = Accelerator(cpu=True)
-pipe = ImagesThatSoundSDSPipeline.from_pretrained({models!r} + "/deepfloyd-if-stage-1")
-pipe.load_audio_prior({models!r} + "/auffusion")
-pipe.set_progress_bar_config(disable=True)
-output = pipe("castle towers", "bell ringing", width=64, crop_width=64, num_crops=3, num_iterations=2,
-              image_start_step=0, crop_right=0, canvas="pixels", optimizer="SGD", learning_rate=1e-2,
-              optimizer_kwargs={{}}, accelerator=accelerator, generator=torch.Generator().manual_seed(0),
-              output_type="pt")
-assert accelerator.num_processes == {processes}
-if accelerator.is_main_process:
-    torch.save(output.spectrograms, {result!r})
+
+def main(models, processes, result):
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    pipe = ImagesThatSoundSDSPipeline.from_pretrained(models + "/deepfloyd-if-stage-1")
+    pipe.load_audio_prior(models + "/auffusion")
+    pipe.set_progress_bar_config(disable=True)
+    output = pipe("castle towers", "bell ringing", width=64, crop_width=64, num_crops=3, num_iterations=2,
+                  image_start_step=0, crop_right=0, canvas="pixels", optimizer="SGD", learning_rate=1e-2,
+                  optimizer_kwargs={}, accelerator=accelerator, generator=torch.Generator().manual_seed(0),
+                  output_type="pt")
+    assert accelerator.num_processes == processes
+    if accelerator.is_main_process:
+        torch.save(output.spectrograms, result)
+
+models, processes, result = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+if processes == 1:
+    main(models, processes, result)
+else:
+    debug_launcher(main, (models, processes, result), processes)
 """
 
 
-def test_two_processes_take_the_same_step_as_one(tmp_path, fixtures_folder):
+def test_two_processes_take_the_same_step_as_one(run_fresh, tmp_path, fixtures_folder):
     """Plain gradient descent: what the canvas moves by is the gradient."""
     canvases = {}
     for processes in (1, 2):
-        script, result = tmp_path / f"run-{processes}.py", tmp_path / f"canvas-{processes}.pt"
-        script.write_text(
-            TWO_PROCESSES.format(models=str(fixtures_folder / "models"), processes=processes, result=str(result))
-        )
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
-        launch += ["--dynamo_backend", "no", "--num_processes", str(processes), "--main_process_port", "0"]
-        # Several processes start by this flag on processors too; on which device they work is the script's to say.
-        launch += ["--multi_gpu"] if processes > 1 else ["--cpu"]
-        process = subprocess.run([*launch, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        result = tmp_path / f"canvas-{processes}.pt"
+        arguments = [str(fixtures_folder / "models"), str(processes), str(result)]
+        process = run_fresh(ONE_STEP, *arguments, directory=tmp_path)
         assert process.returncode == 0, process.stderr
         canvases[processes] = torch.load(result, weights_only=True)
     assert (canvases[1] - 0.5).abs().max() > 0.05, "a canvas of pixels starts near a half"

@@ -86,12 +86,28 @@ def test_a_killed_process_leaves_the_others_work_and_a_rerun_fills_the_gap(alone
     assert {name: (tmp_path / name / "settings.json").stat().st_mtime_ns for name in whole} == times
 
 
-def test_search_and_evaluate_in_two_processes(tmp_path):
+TWO_PROCESSES = """
+import json, sys, torch
+from accelerate import debug_launcher
+from images_that_sound.scripts import evaluate, search
+
+def main(search_arguments, evaluate_arguments):
+    torch.set_num_threads(1)
+    search.main(search_arguments)
+    evaluate.main(evaluate_arguments)
+
+debug_launcher(main, tuple(map(json.loads, sys.argv[1:])))
+"""
+
+
+def test_search_and_evaluate_in_two_processes(run_fresh, tmp_path):
     search = [*QUICK, *PROMPTS, "--num_samples", "5", "--keep", "1", "--rungs", "0.34", "--shares", "0.4"]
-    search_module.main([*search, "--output_dir", str(tmp_path / "one")])
-    evaluate.main(["--sample_dir", str(tmp_path / "one"), "--device", "cpu"])
-    finish(launch("search", *search, "--output_dir", str(tmp_path / "two")))
-    finish(launch("evaluate", "--sample_dir", str(tmp_path / "two"), "--device", "cpu"))
+    one, two = (str(tmp_path / name) for name in ("one", "two"))
+    search_module.main([*search, "--output_dir", one])
+    evaluate.main(["--sample_dir", one, "--device", "cpu"])
+    arguments = [*search, "--output_dir", two], ["--sample_dir", two, "--device", "cpu"]
+    process = run_fresh(TWO_PROCESSES, *map(json.dumps, arguments), directory=tmp_path)
+    assert process.returncode == 0, process.stderr
     reports, evaluations = (
         [json.loads((tmp_path / name / file).read_text()) for name in ("one", "two")]
         for file in ("search.json", "evaluation.json")

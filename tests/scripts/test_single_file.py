@@ -1,7 +1,6 @@
 """One file that does what the pipeline and its siblings do."""
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,10 +39,12 @@ def siblings() -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("single") / "community" / "images_that_sound_in_one_file.py"
-    command = [sys.executable, "-m", "images_that_sound.scripts.cli", "single-file", "--output", str(output)]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+def file(run_fresh, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("single")
+    output = folder / "community" / "images_that_sound_in_one_file.py"
+    code = "from images_that_sound.scripts.cli import main\nmain()"
+    process = run_fresh(code, "single-file", "--output", str(output), directory=folder)
+    assert process.returncode == 0, process.stderr
     assert [each.name for each in output.parent.iterdir()] == [output.name]
     return output
 
@@ -67,18 +68,12 @@ def test_file_is_clean(file):
         assert process.returncode == 0, process.stdout
 
 
-def test_file_gives_what_the_pipeline_gives(file, pipe, tmp_path, stable_diffusion_folder, auffusion_folder):
+def test_file_gives_what_the_pipeline_gives(
+    run_fresh, file, pipe, tmp_path, stable_diffusion_folder, auffusion_folder
+):
     result, saved = tmp_path / "outputs.safetensors", tmp_path / "saved"
     arguments = map(str, (stable_diffusion_folder, auffusion_folder, file, result, saved))
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.run(
-        [sys.executable, "-c", LOAD, *arguments],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    process = run_fresh(LOAD, *arguments, directory=tmp_path)
     assert process.returncode == 0, process.stderr
     call = {"width": 64, "num_inference_steps": 2, "output_type": "pt"}
     expected = pipe("a castle", "a bell", **call, generator=torch.Generator().manual_seed(0))
