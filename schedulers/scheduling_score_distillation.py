@@ -23,19 +23,21 @@ class ScoreDistillationScheduler(SchedulerMixin, ConfigMixin):
         final_max_timestep (`float`, *optional*): What `max_timestep` falls to, linearly; constant where absent.
 
     Raises:
-        ValueError: If a bound is not in 0..1 or an upper one is below the lower one.
+        ValueError: If a bound is not a number in 0..1, 1 excluded, or an upper one is below the lower one.
     """
 
     @register_to_config
     def __init__(
         self, min_timestep: float = 0.02, max_timestep: float = 0.98, final_max_timestep: float | None = None
     ):
-        for name, value in (("max_timestep", max_timestep), ("final_max_timestep", final_max_timestep)):
-            if value is not None and not 0 <= min_timestep <= value < 1:
-                raise ValueError(
-                    f"`min_timestep` and `{name}` have to be in order in 0..1 (1 excluded), but are {min_timestep} and"
-                    f" {value}."
-                )
+        bounds = {"min_timestep": min_timestep, "max_timestep": max_timestep, "final_max_timestep": final_max_timestep}
+        if final_max_timestep is None:
+            del bounds["final_max_timestep"]
+        for name, value in bounds.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+                raise ValueError(f"`{name}` has to be a number from 0 to below 1, but is {value!r}.")
+            if value < min_timestep:
+                raise ValueError(f"`{name}` has to be at least `min_timestep`, {min_timestep}, but is {value}.")
 
     def draw(
         self,

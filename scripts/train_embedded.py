@@ -173,6 +173,8 @@ def train(
     model.train()
     losses, start = [], time.time()
     for step in range(first_step, num_steps):
+        # Dropout draws from the global generator.
+        torch.manual_seed(args.seed + step)
         # On a CPU plain matrix products go backwards many times faster than the fused attention.
         with sdpa_kernel(SDPBackend.MATH):
             loss = loss_of_step(step)

@@ -188,21 +188,6 @@ def test_two_processes_take_the_same_step_as_one(run_fresh, tmp_path, fixtures_f
     torch.testing.assert_close(canvases[2], canvases[1], atol=1e-4, rtol=0)
 
 
-def test_timesteps_of_the_schedule():
-    alphas_cumprod = torch.linspace(0.99, 0.01, 1000)
-    plain = ScoreDistillationScheduler()
-    timesteps, weights = plain.draw(5000, 0, 10, alphas_cumprod, generator())
-    assert timesteps.min() == 20 and timesteps.max() == 980
-    torch.testing.assert_close(weights, 1 - alphas_cumprod[timesteps])
-    annealed = ScoreDistillationScheduler(final_max_timestep=0.3)
-    assert annealed.draw(5000, 0, 11, alphas_cumprod, generator())[0].max() == 980
-    assert annealed.draw(5000, 10, 11, alphas_cumprod, generator())[0].max() == 300
-    middle = annealed.draw(5000, 5, 11, alphas_cumprod, generator())[0].max()
-    assert middle == int(1000 * (0.98 + 0.3) / 2)
-    with pytest.raises(ValueError, match="`min_timestep` and `max_timestep`"):
-        ScoreDistillationScheduler(min_timestep=0.5, max_timestep=0.2)
-
-
 def test_schedule_saves_loads_and_is_used(pixel_pipe, tmp_path):
     ScoreDistillationScheduler(final_max_timestep=0.5).save_pretrained(tmp_path)
     schedule = ScoreDistillationScheduler.from_pretrained(tmp_path)
