@@ -47,7 +47,7 @@ def test_the_right_prompt_lifts_more_than_a_wrong_one():
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED, dtype=torch.float32)
     scorer, generator = Scorer(pipe=pipe), np.random.default_rng(104)
     names = ("castle", "train", "kitten", "race", "horse", "tiger")
-    pictures = [np.asarray(draw_picture(name, generator, 128, 512)[0], np.float32) / 255 for name in names]
+    pictures = [np.asarray(draw_picture(name, generator, 128, 256)[0], np.float32) / 255 for name in names]
     canvases = torch.from_numpy(np.stack(pictures))[:, None]
 
     def lifts(shift: int) -> list[float]:
