@@ -156,12 +156,15 @@ def build(studio: Studio) -> gr.Blocks:
                 python: as_python(settings, studio.args.device),
             }
 
+        def begin(prompt: str, audio_prompt: str) -> str:
+            if not prompt.strip() or not audio_prompt.strip():
+                raise gr.Error("Say both what to see and what to hear.", duration=None, print_exception=False)
+            return "Waiting for its turn …"
+
         def make(*values: str | float | list[Path]) -> Iterator[dict]:
             *values, first_seed, num_candidates, earlier = values
-            if not values[0].strip() or not values[1].strip():
-                raise gr.Error("Say both what to see and what to hear.", duration=None, print_exception=False)
             remove(earlier)
-            yield {folders: [], current: None, gallery: gr.Gallery(visible=False), status: "Getting ready …"}
+            yield {folders: [], current: None, gallery: gr.Gallery(visible=False)}
             with friendly():
                 arguments = studio.call_arguments(*values)
                 seeds = [first_seed + i for i in range(num_candidates)]
@@ -187,8 +190,15 @@ def build(studio: Studio) -> gr.Blocks:
                 return studio.colors(folder)
 
         views = [current, status, player, spectrogram, sound, colors, command, python]
-        running = gr.on(
+        asked = gr.on(
             [start.click, prompt.submit, audio_prompt.submit],
+            begin,
+            [prompt, audio_prompt],
+            status,
+            queue=False,
+            show_progress="hidden",
+        )
+        running = asked.success(
             make,
             [prompt, audio_prompt, weight, guidance, audio_guidance, steps, seed, count, folders],
             [folders, gallery, *views],
