@@ -195,7 +195,7 @@ def build(studio: Studio) -> gr.Blocks:
             begin,
             [prompt, audio_prompt],
             status,
-            queue=False,
+            concurrency_limit=None,
             show_progress="hidden",
         )
         running = asked.success(
