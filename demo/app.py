@@ -12,7 +12,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import gradio as gr
@@ -37,15 +36,16 @@ ocean waves; of anything else it makes something, but not what you asked for.*
 """
 PLAYER = """
 <div class="canvas"><img src="${value.picture}" alt="the picture"><div class="playhead"></div></div>
-${value.audio ? `<audio controls src="${value.audio}"></audio>` : `<progress value="${value.done}"></progress>`}
+${value.audio ? `<audio controls src="${value.audio}"></audio>` : ""}
+${value.done ? `<progress value="${value.done}"></progress>` : ""}
 """
 PLAYER_STYLE = """
 .canvas { position: relative; cursor: pointer; overflow: hidden; border-radius: 6px; }
 .canvas img { display: block; width: 100%; }
 .playhead { position: absolute; top: 0; bottom: 0; left: 0; width: 3px; background: #ff4040; visibility: hidden; }
-audio, progress { width: 100%; margin-top: 8px; }
+audio, progress { width: 100%; margin-top: 8px; accent-color: var(--color-accent); }
 """
-GALLERY_STYLE = "#gallery .thumbnail-lg { aspect-ratio: 3; } #gallery .grid-wrap { min-height: 0; }"
+GALLERY_STYLE = "#gallery .thumbnail-lg { aspect-ratio: 3; } #gallery .grid-wrap { min-height: 0; overflow: hidden; }"
 # Its parts are drawn anew with each picture, so they are looked up at each frame.
 PLAYER_SCRIPT = """
 const follow = () => {
@@ -86,7 +86,8 @@ def build(studio: Studio) -> gr.Blocks:
     """The page, and what its buttons do."""
     defaults = studio.pipe.default_arguments
     with gr.Blocks(title="Images that sound", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
-        folders, current = gr.State([], time_to_live=3600, delete_callback=remove), gr.State()
+        # The samples of all runs of a visitor, of the last run, and the one that is shown.
+        runs, folders, current = gr.State([], time_to_live=3600, delete_callback=remove), gr.State([]), gr.State()
         gr.Markdown(INTRODUCTION)
         if studio.args.model == "embedded":
             gr.Markdown(EMBEDDED_WORLD)
@@ -95,7 +96,7 @@ def build(studio: Studio) -> gr.Blocks:
                 prompt = gr.Textbox(label="What to see", elem_id="prompt")
                 audio_prompt = gr.Textbox(label="What to hear", elem_id="audio_prompt")
                 with gr.Row():
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53 - 1, elem_id="seed")
+                    seed = gr.Number(0, label="Seed", precision=0, elem_id="seed")
                     count = gr.Slider(1, MAX_CANDIDATES, 1, step=1, label="Candidates", elem_id="candidates")
                 with gr.Accordion("Fine tuning", open=False, elem_id="tuning"):
                     weight = gr.Slider(0, 1, defaults["audio_weight"], step=0.05, label="Weight of the sound")
@@ -106,7 +107,7 @@ def build(studio: Studio) -> gr.Blocks:
                     steps = gr.Slider(5, 200, defaults["num_inference_steps"], step=1, label="Steps", elem_id="steps")
                 with gr.Row():
                     start = gr.Button("Make it", variant="primary", elem_id="start")
-                    stop = gr.Button("Stop", variant="stop", elem_id="stop")
+                    stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
                 examples = [[each["prompt"], each["audio_prompt"], each["seed"]] for each in GENERATE_PRESETS.values()]
                 gr.Examples(examples, [prompt, audio_prompt, seed], examples_per_page=6, elem_id="examples")
             with gr.Column(scale=3):
@@ -119,7 +120,7 @@ def build(studio: Studio) -> gr.Blocks:
                     elem_id="player",
                 )
                 gallery = gr.Gallery(
-                    label="Candidates, the best first. Click one to see and hear it.",
+                    show_label=False,
                     visible=False,
                     allow_preview=False,
                     columns=2,
@@ -127,15 +128,20 @@ def build(studio: Studio) -> gr.Blocks:
                     object_fit="contain",
                     elem_id="gallery",
                 )
-                with gr.Tab("Spectrogram"):
-                    spectrogram = gr.Image(type="filepath", format="png", show_label=False, elem_id="spectrogram")
+                shown_only = {"show_label": False, "interactive": False}
+                image = {"type": "filepath", "format": "png", "buttons": ["download", "fullscreen"]}
+                with gr.Tab("Pictures"):
+                    picture = gr.Image(label="The picture", elem_id="picture", **image)
+                    spectrogram = gr.Image(label="Its gray, which is played", elem_id="spectrogram", **image)
                 with gr.Tab("Sound"):
-                    sound = gr.Audio(type="filepath", show_label=False, interactive=False, elem_id="sound")
+                    sound = gr.Audio(
+                        type="filepath", show_label=False, interactive=False, buttons=["download"], elem_id="sound"
+                    )
                 with gr.Tab("Video"):
-                    video = gr.Video(show_label=False, interactive=False, elem_id="video")
+                    video = gr.Video(buttons=["download"], elem_id="video", **shown_only)
                 with gr.Tab("In colour"):
-                    painting = gr.Button("Paint it", elem_id="paint")
-                    colors = gr.Image(type="filepath", format="png", show_label=False, elem_id="colors")
+                    painting_button = gr.Button("Paint it", elem_id="paint")
+                    colors = gr.Image(show_label=False, elem_id="colors", **image)
                 with gr.Tab("Settings"):
                     code = {"wrap_lines": True, "show_line_numbers": False, "lines": 1}
                     command = gr.Code(label="As a command", language="shell", elem_id="command", **code)
@@ -144,38 +150,49 @@ def build(studio: Studio) -> gr.Blocks:
         def show(folder: Path) -> dict:
             """All about a sample but its video, which takes longest."""
             settings = sample_settings(folder)
-            problems = [f"Something is off: {problem}." for problem in settings["problems"]]
+            words = [f"**Seed {settings['seed']}.** Press play, or click into the picture."]
+            words += [f"Something is off: {problem}." for problem in settings["problems"]]
             return {
                 current: folder,
-                status: " ".join([f"**Seed {settings['seed']}.** Press play, or click into the picture.", *problems]),
+                status: " ".join(words),
                 player: finished(folder),
+                picture: folder / "image.png",
                 spectrogram: folder / "spectrogram.png",
                 sound: folder / "audio.wav",
-                colors: None,
+                colors: studio.colors_of(folder),
                 command: as_command(settings),
                 python: as_python(settings, studio.args.device),
             }
 
-        def begin(prompt: str, audio_prompt: str) -> str:
+        def begin(prompt: str, audio_prompt: str, seed: int | None) -> dict:
             if not prompt.strip() or not audio_prompt.strip():
-                raise gr.Error("Say both what to see and what to hear.", duration=None, print_exception=False)
-            return "Waiting for its turn …"
+                raise gr.Error("Say both what to see and what to hear.", print_exception=False)
+            if seed is None or not 0 <= seed < 2**53:
+                raise gr.Error("The seed has to be a whole number from 0 on.", print_exception=False)
+            nothing = dict.fromkeys((current, picture, spectrogram, sound, video, colors, command, python))
+            waiting = {status: "Waiting for its turn …", stop: gr.Button(interactive=True)}
+            return {**nothing, **waiting, folders: [], gallery: gr.Gallery(visible=False)}
 
         def make(*values: str | float | list[Path]) -> Iterator[dict]:
             *values, first_seed, num_candidates, earlier = values
-            remove(earlier)
-            yield {folders: [], current: None, gallery: gr.Gallery(visible=False)}
-            with friendly():
+            try:
                 arguments = studio.call_arguments(*values)
                 seeds = [first_seed + i for i in range(num_candidates)]
                 num_steps = arguments["num_inference_steps"]
-                for done, picture, output in studio.denoise(arguments, seeds):
+                for done, preview, output in studio.denoise(arguments, seeds):
                     yield {status: f"Denoising: {done} of {num_steps} steps …"}
                     if output is None:
-                        yield {player: on_the_way(picture, done / num_steps)}
+                        yield {player: on_the_way(preview, done / num_steps)}
                     else:
                         made = studio.write(arguments, seeds, output)
-            yield {folders: made, gallery: candidates(made), **show(made[0])}
+            except Exception as error:
+                yield give_up("That did not work.")
+                raise as_message(error) from error
+            shown = show(made[0])
+            if len(made) > 1:
+                shown[status] += f" It is the best of {len(made)} by its scores; click another to see and hear that."
+            yield {runs: [*earlier, *made], folders: made, gallery: candidates(made), **shown}
+            yield {stop: gr.Button(interactive=False)}
 
         def pick(made: list[Path], event: gr.SelectData) -> dict:
             return show(made[event.index])
@@ -185,39 +202,42 @@ def build(studio: Studio) -> gr.Blocks:
 
         def paint(folder: Path | None) -> Path:
             if folder is None:
-                raise gr.Error("Make a picture first.", duration=None, print_exception=False)
-            with friendly():
+                raise gr.Error("Make a picture first.", print_exception=False)
+            try:
                 return studio.colors(folder)
+            except Exception as error:
+                raise as_message(error) from error
 
-        views = [current, status, player, spectrogram, sound, colors, command, python]
+        def give_up(words: str) -> dict:
+            return {status: words, stop: gr.Button(interactive=False)}
+
+        views = [current, status, player, picture, spectrogram, sound, colors, command, python]
+        results = [folders, gallery, stop, *views]
+        painting = painting_button.click(paint, current, colors)
         asked = gr.on(
             [start.click, prompt.submit, audio_prompt.submit],
             begin,
-            [prompt, audio_prompt],
-            status,
+            [prompt, audio_prompt, seed],
+            [*results, video],
+            cancels=[painting],
             concurrency_limit=None,
             show_progress="hidden",
         )
         running = asked.success(
             make,
-            [prompt, audio_prompt, weight, guidance, audio_guidance, steps, seed, count, folders],
-            [folders, gallery, *views],
+            [prompt, audio_prompt, weight, guidance, audio_guidance, steps, seed, count, runs],
+            [runs, *results],
             show_progress="hidden",
         )
-        stop.click(lambda: "Stopped.", outputs=status, cancels=[running])
-        gallery.select(pick, folders, views, show_progress="hidden")
+        stop.click(lambda: give_up("Stopped."), outputs=[status, stop], cancels=[running], show_progress="hidden")
+        gallery.select(pick, folders, views, cancels=[painting], show_progress="hidden")
         current.change(film, current, video, trigger_mode="always_last")
-        painting.click(paint, current, colors)
     return page
 
 
-@contextmanager
-def friendly() -> Iterator[None]:
-    """What the user can mend becomes a message on the page."""
-    try:
-        yield
-    except ValueError as error:
-        raise gr.Error(str(error), duration=None, print_exception=False) from error
+def as_message(error: Exception) -> gr.Error:
+    """What the page says of an error; the log has the rest of those that the user can't mend."""
+    return gr.Error(str(error), duration=None, print_exception=not isinstance(error, ValueError))
 
 
 def on_the_way(picture: PIL.Image.Image, done: float) -> dict:
@@ -245,9 +265,9 @@ def candidates(made: list[Path]) -> gr.Gallery:
 
 
 def remove(folders: list[Path]) -> None:
-    """Deletes the samples of a run, which share one folder."""
-    for folder in folders[:1]:
-        shutil.rmtree(folder.parent, ignore_errors=True)
+    """Deletes the samples of a visitor who is gone."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(input_args: list[str] | None = None) -> None:

@@ -126,7 +126,12 @@ class Studio:
         """A sample's picture in colour, made where it is missing."""
         with self.lock:
             list(colorize.make_tries(self.color_args, self.colorization, folder, sample_settings(folder)))
-        return folder / f"color-{self.color_args.seed:06d}.png"
+        return self.colors_of(folder)
+
+    def colors_of(self, folder: Path) -> Path | None:
+        """The picture in colour, where it has been made."""
+        file = folder / f"color-{self.color_args.seed:06d}.json"
+        return file.with_suffix(".png") if file.exists() else None
 
 
 def video_of(folder: Path) -> Path:
@@ -143,7 +148,8 @@ def video_of(folder: Path) -> Path:
 def label_of(folder: Path) -> str:
     """A candidate's seed and scores."""
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["scores"]
-    numbers = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+    words = {"clip": "picture", "clap": "sound"}
+    numbers = ", ".join(f"{words.get(name, name)} {value:.2f}" for name, value in scores.items())
     return f"seed {sample_settings(folder)['seed']}: {numbers}"
 
 
