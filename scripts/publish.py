@@ -298,7 +298,6 @@ def upload(api: HfApi, args: argparse.Namespace, folder: Path) -> Iterator[str]:
     """Makes the repo where it is missing and brings it to the folder's state; yields where it is."""
     repo = f"{args.namespace}/{folder.name}"
     with hub_errors(repo):
-        ModelCard.load(folder / "README.md").validate()
         url = api.create_repo(repo, private=args.private or None, exist_ok=True)
         if args.private and not api.repo_info(repo).private:
             raise ValueError(f"`private` is asked for, but {repo} is public. Make it private at {url}/settings first.")
