@@ -9,18 +9,19 @@ EMBEDDED = {
     "images_that_sound.embedded_colorization": "model_cards/images-that-sound-embedded-colorization",
 }
 
+# The floors are the oldest versions that the tests pass with; constraints-oldest.txt pins them all at once.
 install_requires = [
-    "diffusers>=0.42.0",  # DiffusionPipeline, models, schedulers; 0.42 writes mono sound into videos
-    "transformers>=5.0",  # CLIP text encoder, SpeechT5HifiGan as vocoder, mel filter bank
-    "torch>=2.6",
-    "accelerate>=1.0",  # offloading and low-memory loading in diffusers
-    "safetensors",
-    "huggingface_hub",
-    "numpy",
-    "pillow",  # pictures and their metadata, captions in videos
-    "scipy",  # resampling of sounds that users bring
-    "soundfile",  # WAV files with metadata; libsndfile is in its wheel
-    "av>=14,<19",  # video.mp4 through diffusers.utils.encode_video; FFmpeg is in its wheel
+    "diffusers>=0.40.0",  # DiffusionPipeline, models, schedulers; 0.40 has `diffusers-cli run` and `dtype`
+    "transformers>=5.6.0",  # CLIP text encoder, whose weights 5.5 names otherwise; SpeechT5HifiGan, mel filter bank
+    "torch>=2.6.0",  # transformers reads no `.bin` weights with 2.5
+    "accelerate>=1.7.0",  # offloading and low-memory loading in diffusers; 1.7 finds a free port for processes
+    "safetensors>=0.8.0",
+    "huggingface_hub>=1.23.0",
+    "numpy>=1.25.0",  # 1.25 has `Generator.spawn`
+    "pillow>=10.1.0",  # pictures and their metadata, captions in videos, of a size that 10.1 lets choose
+    "scipy>=1.9.2",  # resampling of sounds that users bring
+    "soundfile>=0.11.0",  # WAV files with metadata; libsndfile is in its wheel
+    "av>=15.0.0,<19",  # video.mp4 through diffusers.utils.encode_video; what 14 copies does not play
 ]
 demo = ["gradio>=6,<7"]  # the page of demo/app.py
 extras_require = {
@@ -39,6 +40,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: Multimedia :: Graphics",
+        "Topic :: Multimedia :: Sound/Audio",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     packages=[
         "images_that_sound.pipelines",
         "images_that_sound.schedulers",

@@ -40,8 +40,8 @@ class SelfContainedRepoMixin:
         os.replace(temporary, index_file)
 
     @classmethod
-    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict:
-        config = super()._dict_from_json_file(json_file)
+    def _dict_from_json_file(cls, json_file: str | os.PathLike, **kwargs) -> dict:
+        config = super()._dict_from_json_file(json_file, **kwargs)
         if isinstance(config.get("_class_name"), list):
             # The list form makes diffusers run the repo's copy of the code. A class that is already here needs none.
             config["_class_name"] = config["_class_name"][-1]

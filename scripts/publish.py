@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils.dynamic_modules_utils import get_relative_import_files
-from huggingface_hub import HfApi, ModelCard, SpaceCard, hf_hub_url
+from huggingface_hub import HfApi, ModelCard, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
@@ -352,7 +352,6 @@ def upload(api: HfApi, args: argparse.Namespace, folder: Path) -> Iterator[str]:
     repo = f"{args.namespace}/{folder.name}"
     kind = {"repo_type": "space"} if folder.name == SPACE else {}
     with hub_errors(repo):
-        (SpaceCard if kind else ModelCard).load(folder / "README.md").validate()
         sdk = {"space_sdk": "gradio"} if kind else {}
         url = api.create_repo(repo, private=args.private or None, exist_ok=True, **kind, **sdk)
         if args.private and not api.repo_info(repo, **kind).private:

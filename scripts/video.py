@@ -50,7 +50,7 @@ def write_video(
         (torch.from_numpy(frame)[None] for frame in _frames(panels, captions, num_frames)),
         fps=FRAMES_PER_SECOND,
         output_path=str(silent),
-        audio=torch.from_numpy(np.nan_to_num(audio)),
+        audio=torch.from_numpy(np.nan_to_num(audio))[:, None].expand(-1, 2),
         audio_sample_rate=sampling_rate,
         video_chunks_number=num_frames,
     )

@@ -51,7 +51,7 @@ def test_score_is_the_published_formula(clip):
 
 
 def test_cosines_below_zero_count_as_zero(clip):
-    canvases = torch.rand(1, 1, 64, 64).expand(10, -1, -1, -1)
+    canvases = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(2)).expand(10, -1, -1, -1)
     scores = clip(canvases, list(WORLD_PROMPTS["picture"].values()))
     cosines = clip.embed_canvases(canvases[:1])[0] @ clip.embed_prompts(list(WORLD_PROMPTS["picture"].values())).T
     assert (cosines < 0).any()
