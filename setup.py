@@ -23,7 +23,7 @@ install_requires = [
     "soundfile>=0.11.0",  # WAV files with metadata; libsndfile is in its wheel
     "av>=15.0.0,<19",  # video.mp4 through diffusers.utils.encode_video; what 14 copies does not play
 ]
-demo = ["gradio>=6,<7"]  # the page of demo/app.py
+demo = ["gradio>=6.31.0,<7"]  # the page of demo/app.py; 6.10 starts no new run after a stopped one
 extras_require = {
     "train": ["tensorboard"],  # --report_to tensorboard
     "demo": demo,

@@ -36,7 +36,7 @@ audio.play();
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def address(browser, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -56,6 +56,8 @@ def address(tmp_path_factory):
                 except OSError:
                     time.sleep(0.5)
             yield address
+            # Or the page would go on drawing through all tests that follow.
+            browser.get("about:blank")
         finally:
             process.terminate()
             process.wait()
