@@ -191,8 +191,8 @@ def build(studio: Studio) -> gr.Blocks:
             shown = show(made[0])
             if len(made) > 1:
                 shown[status] += f" It is the best of {len(made)} by its scores; click another to see and hear that."
-            yield {runs: [*earlier, *made], folders: made, gallery: candidates(made), **shown}
-            yield {stop: gr.Button(interactive=False)}
+            shown |= {runs: [*earlier, *made], folders: made, gallery: candidates(made)}
+            yield {**shown, stop: gr.Button(interactive=False)}
 
         def pick(made: list[Path], event: gr.SelectData) -> dict:
             return show(made[event.index])

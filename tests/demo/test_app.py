@@ -144,7 +144,6 @@ def test_picture_appears_while_it_denoises(made):
     assert len(made.seen) >= 4
     last = made.picture()
     assert last.shape == (128, 512, 3) and last.std() > 20
-    # The predicted pictures come ever closer to the last one.
     previews = [picture_of(base64.b64decode(source.partition(",")[2])) for source in made.seen[1:-1]]
     assert all(preview.shape == last.shape and preview.std() > 5 for preview in previews)
 
