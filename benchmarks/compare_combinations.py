@@ -23,7 +23,7 @@ from diffusers import EulerAncestralDiscreteScheduler
 from diffusers.utils.torch_utils import randn_tensor
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.pipelines.images_that_sound_weights import audio_noise_shares
+from images_that_sound.pipelines.images_that_sound_noise_shares import audio_noise_shares
 from images_that_sound.scripts.measure_embedded import recognised, share, train_judge
 from images_that_sound.scripts.presets import MIXED_PAIRS, WORLD_PROMPTS
 from images_that_sound.scripts.samples import write_json

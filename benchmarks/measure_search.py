@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.pipelines.images_that_sound_weights import audio_noise_shares
+from images_that_sound.pipelines.images_that_sound_noise_shares import audio_noise_shares
 from images_that_sound.scripts.measure_embedded import train_judge
 from images_that_sound.scripts.presets import MIXED_PAIRS, WORLD_PROMPTS
 from images_that_sound.scripts.samples import write_json

@@ -1,4 +1,4 @@
-"""What every pipeline with an audio side shares: loading it and keeping its vocoder exact."""
+"""Reading the audio side of images that sound from Auffusion's repo, or from one that holds both sides."""
 
 import json
 import os
@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
 from huggingface_hub.utils import EntryNotFoundError
 from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
+from transformers import SpeechT5HifiGan
 
-from .images_that_sound_repo import SelfContainedRepoMixin
 from .images_that_sound_spectrogram import MelSpectrogram
 from .images_that_sound_vocoder import load_hifigan_vocoder, read_vocoder_config
 
@@ -21,118 +19,18 @@ from .images_that_sound_vocoder import load_hifigan_vocoder, read_vocoder_config
 HUB_ARGUMENTS = {"cache_dir", "token", "force_download", "local_files_only"}
 
 
-class AudioPriorLoaderMixin(SelfContainedRepoMixin):
-    """Loads Auffusion's side into a pipeline that came from a Stable Diffusion repo."""
-
-    def load_audio_prior(
-        self,
-        pretrained_model_name_or_path: str | os.PathLike,
-        subfolder: str = "",
-        revision: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """
-        Loads the audio side: `unet_audio`, `vocoder`, and `vae_audio` and `text_encoder_audio` where they differ from
-        the image side's.
-
-        Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`):
-                A Hub repo such as `auffusion/auffusion-full-no-adapter`, or a folder of the same layout: `unet`,
-                `vae`, `text_encoder`, `tokenizer`, and `vocoder` either as Auffusion stores it (`config.json`,
-                `vocoder.pt`) or as [`~transformers.SpeechT5HifiGan`]. Of a repo that holds both sides the audio side
-                is loaded, and its spectrogram's constants and default arguments apply.
-            subfolder (`str`, *optional*, defaults to `""`):
-                Folder inside the repo that holds this layout.
-            revision (`str`, *optional*):
-                Branch, tag or commit of the repo.
-            kwargs:
-                `cache_dir`, `token`, `force_download`, `local_files_only`, as in `from_pretrained`.
-
-        Raises:
-            ValueError: If a part is missing or does not fit the image side, or if offloading is already enabled.
-        """
-        if getattr(self, "_all_hooks", None):
-            raise ValueError("`load_audio_prior` has to be called before offloading is enabled.")
-        if set(kwargs) - HUB_ARGUMENTS:
-            raise ValueError(f"`load_audio_prior` takes {sorted(HUB_ARGUMENTS)} besides, but got {sorted(kwargs)}.")
-        repo = Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs})
-
-        vocoder = repo.load_vocoder()
-        check_vocoder(vocoder, repo.spectrogram or self.mel_spectrogram)
-        tokenizer = repo.load(CLIPTokenizer, "tokenizer")
-        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
-            raise ValueError(f"The tokenizer of `{repo}` differs from the image side's; one has to serve both.")
-        unet = repo.load_audio(UNet2DConditionModel, "unet", dtype=self.unet.dtype)
-        if unet.config.in_channels != self.unet.config.in_channels:
-            raise ValueError(
-                f"`unet_audio` of `{repo}` has to work in the image side's latents of {self.unet.config.in_channels}"
-                f" channels, but takes {unet.config.in_channels}."
-            )
-        vae = repo.load_audio(AutoencoderKL, "vae", dtype=self.vae.dtype)
-        text_encoder = repo.load_audio(CLIPTextModel, "text_encoder", dtype=self.text_encoder.dtype)
-        device = self.device
-        self._adopt_config(repo)
-        self.register_modules(
-            unet_audio=unet.to(device),
-            vocoder=None if vocoder is None else vocoder.to(device),
-            vae_audio=None if same_weights(vae, self.vae) else vae.to(device),
-            text_encoder_audio=None if same_weights(text_encoder, self.text_encoder) else text_encoder.to(device),
-        )
-
-    def _adopt_config(self, repo: "Repo") -> None:
-        """What a repo that holds both sides says of its spectrograms and of calls."""
-        if repo.spectrogram is not None:
-            self.mel_spectrogram = repo.spectrogram
-            self._set_default_arguments(repo.index.get("default_arguments"))
-            self.register_to_config(
-                spectrogram=repo.spectrogram.to_dict(), default_arguments=repo.index.get("default_arguments")
-            )
-
-    def _set_default_arguments(self, default_arguments: dict | None) -> None:
-        known = {k: v for k, v in (default_arguments or {}).items() if k in self._paper_arguments}
-        self.default_arguments = {**self._paper_arguments, **known}
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
-    ) -> "AudioPriorLoaderMixin":
-        """[`DiffusionPipeline.from_pretrained`], except that `dtype` leaves the vocoder in float32."""
-        for name in ("dtype", "torch_dtype"):
-            if isinstance(kwargs.get(name), torch.dtype):
-                kwargs[name] = {"default": kwargs[name], "vocoder": torch.float32}
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-
-    @classmethod
-    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "AudioPriorLoaderMixin":
-        """
-        [`DiffusionPipeline.from_pipe`], except that optional components may be left out, and that the shared ones keep
-        their precision where no `dtype` is given.
-        """
-        absent = {name: None for name in cls._optional_components if name not in pipeline.components}
-        precision = {} if {"dtype", "torch_dtype"} & set(kwargs) else {"dtype": pipeline.unet.dtype}
-        return super().from_pipe(pipeline, **{**absent, **precision, **kwargs})
-
-    def to(self, *args: Any, **kwargs: Any) -> "AudioPriorLoaderMixin":
-        """[`DiffusionPipeline.to`], except that the vocoder keeps its float32 weights, which half precision ruins."""
-        weights = None if self.vocoder is None else {k: v.cpu() for k, v in self.vocoder.state_dict().items()}
-        pipe = super().to(*args, **kwargs)
-        if weights is not None and self.vocoder.dtype != torch.float32:
-            self.vocoder.float().load_state_dict(weights)
-        return pipe
-
-
 def load_vocoder(
     pretrained_model_name_or_path: str | os.PathLike, subfolder: str = "", revision: str | None = None, **kwargs: Any
 ) -> SpeechT5HifiGan | None:
     """
-    The vocoder alone of a repo or folder that [`AudioPriorLoaderMixin.load_audio_prior`] takes; `None` where a repo of
+    The vocoder alone of a repo or folder that `load_audio_prior` of the pipelines takes; `None` where a repo of
     both sides does without.
     """
-    return Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs}).load_vocoder()
+    return AudioPriorRepo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs}).load_vocoder()
 
 
-class Repo:
-    """A Hub repo or folder in the layout of Stable Diffusion."""
+class AudioPriorRepo:
+    """A Hub repo or folder in the layout of Stable Diffusion, whose parts are the audio side's."""
 
     def __init__(self, name_or_path: str | os.PathLike, subfolder: str, kwargs: dict):
         self.name_or_path, self.subfolder, self.kwargs = str(name_or_path), subfolder, kwargs
@@ -207,11 +105,28 @@ def check_vocoder(vocoder: SpeechT5HifiGan | None, spectrogram: MelSpectrogram) 
             )
 
 
-def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
-    """Whether two models hold the same tensors under the same names."""
-    first_state, second_state = first.state_dict(), second.state_dict()
-    return first_state.keys() == second_state.keys() and all(
-        first_state[name].shape == second_state[name].shape
-        and torch.equal(first_state[name].cpu(), second_state[name].cpu())
-        for name in first_state
+def same_weights(audio: torch.nn.Module, image: torch.nn.Module) -> bool:
+    """
+    Whether a model holds the same tensors under the same names as another, which may have been rounded on its way: to
+    the precision that it is kept in, and before that to the one in which its file has it.
+
+    Args:
+        audio (`torch.nn.Module`): As its file has it, or in float32.
+        image (`torch.nn.Module`): In any precision.
+    """
+    audio_state, image_state = audio.state_dict(), getattr(image, "_orig_mod", image).state_dict()
+    if {name: value.shape for name, value in audio_state.items()} != {
+        name: value.shape for name, value in image_state.items()
+    }:
+        return False
+    return any(
+        all(
+            torch.equal(_rounded(value, stored, image_state[name]), image_state[name])
+            for name, value in audio_state.items()
+        )
+        for stored in (torch.float32, torch.float16, torch.bfloat16)
     )
+
+
+def _rounded(value: torch.Tensor, stored: torch.dtype, like: torch.Tensor) -> torch.Tensor:
+    return (value.to(stored) if value.is_floating_point() else value).to(like)

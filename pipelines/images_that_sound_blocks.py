@@ -2,7 +2,8 @@
 
 import inspect
 import os
-import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +15,18 @@ from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
 
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_audio_prior import HUB_ARGUMENTS, load_vocoder
-from .images_that_sound_checks import check_prompt  # noqa: F401
-from .images_that_sound_repo import SelfContainedRepoMixin  # noqa: F401
-from .images_that_sound_sides import TwoSidesMixin  # noqa: F401
+from .images_that_sound_audio_side import AudioSideMixin  # noqa: F401
+from .images_that_sound_call import read_call
+from .images_that_sound_checks import check_number  # noqa: F401
+from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401
+from .images_that_sound_precision import kept_in_float32  # noqa: F401
+from .images_that_sound_prompts import Prompts
+from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
+from .images_that_sound_side import Side  # noqa: F401
 from .images_that_sound_spectrogram import MelSpectrogram
+from .images_that_sound_steps import denoising_steps  # noqa: F401
+from .images_that_sound_two_sides import TwoSidesMixin  # noqa: F401
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
-from .images_that_sound_weights import audio_noise_shares  # noqa: F401
 from .pipeline_images_that_sound import ImagesThatSoundPipeline
 
 
@@ -27,8 +34,11 @@ STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 AUFFUSION = "auffusion/auffusion-full-no-adapter"
 
 EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "audio_prompt_embeds", "negative_audio_prompt_embeds")
-PROMPTS = ("prompt", "audio_prompt", "negative_prompt", "negative_audio_prompt", "num_images_per_prompt")
+PROMPTS = ("prompt", "audio_prompt", "negative_prompt", "negative_audio_prompt")
 SCALES = ("guidance_scale", "audio_guidance_scale")
+SIZES = ("height", "width", "audio_length_in_s", "crop_right", "canvas_layout")
+EDGES = ("image_guidance_start", "image_guidance_end", "audio_guidance_start", "audio_guidance_end")
+DENOISING = ("denoising_start", "denoising_end", "eta", "generator", "latents")
 
 
 class AuffusionVocoder:
@@ -87,33 +97,40 @@ def _components(*names: str) -> list[ComponentSpec]:
     return [COMPONENTS[name] for name in names]
 
 
+CALL = read_call(Path(inspect.getsourcefile(ImagesThatSoundPipeline)), "ImagesThatSoundPipeline")
+
+
 def _inputs(*names: str) -> list[InputParam]:
-    """Inputs that are arguments of the pipeline's call, with what its signature and docstring say of them."""
-    call = ImagesThatSoundPipeline.__call__
-    parameters = inspect.signature(call).parameters
-    entries = re.findall(r"^( +)(\w+) \(.+\):\n((?:\1    .+\n)+)", call.__doc__ or "", re.MULTILINE)
-    texts = {name: " ".join(text.split()) for _, name, text in entries}
+    """Inputs that are arguments of the pipeline's call, with what it says of them."""
+    parameters = inspect.signature(ImagesThatSoundPipeline.__call__).parameters
     return [
         InputParam(
             name,
             type_hint=parameters[name].annotation,
             default=parameters[name].default,
-            description=texts.get(name, ""),
+            description=CALL[name].description,
         )
         for name in names
     ]
 
 
+PIPELINE = InputParam("pipeline", ImagesThatSoundPipeline, description="That of this run, made by the first block.")
+
+
 def _pipeline(components: ModularPipeline, block_state: BlockState) -> ImagesThatSoundPipeline:
-    """The pipeline over the same components, as it is while a call runs with these inputs."""
-    names = set(inspect.signature(ImagesThatSoundPipeline.__init__).parameters) - {"self"}
-    configs = {config.name for config in CONFIGS}
-    pipe = ImagesThatSoundPipeline(
-        **{name: getattr(components, name, None) for name in names - configs},
-        **{name: components.config.get(name) for name in configs},
-    )
-    pipe._begin_call(*(block_state[name] for name in (*SCALES, "cross_attention_kwargs")))
-    return pipe
+    """The pipeline over the same components, one a run."""
+    if block_state.pipeline is None:
+        names = set(inspect.signature(ImagesThatSoundPipeline.__init__).parameters) - {"self"}
+        configs = {config.name for config in CONFIGS}
+        block_state.pipeline = ImagesThatSoundPipeline(
+            **{name: getattr(components, name, None) for name in names - configs},
+            **{name: components.config.get(name) for name in configs},
+        )
+    return block_state.pipeline
+
+
+def _values(block_state: BlockState, names: Iterable[str]) -> dict[str, Any]:
+    return {name: block_state[name] for name in names}
 
 
 class ImagesThatSoundInputStep(ModularPipelineBlocks):
@@ -126,30 +143,21 @@ class ImagesThatSoundInputStep(ModularPipelineBlocks):
         *PROMPTS,
         *EMBEDDINGS,
         *SCALES,
-        "height",
-        "width",
-        "audio_length_in_s",
-        "canvas_layout",
-        "crop_right",
+        *SIZES,
+        *EDGES,
+        *DENOISING,
+        "num_images_per_prompt",
         "num_inference_steps",
         "audio_weight",
-        "image_guidance_start",
-        "audio_guidance_start",
-        "image_guidance_end",
-        "audio_guidance_end",
-        "denoising_start",
-        "denoising_end",
-        "generator",
-        "latents",
         "output_type",
     )
     intermediate_outputs = [
+        OutputParam("pipeline", ImagesThatSoundPipeline, "What the blocks compute by."),
+        OutputParam("batch_size", int, "Number of samples."),
         OutputParam("height", int, "Pixels of the picture."),
         OutputParam("width", int, "Pixels of the picture."),
         OutputParam("cut_columns", int, "Columns to cut from the right end of the spectrogram and the sound."),
         OutputParam("audio_noise_shares", list[float], "The audio side's share of the noise in 0..1, one per step."),
-        OutputParam("first_step", int, "The step to begin with."),
-        OutputParam("last_step", int, "The step to end before."),
         OutputParam("guidance_scale", float, "Classifier-free guidance of the image side."),
         OutputParam("audio_guidance_scale", float, "Classifier-free guidance of the audio side."),
     ]
@@ -164,23 +172,21 @@ class ImagesThatSoundInputStep(ModularPipelineBlocks):
         absent = [name for name in needed if getattr(components, name, True) is None]
         if absent:
             raise ValueError(f"Call `pipe.load_components()` before: {absent} are not loaded yet.")
+        # The state may hold that of an earlier run.
+        given.pipeline = None
         pipe = _pipeline(components, given)
-        crop_right = pipe._default("crop_right", given.crop_right)
-        num_inference_steps = pipe._default("num_inference_steps", given.num_inference_steps)
-        given.height, given.width, given.cut_columns = pipe._resolve_size(
-            given.height, given.width, crop_right, given.canvas_layout, given.audio_length_in_s
+        for name in SCALES:
+            given[name] = pipe.resolve_default(name, given[name])
+        given.audio_noise_shares = pipe.resolve_noise_shares(
+            given.num_inference_steps, given.audio_weight, **_values(given, EDGES)
         )
-        checked = inspect.signature(pipe.check_inputs).parameters
-        arguments = {name: value for name, value in given.as_dict().items() if name in checked}
-        pipe.check_inputs(**{**arguments, "crop_right": given.cut_columns})
-        edges = (f"{side}_guidance_{edge}" for side in ("image", "audio") for edge in ("start", "end"))
-        given.audio_noise_shares = pipe._audio_noise_shares(
-            num_inference_steps, given.audio_weight, **{name: given[name] for name in edges}
+        given.height, given.width, given.cut_columns = pipe.resolve_size(**_values(given, SIZES))
+        prompts = (
+            Prompts(name, *(given[f"{prefix}{name}{end}"] for end in ("", "_embeds") for prefix in ("", "negative_")))
+            for name in ("prompt", "audio_prompt")
         )
-        given.first_step, given.last_step = pipe._step_range(
-            given.denoising_start, given.denoising_end, num_inference_steps, given.latents
-        )
-        given.guidance_scale, given.audio_guidance_scale = pipe.guidance_scale, pipe.audio_guidance_scale
+        names = (*SCALES, *DENOISING, "height", "width", "num_images_per_prompt", "output_type")
+        given.batch_size = pipe.check_inputs(*prompts, **_values(given, names))
         self.set_block_state(state, given)
         return components, state
 
@@ -191,20 +197,22 @@ class ImagesThatSoundTextEncoderStep(ModularPipelineBlocks):
     description = "Encodes both prompts, each with its side's text encoder."
     expected_components = _components("text_encoder", "tokenizer", "text_encoder_audio")
     expected_configs = CONFIGS
-    inputs = _inputs(*PROMPTS, *EMBEDDINGS, *SCALES, "cross_attention_kwargs")
+    inputs = [*_inputs(*PROMPTS, *EMBEDDINGS, *SCALES, "num_images_per_prompt", "cross_attention_kwargs"), PIPELINE]
     intermediate_outputs = [
         OutputParam(name, torch.Tensor, "Embeddings of shape `(B, L, D)`, or `None` where no guidance needs them.")
         for name in EMBEDDINGS
     ]
 
+    @torch.no_grad()
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
         given = self.get_block_state(state)
         pipe = _pipeline(components, given)
+        scale, audio_scale = (pipe.resolve_default(name, given[name]) for name in SCALES)
         embeddings = pipe.encode_prompt(
-            **{name: given[name] for name in (*PROMPTS, *EMBEDDINGS)},
+            **_values(given, (*PROMPTS, *EMBEDDINGS, "num_images_per_prompt")),
             device=components._execution_device,
-            do_classifier_free_guidance=pipe.do_classifier_free_guidance,
-            do_audio_classifier_free_guidance=pipe.do_audio_classifier_free_guidance,
+            do_classifier_free_guidance=scale > 1,
+            do_audio_classifier_free_guidance=audio_scale > 1,
             lora_scale=(given.cross_attention_kwargs or {}).get("scale"),
         )
         for name, value in zip(EMBEDDINGS, embeddings):
@@ -220,13 +228,13 @@ class ImagesThatSoundDenoiseStep(ModularPipelineBlocks):
     expected_components = _components("unet", "unet_audio", "scheduler")
     expected_configs = CONFIGS
     inputs = [
-        *_inputs(*EMBEDDINGS, *SCALES, "height", "width", "canvas_layout"),
-        *_inputs("eta", "generator", "latents", "cross_attention_kwargs"),
+        *_inputs(*EMBEDDINGS, *SCALES, *DENOISING, "canvas_layout", "cross_attention_kwargs", "height", "width"),
         *(
             InputParam(output.name, output.type_hint, required=True, description=output.description)
             for output in ImagesThatSoundInputStep.intermediate_outputs
-            if output.name in ("audio_noise_shares", "first_step", "last_step")
+            if output.name in ("batch_size", "audio_noise_shares")
         ),
+        PIPELINE,
     ]
     intermediate_outputs = [OutputParam("latents", torch.Tensor, "Latents of shape `(B, C, H / 8, W / 8)`.")]
 
@@ -240,37 +248,14 @@ class ImagesThatSoundDenoiseStep(ModularPipelineBlocks):
 
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
         given = self.get_block_state(state)
-        pipe, device = _pipeline(components, given), components._execution_device
+        pipe = _pipeline(components, given)
         pipe.set_progress_bar_config(**self._progress_bar_config)
-        prompt_embeds, audio_prompt_embeds = given.prompt_embeds, given.audio_prompt_embeds
-        if pipe.do_classifier_free_guidance:
-            prompt_embeds = torch.cat([given.negative_prompt_embeds, prompt_embeds])
-        if pipe.do_audio_classifier_free_guidance:
-            audio_prompt_embeds = torch.cat([given.negative_audio_prompt_embeds, audio_prompt_embeds])
-        steps = pipe._prepare_steps(given.audio_noise_shares, given.first_step, given.last_step, device)
-        latents = pipe.prepare_latents(
-            len(given.prompt_embeds),
-            pipe.unet.config.in_channels,
-            given.height,
-            given.width,
-            prompt_embeds.dtype,
-            device,
-            given.generator,
-            given.latents,
-            is_initial_noise=given.first_step == 0,
+        names = (*EMBEDDINGS, *SCALES, *DENOISING[:-1], "canvas_layout", "cross_attention_kwargs")
+        given.latents = pipe.denoise(
+            pipe.prepare_latents(given.batch_size, given.height, given.width, given.generator, given.latents),
+            given.audio_noise_shares,
+            **_values(given, names),
         )
-        extra_step_kwargs = pipe.prepare_extra_step_kwargs(given.generator, given.eta)
-        with pipe.progress_bar(total=given.last_step - given.first_step) as progress_bar:
-            for step in steps:
-                noise_pred = pipe._predict_mixed_noise(
-                    latents, step.timestep, step.audio_share, prompt_embeds, audio_prompt_embeds, given.canvas_layout
-                )
-                if step.mixture_jumps:
-                    pipe._forget_history(step.index, noise_pred, len(given.audio_noise_shares))
-                latents = pipe.scheduler.step(noise_pred, step.timestep, latents, **extra_step_kwargs).prev_sample
-                if step.completes_step:
-                    progress_bar.update()
-        given.latents = latents
         self.set_block_state(state, given)
         return components, state
 
@@ -284,6 +269,7 @@ class ImagesThatSoundDecodeStep(ModularPipelineBlocks):
     inputs = [
         *_inputs("latents", "canvas_layout", "output_type"),
         InputParam("cut_columns", int, default=0, description="Columns to cut from the end of spectrogram and sound."),
+        PIPELINE,
     ]
     intermediate_outputs = [
         OutputParam("images", description="Pictures in 0..1 of shape `(B, 3, H, W)`, as `output_type` says."),
@@ -298,7 +284,7 @@ class ImagesThatSoundDecodeStep(ModularPipelineBlocks):
         given.images, given.spectrograms, given.audios = given.latents, None, None
         if given.output_type != "latent":
             decoded = pipe.decode(given.latents, given.canvas_layout, given.cut_columns)
-            given.images, given.spectrograms, given.audios = pipe._convert(*decoded, given.output_type)
+            given.images, given.spectrograms, given.audios = pipe.convert(*decoded, given.output_type)
         given.sampling_rate = pipe.sampling_rate
         self.set_block_state(state, given)
         return components, state

@@ -3,56 +3,29 @@
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 
 
 def is_positive_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def check_scale(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
-        raise ValueError(f"`{name}` has to be a finite number, but is {value!r}.")
+def check_integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    right_kind = isinstance(value, int) and not isinstance(value, bool)
+    if not right_kind or value < least or (most is not None and value > most):
+        bounds = f"from {least} on" if most is None else f"from {least} to {most}"
+        kind = "a positive integer" if (least, most) == (1, None) else f"an integer {bounds}"
+        raise ValueError(f"`{name}` has to be {kind}, but is {value!r}.")
     return value
 
 
-def check_prompt(name: str, prompt: Any, embeds: torch.Tensor | None) -> int:
-    if (prompt is None) == (embeds is None):
-        raise ValueError(
-            f"Exactly one of `{name}` and `{name}_embeds` has to be given, but"
-            f" {'neither is' if prompt is None else 'both are'}."
-        )
-    if embeds is not None:
-        if embeds.dim() != 3:
-            raise ValueError(f"`{name}_embeds` has to be of shape (B, L, D), but is of shape {tuple(embeds.shape)}.")
-        return len(embeds)
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(prompts, list) or not prompts or not all(isinstance(each, str) for each in prompts):
-        raise ValueError(f"`{name}` has to be a string or a list of strings, but is {prompt!r}.")
-    if not all(each.strip() for each in prompts):
-        raise ValueError(f"`{name}` may not be empty, but is {prompt!r}.")
-    return len(prompts)
-
-
-def check_negative_prompt(
-    name: str, value: Any, embeds: torch.Tensor | None, positive: torch.Tensor | None, batch: int
-) -> None:
-    if value is not None and embeds is not None:
-        raise ValueError(f"Only one of `{name}` and `{name}_embeds` can be given, but both are.")
-    if value is not None and not isinstance(value, str):
-        if not isinstance(value, list) or len(value) != batch or not all(isinstance(each, str) for each in value):
-            raise ValueError(f"`{name}` has to be a string or a list of {batch} strings, but is {value!r}.")
-    if embeds is not None and positive is not None and embeds.shape != positive.shape:
-        raise ValueError(
-            f"`{name}_embeds` has to be of the prompt's shape {tuple(positive.shape)}, but is of shape"
-            f" {tuple(embeds.shape)}."
-        )
-    if embeds is not None and len(embeds) != batch:
-        raise ValueError(f"`{name}_embeds` has to hold {batch} rows, one per prompt, but holds {len(embeds)}.")
-
-
-def check_num_images_per_prompt(num_images_per_prompt: Any) -> None:
-    if not is_positive_int(num_images_per_prompt):
-        raise ValueError(f"`num_images_per_prompt` has to be a positive integer, but is {num_images_per_prompt!r}.")
+def check_number(name: str, value: Any, least: float = float("-inf"), most: float = float("inf")) -> float:
+    right_kind = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not right_kind or not abs(value) < float("inf"):
+        raise ValueError(f"`{name}` has to be a finite number, but is {value!r}.")
+    if not least <= value <= most:
+        raise ValueError(f"`{name}` has to be in {least:g}..{most:g}, but is {value}.")
+    return value
 
 
 def check_generator(generator: torch.Generator | list[torch.Generator] | None, batch_size: int) -> None:
@@ -62,6 +35,22 @@ def check_generator(generator: torch.Generator | list[torch.Generator] | None, b
         )
 
 
-def check_output_type(output_type: Any) -> None:
-    if output_type not in ("pil", "np", "pt", "latent"):
-        raise ValueError(f"`output_type` has to be 'pil', 'np', 'pt' or 'latent', but is {output_type!r}.")
+def check_output_type(output_type: Any, allowed: tuple[str, ...] = ("pil", "np", "pt", "latent")) -> None:
+    if output_type not in allowed:
+        names = ", ".join(map(repr, allowed[:-1]))
+        raise ValueError(f"`output_type` has to be {names} or {allowed[-1]!r}, but is {output_type!r}.")
+
+
+def check_callback_inputs(pipe: DiffusionPipeline, callback_on_step_end_tensor_inputs: list[str] | None) -> None:
+    unknown = set(callback_on_step_end_tensor_inputs or []) - set(pipe._callback_tensor_inputs)
+    if unknown:
+        raise ValueError(
+            f"`callback_on_step_end_tensor_inputs` has to be among {pipe._callback_tensor_inputs}, but names"
+            f" {sorted(unknown)}."
+        )
+
+
+def check_not_offloaded(pipe: DiffusionPipeline, method: str) -> None:
+    """Raises `ValueError` where models that `method` loads would miss the hooks that the others have."""
+    if getattr(pipe, "_all_hooks", None) or pipe._maybe_raise_error_if_group_offload_active():
+        raise ValueError(f"`{method}` has to be called before offloading is enabled.")

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.utils import logging
 from huggingface_hub.errors import GatedRepoError
 from transformers import T5EncoderModel, T5Tokenizer
 
+from .images_that_sound_precision import kept_in_float32
+from .images_that_sound_prompts import tokenize
+from .images_that_sound_side import guide
 
-logger = logging.get_logger(__name__)
 
 # The length that DeepFloyd IF was trained with.
 MAX_LENGTH = 77
@@ -31,14 +32,9 @@ class DeepFloydMixin:
 
     def to(self, *args: Any, **kwargs: Any) -> "DeepFloydMixin":
         """[`DiffusionPipeline.to`], except that the layers of T5 that overflow in float16 stay in float32."""
-        modules = {} if self.text_encoder is None else dict(self.text_encoder.named_modules())
-        fragile = {name: module for name, module in modules.items() if name.endswith("DenseReluDense.wo")}
-        weights = {name: module.weight.detach().cpu().float() for name, module in fragile.items()}
-        pipe = super().to(*args, **kwargs)
-        for name, module in fragile.items():
-            if module.weight.dtype == torch.float16:
-                module.float().weight.data.copy_(weights[name])
-        return pipe
+        modules = [] if self.text_encoder is None else self.text_encoder.named_modules()
+        with kept_in_float32([module for name, module in modules if name.endswith("DenseReluDense.wo")]):
+            return super().to(*args, **kwargs)
 
     def encode_deepfloyd_prompt(
         self,
@@ -59,15 +55,7 @@ class DeepFloydMixin:
             use_attention_mask (`bool`, defaults to `True`): Whether padding is hidden from the encoder, as in
                 diffusers; the SDS of arXiv 2405.12221 does not hide it.
         """
-        prompts = [prompt.lower().strip() for prompt in prompts]
-        tokens = tokenizer(
-            prompts, padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt"
-        ).to(device)
-        for prompt in prompts:
-            ids = tokenizer(prompt).input_ids
-            if len(ids) > MAX_LENGTH:
-                removed = tokenizer.decode(ids[MAX_LENGTH - 1 : -1])
-                logger.warning(f"A prompt is cut to {MAX_LENGTH} tokens, which leaves out: {removed}")
+        tokens = tokenize(tokenizer, [prompt.lower().strip() for prompt in prompts], MAX_LENGTH).to(device)
         mask = tokens.attention_mask if use_attention_mask else None
         return text_encoder(tokens.input_ids, attention_mask=mask)[0]
 
@@ -103,7 +91,7 @@ def predict_pixel_noise(
     if not guided:
         return predicted
     (noise_uncond, _), (noise_text, variance) = (half.chunk(2, dim=1) for half in predicted.chunk(2))
-    return torch.cat([noise_uncond + guidance_scale * (noise_text - noise_uncond), variance], dim=1)
+    return torch.cat([guide(noise_uncond, noise_text, guidance_scale), variance], dim=1)
 
 
 def raise_if_gated(error: BaseException, repo: str | os.PathLike) -> None:

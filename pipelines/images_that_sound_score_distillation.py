@@ -1,9 +1,14 @@
-"""Score distillation sampling (DreamFusion, arXiv 2209.14988): the canvases that are optimised, and their loss."""
+"""Score distillation sampling (DreamFusion, arXiv 2209.14988): canvases, their loss, and their way to be optimised."""
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 
 class PixelCanvas(torch.nn.Module):
@@ -123,3 +128,97 @@ def score_distillation_loss(
     gradient = torch.nan_to_num(weights.view(-1, 1, 1, 1) * (noise_pred - noise)).detach().float()
     target = inputs.detach().float() - gradient
     return 0.5 * (inputs.float() - target).square().sum() / len(inputs)
+
+
+class CanvasRun:
+    """
+    A canvas on its way: the module, its optimiser and the source of randomness, on disk and back.
+
+    Args:
+        generator (`torch.Generator`): Source of all randomness, on the CPU.
+        accelerator (`accelerate.Accelerator`): Where it is optimised.
+        make_canvas (`Callable`): Makes the module, which returns a canvas `(1, C, H, W)` in 0..1.
+        make_optimizer (`Callable`): Makes the optimiser of the module's parameters.
+        checkpoint (`Path`, *optional*): File of the run's state, from which it goes on where there is one.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
+
+    def __init__(
+        self,
+        generator: torch.Generator,
+        accelerator: Accelerator,
+        make_canvas: Callable[[], torch.nn.Module],
+        make_optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
+        checkpoint: Path | None = None,
+    ):
+        self.generator, self.accelerator, self.checkpoint, self.iteration = generator, accelerator, checkpoint, 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            module = make_canvas().to(accelerator.device)
+        self.canvas, self.optimizer = accelerator.prepare(module, make_optimizer(module.parameters()))
+        if checkpoint is not None and checkpoint.exists():
+            self._load(checkpoint)
+
+    @torch.no_grad()
+    def draw_canvas(self) -> torch.Tensor:
+        """The canvas as it is, `(1, C, H, W)` in 0..1."""
+        module = self.accelerator.unwrap_model(self.canvas)
+        # Batch statistics are the canvas's own; to look at it must not change them.
+        kept = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        canvas = module().detach().clone()
+        for name, buffer in module.named_buffers():
+            buffer.copy_(kept[name])
+        return canvas
+
+    def step(self, loss: torch.Tensor) -> None:
+        """One step of the optimiser along the gradient of `loss`, a scalar."""
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.iteration += 1
+
+    def save(self) -> None:
+        if self.checkpoint is None or not self.accelerator.is_main_process:
+            return
+        state = {
+            "iteration": self.iteration,
+            "canvas": self.accelerator.unwrap_model(self.canvas).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.checkpoint.with_name(self.checkpoint.name + ".part")
+        torch.save(state, temporary)
+        os.replace(temporary, self.checkpoint)
+
+    def _load(self, checkpoint: Path) -> None:
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            self.accelerator.unwrap_model(self.canvas).load_state_dict(state["canvas"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"])
+        except Exception as error:
+            raise ValueError(
+                f"`checkpoint_dir` holds {checkpoint}, which is no checkpoint of such a canvas: {error}"
+            ) from error
+        if self.accelerator.scaler is not None and "scaler" in state:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.iteration = state["iteration"]
+
+
+@contextmanager
+def frozen(modules: Iterable[Any]) -> Iterator[None]:
+    """Lets gradients through modules, not into their weights; what is no module is left alone."""
+    modules = [module for module in modules if isinstance(module, torch.nn.Module)]
+    parameters = [each for module in modules for each in module.parameters() if each.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

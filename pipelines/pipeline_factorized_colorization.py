@@ -1,8 +1,10 @@
 """Factorized colorization (arXiv 2404.11615): colours for a gray picture that stays what it is."""
 
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,16 +17,20 @@ from diffusers.utils import BaseOutput, replace_example_docstring
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import T5EncoderModel, T5Tokenizer
 
+# diffusers copies only the files that this one names, each of them.
 from .images_that_sound_checks import (
+    check_callback_inputs,
     check_generator,
-    check_negative_prompt,
-    check_num_images_per_prompt,
-    check_prompt,
-    check_scale,
-    is_positive_int,
+    check_integer,
+    check_not_offloaded,
+    check_number,
+    check_output_type,
 )
 from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise, raise_if_gated
-from .images_that_sound_repo import SelfContainedRepoMixin
+from .images_that_sound_precision import kept_in_float32  # noqa: F401
+from .images_that_sound_prompts import Prompts, common_batch_size, expand_rows
+from .images_that_sound_saving import SelfContainedSavingMixin
+from .images_that_sound_side import guide  # noqa: F401
 
 
 # The sides of stage I are this many times smaller than the picture's.
@@ -64,7 +70,7 @@ class FactorizedColorizationPipelineOutput(BaseOutput):
     gray_errors: list[float]
 
 
-class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, DiffusionPipeline):
+class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, DiffusionPipeline):
     r"""
     Pipeline that colours gray pictures: DeepFloyd IF denoises as a prompt asks, and before every step the mean over
     the channels is replaced by the gray picture's, noised alike ([Factorized Diffusion,
@@ -92,7 +98,12 @@ class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, Dif
         "scheduler_super_resolution",
         "image_noising_scheduler",
     ]
-    _callback_tensor_inputs = ["latents"]
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+
+    # What the properties say before the first call.
+    _guidance_scale = 1.0
+    _interrupt = False
+    _num_timesteps = 0
 
     # Optional components have no default: diffusers would ignore what a caller of `DiffusionPipeline` passes for them.
     def __init__(
@@ -155,8 +166,7 @@ class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, Dif
             ValueError: If a part is missing or does not fit stage I, if the repo is gated, or if offloading is already
                 enabled.
         """
-        if getattr(self, "_all_hooks", None):
-            raise ValueError("`load_super_resolution` has to be called before offloading is enabled.")
+        check_not_offloaded(self, "load_super_resolution")
         parts = {}
         for folder, model_class in (
             ("unet", UNet2DConditionModel),
@@ -213,77 +223,60 @@ class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, Dif
             guidance.
         """
         device = device or self._execution_device
-        if prompt_embeds is None:
-            prompts = [prompt] if isinstance(prompt, str) else prompt
-            prompt_embeds = self.encode_deepfloyd_prompt(self.tokenizer, self.text_encoder, prompts, device)
-        if not do_classifier_free_guidance:
-            negative_prompt_embeds = None
-        elif negative_prompt_embeds is None:
-            negative = negative_prompt or ""
-            negative = [negative] * len(prompt_embeds) if isinstance(negative, str) else negative
-            negative_prompt_embeds = self.encode_deepfloyd_prompt(self.tokenizer, self.text_encoder, negative, device)
-        prompt_embeds, negative_prompt_embeds = (
-            None if each is None else each.to(device, self.unet.dtype).repeat_interleave(num_images_per_prompt, dim=0)
-            for each in (prompt_embeds, negative_prompt_embeds)
+        prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
+        encode_words = partial(self.encode_deepfloyd_prompt, self.tokenizer, self.text_encoder, device=device)
+        # The text encoder can be all that is loaded, to encode once and be dropped.
+        dtype = (self.text_encoder if self.unet is None else self.unet).dtype
+        prompt_embeds, negative_prompt_embeds = prompts.encode(
+            encode_words, do_classifier_free_guidance, num_images_per_prompt, device, dtype
         )
         return prompt_embeds, negative_prompt_embeds
 
     def check_inputs(
         self,
         image: torch.Tensor,
-        prompt: str | list[str] | None,
+        prompts: Prompts,
+        *,
         num_inference_steps: int,
+        guidance_scale: float,
         start_diffusion_step: int,
         noise_level: int,
-        output_type: str,
+        output_type: str = "pil",
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        negative_prompt: str | list[str] | None = None,
-        prompt_embeds: torch.Tensor | None = None,
-        negative_prompt_embeds: torch.Tensor | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
     ) -> int:
-        """Raises `ValueError` for arguments that do not make sense; returns the number of prompts or pictures."""
+        """
+        Checks the call's arguments, with `image` as tensor.
+
+        Returns:
+            `int`: The batch size.
+
+        Raises:
+            ValueError: For an argument that does not make sense.
+        """
         if self.unet_super_resolution is None:
             raise ValueError(
                 "`unet_super_resolution` is not loaded yet. Call `pipe.load_super_resolution(...)` with a stage II"
                 " repo such as 'DeepFloyd/IF-II-M-v1.0', or load a repo that holds both stages."
             )
-        num_prompts = check_prompt("prompt", prompt, prompt_embeds)
-        check_negative_prompt("negative_prompt", negative_prompt, negative_prompt_embeds, prompt_embeds, num_prompts)
-        if self.text_encoder is None and (prompt_embeds is None or negative_prompt_embeds is None):
-            raise ValueError("Without `text_encoder`, `prompt_embeds` and `negative_prompt_embeds` have to be given.")
-        if len({len(image), num_prompts} - {1}) > 1:
-            raise ValueError(
-                f"`image` and `prompt` have to be equally many, or one of either, but there are {len(image)} and"
-                f" {num_prompts}."
-            )
+        check_number("guidance_scale", guidance_scale)
+        num_prompts = prompts.check(self.text_encoder, guidance_scale > 1)
+        num_pairs = common_batch_size({"image": len(image), "prompt": num_prompts})
         if not (0 <= image.amin() and image.amax() <= 1):
             raise ValueError(f"`image` has to be in 0..1, but reaches {image.amin():.3g} to {image.amax():.3g}.")
         for name, side in (("height", image.shape[-2]), ("width", image.shape[-1])):
             if side % UPSCALING:
                 raise ValueError(f"The {name} of `image` has to be a multiple of {UPSCALING}, but is {side}.")
-        check_num_images_per_prompt(num_images_per_prompt)
-        batch = max(len(image), num_prompts)
-        check_generator(generator, batch * num_images_per_prompt)
-        if not is_positive_int(num_inference_steps):
-            raise ValueError(f"`num_inference_steps` has to be a positive integer, but is {num_inference_steps!r}.")
+        batch_size = num_pairs * check_integer("num_images_per_prompt", num_images_per_prompt)
+        check_generator(generator, batch_size)
+        check_integer("num_inference_steps", num_inference_steps)
+        check_integer("start_diffusion_step", start_diffusion_step, least=0, most=num_inference_steps - 1)
         levels = self.image_noising_scheduler.config.num_train_timesteps
-        for name, value, count in (
-            ("start_diffusion_step", start_diffusion_step, num_inference_steps),
-            ("noise_level", noise_level, levels),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < count:
-                raise ValueError(f"`{name}` has to be an integer from 0 to {count - 1}, but is {value!r}.")
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"`output_type` has to be 'pil', 'np' or 'pt', but is {output_type!r}.")
-        unknown = set(callback_on_step_end_tensor_inputs or []) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise ValueError(
-                f"`callback_on_step_end_tensor_inputs` has to be among {self._callback_tensor_inputs}, but names"
-                f" {sorted(unknown)}."
-            )
-        return batch
+        check_integer("noise_level", noise_level, least=0, most=levels - 1)
+        check_output_type(output_type, ("pil", "np", "pt"))
+        check_callback_inputs(self, callback_on_step_end_tensor_inputs)
+        return batch_size
 
     def _denoise(
         self,
@@ -291,7 +284,8 @@ class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, Dif
         scheduler: DDPMScheduler,
         gray: torch.Tensor,
         images: torch.Tensor,
-        embeds: torch.Tensor,
+        *,
+        embeds: dict[str, torch.Tensor],
         generator: torch.Generator | list[torch.Generator] | None,
         on_step_end: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor],
         start_diffusion_step: int | None = None,
@@ -303,10 +297,12 @@ class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, Dif
         def draw() -> torch.Tensor:
             return randn_tensor(gray.shape, generator, gray.device, gray.dtype)
 
+        takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+        step_kwargs = {"generator": generator} if takes_generator else {}
         for i, t in enumerate(scheduler.timesteps):
             if self.interrupt:
                 break
-            noised_gray = scheduler.add_noise(gray, draw(), t)
+            noised_gray = scheduler.add_noise(gray, draw(), t.expand(len(gray)))
             if start_diffusion_step is not None and i < start_diffusion_step:
                 # No step is taken; its noise is drawn, so that a seed gives what the paper's code gives.
                 draw()
@@ -314,11 +310,14 @@ class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, Dif
             if i == start_diffusion_step:
                 images = noised_gray
             images = with_gray(images, noised_gray)
-            rows = images if upscaled is None else torch.cat([images, upscaled], dim=1)
-            predicted = predict_pixel_noise(unet, rows, t, embeds, self.guidance_scale, noise_level)
-            if scheduler.config.variance_type not in ("learned", "learned_range"):
+            rows = scheduler.scale_model_input(images, t)
+            rows = rows if upscaled is None else torch.cat([rows, upscaled], dim=1)
+            predicted = predict_pixel_noise(
+                unet, rows, t, embeds["prompt_embeds"], self.guidance_scale, class_labels=noise_level
+            )
+            if scheduler.config.get("variance_type") not in ("learned", "learned_range"):
                 predicted = predicted.chunk(2, dim=1)[0]
-            images = scheduler.step(predicted, t, images, generator=generator, return_dict=False)[0]
+            images = scheduler.step(predicted, t, images, **step_kwargs, return_dict=False)[0]
             images = on_step_end(i, t, images)
         return images
 
@@ -380,10 +379,11 @@ class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, Dif
                 Whether to return a [`FactorizedColorizationPipelineOutput`] or a plain tuple.
             callback_on_step_end (`Callable`, *optional*):
                 Called as `callback(pipe, step, timestep, callback_kwargs)` after each step that is taken, stage II's
-                counted on from stage I's; returned `latents` replace the pictures in -1..1. Setting
+                counted on from stage I's; what it returns in its dict replaces the tensors. Setting
                 `pipe._interrupt = True` skips the steps that are left.
             callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
-                Tensors that the callback gets: `latents` alone.
+                Tensors that the callback gets, among `latents`, the pictures in -1..1, `prompt_embeds` and
+                `negative_prompt_embeds`.
 
         Examples:
 
@@ -398,43 +398,41 @@ class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, Dif
 
         # 1. Check inputs
         image = self.image_processor.preprocess(image)
-        batch = self.check_inputs(
+        batch_size = self.check_inputs(
             image,
-            prompt,
-            num_inference_steps,
-            start_diffusion_step,
-            noise_level,
-            output_type,
-            num_images_per_prompt,
-            generator,
-            negative_prompt,
-            prompt_embeds,
-            negative_prompt_embeds,
-            callback_on_step_end_tensor_inputs,
+            Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds),
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            start_diffusion_step=start_diffusion_step,
+            noise_level=noise_level,
+            output_type=output_type,
+            num_images_per_prompt=num_images_per_prompt,
+            generator=generator,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
-        self._guidance_scale = check_scale("guidance_scale", guidance_scale)
-        self._interrupt = False
+        self._guidance_scale, self._interrupt = guidance_scale, False
         device = self._execution_device
 
         # 2. Encode the prompt, once for both stages
-        prompt_embeds, negative_prompt_embeds = self.encode_prompt(
+        embeds = self.encode_prompt(
             prompt,
             device,
             num_images_per_prompt,
             self.do_classifier_free_guidance,
-            negative_prompt,
-            prompt_embeds,
-            negative_prompt_embeds,
+            negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
         )
-        rows = batch * num_images_per_prompt
-        prompt_embeds = _repeated(prompt_embeds, rows)
+        tensors = dict(
+            zip(("prompt_embeds", "negative_prompt_embeds"), (expand_rows(rows, batch_size) for rows in embeds))
+        )
         if self.do_classifier_free_guidance:
-            prompt_embeds = torch.cat([_repeated(negative_prompt_embeds, rows), prompt_embeds])
+            tensors["prompt_embeds"] = torch.cat([tensors["negative_prompt_embeds"], tensors["prompt_embeds"]])
 
         # 3. Prepare the gray picture at both sizes, in -1..1
         dtype = self.unet.dtype
         gray = image.to(device, torch.float32).mean(dim=1, keepdim=True)
-        gray = _repeated(gray.repeat_interleave(num_images_per_prompt, dim=0), rows)
+        gray = expand_rows(gray.repeat_interleave(num_images_per_prompt, dim=0), batch_size)
         large = (2 * gray - 1).to(dtype).expand(-1, 3, -1, -1)
         size = (gray.shape[-2] // UPSCALING, gray.shape[-1] // UPSCALING)
         small = torch.nn.functional.interpolate(large, size, mode="bilinear", align_corners=False)
@@ -448,7 +446,11 @@ class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, Dif
                 progress_bar.update()
                 if callback_on_step_end is None:
                     return images
-                return callback_on_step_end(self, step, t, {"latents": images}).pop("latents", images)
+                known = {**tensors, "latents": images}
+                given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
+                returned = callback_on_step_end(self, step, t, given)
+                tensors.update({name: value for name, value in returned.items() if name in tensors})
+                return returned.get("latents", images)
 
             # 4. Stage I, at a quarter of the size
             images = self._denoise(
@@ -456,10 +458,10 @@ class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, Dif
                 self.scheduler,
                 small,
                 randn_tensor(small.shape, generator, device, dtype),
-                prompt_embeds,
-                generator,
-                on_step_end,
-                start_diffusion_step,
+                embeds=tensors,
+                generator=generator,
+                on_step_end=on_step_end,
+                start_diffusion_step=start_diffusion_step,
             )
 
             # 5. Stage II, from stage I's picture with some noise
@@ -474,9 +476,9 @@ class FactorizedColorizationPipeline(SelfContainedRepoMixin, DeepFloydMixin, Dif
                 self.scheduler_super_resolution,
                 large,
                 noise,
-                prompt_embeds,
-                generator,
-                lambda i, t, images: on_step_end(num_inference_steps + i, t, images),
+                embeds=tensors,
+                generator=generator,
+                on_step_end=lambda i, t, images: on_step_end(num_inference_steps + i, t, images),
                 upscaled=upscaled,
                 noise_level=levels,
             )
@@ -505,8 +507,3 @@ def with_gray(images: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:
         `torch.Tensor` of shape `(B, 3, H, W)`.
     """
     return gray.mean(dim=1, keepdim=True) + (images - images.mean(dim=1, keepdim=True))
-
-
-def _repeated(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """One group of rows for several: `(count / n * n, ...)` from `(n, ...)`."""
-    return rows if len(rows) == count else rows.repeat(count // len(rows), *[1] * (rows.dim() - 1))

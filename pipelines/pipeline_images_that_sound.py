@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -13,18 +13,24 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLo
 from diffusers.utils import BaseOutput, replace_example_docstring
 
 # diffusers copies only the files that this one names, each of them.
-from .images_that_sound_audio_prior import AudioPriorLoaderMixin  # noqa: F401
+from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
+from .images_that_sound_audio_side import AudioSideMixin
 from .images_that_sound_checks import (
+    check_callback_inputs,
     check_generator,
-    check_num_images_per_prompt,
+    check_integer,
+    check_number,
     check_output_type,
-    is_positive_int,
 )
-from .images_that_sound_repo import SelfContainedRepoMixin  # noqa: F401
-from .images_that_sound_sides import TwoSidesMixin
+from .images_that_sound_noise_shares import audio_noise_shares
+from .images_that_sound_precision import kept_in_float32  # noqa: F401
+from .images_that_sound_prompts import Prompts, common_batch_size
+from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
+from .images_that_sound_side import Side  # noqa: F401
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
+from .images_that_sound_steps import denoising_steps  # noqa: F401
+from .images_that_sound_two_sides import TwoSidesMixin, fold_canvas, unfold_canvas  # noqa: F401
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
-from .images_that_sound_weights import audio_noise_shares
 
 
 # What a call does where an argument is left out and the checkpoint's config names nothing else: the paper's settings.
@@ -41,9 +47,6 @@ PAPER_ARGUMENTS = {
     "audio_guidance_start": 0.0,
     "audio_guidance_end": 1.0,
 }
-
-# A larger change of the mixture within one step makes the history of a multistep scheduler useless.
-MIXTURE_JUMP = 0.1
 
 EXAMPLE_DOC_STRING = """
     Examples:
@@ -86,16 +89,6 @@ class ImagesThatSoundPipelineOutput(BaseOutput):
     audios: np.ndarray | torch.Tensor | None
 
 
-class DenoisingStep(NamedTuple):
-    """One call of the scheduler; several complete a step where its order is above one."""
-
-    index: int
-    timestep: torch.Tensor
-    audio_share: float
-    mixture_jumps: bool
-    completes_step: bool
-
-
 class ImagesThatSoundPipeline(
     TwoSidesMixin, DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin
 ):
@@ -114,8 +107,8 @@ class ImagesThatSoundPipeline(
         tokenizer ([`~transformers.CLIPTokenizer`]): Serves both prompts.
         unet ([`UNet2DConditionModel`]): The image side's noise predictor.
         scheduler ([`SchedulerMixin`]): Any scheduler whose `step` takes a noise prediction. The `PNDMScheduler` that
-            Stable Diffusion repos name is replaced by `DDIMScheduler` built from its config, the paper's sampler;
-            assign `pipe.scheduler` for another.
+            Stable Diffusion repos name is replaced by `DDIMScheduler` built from its config, the paper's sampler,
+            where a pipeline is loaded from such a repo and no other is passed.
         unet_audio ([`UNet2DConditionModel`], *optional*): The audio side's noise predictor on the same latents.
         vocoder ([`~transformers.SpeechT5HifiGan`], *optional*): Log-mel to waveform, in float32. Griffin-Lim where
             absent.
@@ -127,57 +120,52 @@ class ImagesThatSoundPipeline(
 
     # `unet_audio` is left out: in the chain it would push `unet` off the device at every step, and `unet` it.
     model_cpu_offload_seq = "text_encoder->text_encoder_audio->unet->vae->vae_audio->vocoder"
-    _callback_tensor_inputs = [*TwoSidesMixin._callback_tensor_inputs, "pred_original_sample"]
+    _callback_tensor_inputs = [*AudioSideMixin._callback_tensor_inputs, "pred_original_sample"]
     _paper_arguments = PAPER_ARGUMENTS
 
     def check_inputs(
         self,
-        prompt: str | list[str] | None,
-        audio_prompt: str | list[str] | None,
+        image_prompts: Prompts,
+        audio_prompts: Prompts,
+        *,
         height: int,
         width: int,
-        crop_right: int,
-        canvas_layout: str,
-        output_type: str,
+        guidance_scale: float,
+        audio_guidance_scale: float,
+        denoising_start: float = 0.0,
+        denoising_end: float = 1.0,
         num_images_per_prompt: int = 1,
+        eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
-        negative_prompt: str | list[str] | None = None,
-        negative_audio_prompt: str | list[str] | None = None,
-        prompt_embeds: torch.Tensor | None = None,
-        negative_prompt_embeds: torch.Tensor | None = None,
-        audio_prompt_embeds: torch.Tensor | None = None,
-        negative_audio_prompt_embeds: torch.Tensor | None = None,
+        output_type: str = "pil",
         callback_on_step_end_tensor_inputs: list[str] | None = None,
     ) -> int:
-        """Raises `ValueError` for arguments that do not make sense; returns the number of prompts."""
-        self._check_audio_prior()
-        num_prompts = self._check_prompts(
-            prompt,
-            audio_prompt,
-            negative_prompt,
-            negative_audio_prompt,
-            prompt_embeds,
-            negative_prompt_embeds,
-            audio_prompt_embeds,
-            negative_audio_prompt_embeds,
-        )
-        check_num_images_per_prompt(num_images_per_prompt)
-        batch_size = num_prompts * num_images_per_prompt
-        check_generator(generator, batch_size)
-        self._check_canvas(height, width, crop_right, canvas_layout)
-        self._check_latents("latents", latents, batch_size, height, width)
-        check_output_type(output_type)
-        self._check_callback(callback_on_step_end_tensor_inputs)
-        return num_prompts
+        """
+        Checks what `resolve_size` and `resolve_noise_shares` have not checked; the arguments are those of the call,
+        with nothing left open.
 
-    def _step_range(
-        self, denoising_start: float, denoising_end: float, num_inference_steps: int, latents: torch.Tensor | None
-    ) -> tuple[int, int]:
-        """First step and the one after the last."""
+        Returns:
+            `int`: The batch size.
+
+        Raises:
+            ValueError: For an argument that does not make sense.
+        """
+        self._check_audio_prior()
+        check_number("guidance_scale", guidance_scale)
+        check_number("audio_guidance_scale", audio_guidance_scale)
+        num_prompts = common_batch_size(
+            {
+                "prompt": image_prompts.check(self.image_side.text_encoder, guidance_scale > 1),
+                "audio_prompt": audio_prompts.check(self.audio_side.text_encoder, audio_guidance_scale > 1),
+            }
+        )
+        batch_size = num_prompts * check_integer("num_images_per_prompt", num_images_per_prompt)
+        check_number("eta", eta, least=0, most=1)
+        check_generator(generator, batch_size)
+        self._check_latents("latents", latents, batch_size, height, width)
         for name, value in (("denoising_start", denoising_start), ("denoising_end", denoising_end)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise ValueError(f"`{name}` has to be a fraction of the steps in 0..1, but is {value!r}.")
+            check_number(name, value, least=0, most=1)
         if denoising_start > denoising_end:
             raise ValueError(
                 f"`denoising_start` may not be after `denoising_end`, but they are {denoising_start} and"
@@ -187,98 +175,44 @@ class ImagesThatSoundPipeline(
             raise ValueError(
                 f"`latents` have to be given where `denoising_start` is above 0, but it is {denoising_start}."
             )
-        return round(denoising_start * num_inference_steps), round(denoising_end * num_inference_steps)
+        check_output_type(output_type)
+        check_callback_inputs(self, callback_on_step_end_tensor_inputs)
+        return batch_size
 
-    def _prepare_steps(
-        self, audio_shares: list[float], first_step: int, last_step: int, device: torch.device
-    ) -> list["DenoisingStep"]:
-        """Sets the scheduler's timesteps, one share each, and lists what is to be done from the first to the last."""
-        num_inference_steps, order = len(audio_shares), self.scheduler.order
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        timesteps = self.scheduler.timesteps
-        num_warmup_steps = max(len(timesteps) - num_inference_steps * order, 0)
-        begin = first_step * order + num_warmup_steps if first_step else 0
-        end = last_step * order + num_warmup_steps if last_step < num_inference_steps else len(timesteps)
-        if begin and hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_begin_index(begin)
-        shares = [audio_shares[max(i - num_warmup_steps, 0) // order] for i in range(end)]
-        return [
-            DenoisingStep(
-                index=i,
-                timestep=timesteps[i],
-                audio_share=shares[i],
-                mixture_jumps=i > begin and abs(shares[i] - shares[i - 1]) > MIXTURE_JUMP,
-                completes_step=i == len(timesteps) - 1 or (i + 1 > num_warmup_steps and (i + 1) % order == 0),
-            )
-            for i in range(begin, end)
-        ]
-
-    def _predict_mixed_noise(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        audio_share: float,
-        prompt_embeds: torch.Tensor,
-        audio_prompt_embeds: torch.Tensor,
-        canvas_layout: str,
-    ) -> torch.Tensor:
-        """Both models' noise predictions, averaged by the audio side's share; a silent model is not run."""
-        if audio_share < 1:
-            image_noise_pred = self._predict_noise(self.unet, latents, timestep, prompt_embeds, self.guidance_scale)
-        if audio_share > 0:
-            audio_latents = unfold_canvas(latents) if canvas_layout == "folded" else latents
-            audio_noise_pred = self._predict_noise(
-                self.unet_audio, audio_latents, timestep, audio_prompt_embeds, self.audio_guidance_scale
-            )
-            if canvas_layout == "folded":
-                audio_noise_pred = fold_canvas(audio_noise_pred)
-        if audio_share == 0:
-            return image_noise_pred
-        if audio_share == 1:
-            return audio_noise_pred
-        return (1 - audio_share) * image_noise_pred + audio_share * audio_noise_pred
-
-    def _forget_history(self, index: int, noise_pred: torch.Tensor, num_inference_steps: int) -> None:
-        """Makes a multistep scheduler go on from `index` as from a start: its history belongs to another mixture."""
-        if hasattr(self.scheduler, "ets") and hasattr(self.scheduler, "counter"):
-            self.scheduler.ets = [noise_pred] * 3
-        elif hasattr(self.scheduler, "derivatives"):
-            self.scheduler.derivatives = [noise_pred] * 3
-        elif hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_timesteps(num_inference_steps, device=noise_pred.device)
-            self.scheduler.set_begin_index(index)
-
-    def decode(
-        self, latents: torch.Tensor, canvas_layout: str = "strip", cut_columns: int = 0
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def resolve_noise_shares(
+        self, num_inference_steps: int | None, audio_weight: Any, **edges: float | None
+    ) -> list[float]:
         """
-        Decodes latents to pictures and spectrograms, and plays the spectrograms.
+        The audio side's share of the noise at each step, where the call's arguments leave something open to the
+        checkpoint.
 
         Args:
-            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Without noise.
-            canvas_layout (`str`, defaults to `"strip"`): `"strip"` or `"folded"`.
-            cut_columns (`int`, defaults to 0): Columns cut from the right end of canvas and sound.
+            num_inference_steps (`int`, *optional*): As in the call.
+            audio_weight (`float`, `list[float]` or schedule, *optional*): As in the call.
+            edges (`float`, *optional*): `image_guidance_start`, `image_guidance_end`, `audio_guidance_start` and
+                `audio_guidance_end`, as in the call.
 
         Returns:
-            Tuple of pictures of shape `(B, 3, H, W)` and gray spectrograms of shape `(B, 1, M, T)` in 0..1, and
-            float32 waveforms of shape `(B, N)`.
+            `list[float]`: One number in 0..1 for each step; the image side's share is one minus it.
+
+        Raises:
+            ValueError: For an argument that does not make sense, or if no model speaks at a step.
         """
-        images = self.decode_latents(latents, self.vae)
-        if canvas_layout == "folded":
-            spectrograms = self.decode_latents(unfold_canvas(latents), self.vae_audio or self.vae)
-        elif self.vae_audio is not None:
-            spectrograms = self.decode_latents(latents, self.vae_audio)
-        else:
-            spectrograms = images
-        spectrograms = spectrograms.mean(dim=1, keepdim=True)
-        audios = self.mel_spectrogram.canvas_to_audio(spectrograms, self.vocoder)
-        columns = spectrograms.shape[-1] - cut_columns
-        spectrograms = spectrograms[..., :columns]
-        audios = audios[..., : columns * self.mel_spectrogram.hop_length]
-        if canvas_layout == "strip":
-            images = images[..., :columns]
-        self._report(images, spectrograms, audios)
-        return images, spectrograms, audios
+        num_steps = check_integer(
+            "num_inference_steps", self.resolve_default("num_inference_steps", num_inference_steps)
+        )
+        if not hasattr(audio_weight, "audio_noise_shares"):
+            edges = {name: self.resolve_default(name, value) for name, value in edges.items()}
+            return audio_noise_shares(num_steps, self.resolve_default("audio_weight", audio_weight), **edges)
+        given = {name: value for name, value in edges.items() if value is not None}
+        if given:
+            raise ValueError(
+                f"`audio_weight` is a schedule, {audio_weight.__class__.__name__}, that decides on starts and ends"
+                f" itself, so that none of these can be given besides: {given}."
+            )
+        # The same check as for a list, since the schedule may be anybody's.
+        shares = list(audio_weight.audio_noise_shares(num_steps))
+        return audio_noise_shares(num_steps, shares, image_guidance_start=0.0)
 
     @torch.no_grad()
     @replace_example_docstring(EXAMPLE_DOC_STRING)
@@ -327,7 +261,7 @@ class ImagesThatSoundPipeline(
             prompt (`str` or `list[str]`):
                 What to see, not empty.
             audio_prompt (`str` or `list[str]`):
-                What to hear, not empty, as many as `prompt`.
+                What to hear, not empty; as many as `prompt`, or one of either for all.
             negative_prompt (`str` or `list[str]`, *optional*):
                 What not to see; one for all or one per prompt. Unused where `guidance_scale` is at most 1.
             negative_audio_prompt (`str` or `list[str]`, *optional*):
@@ -412,32 +346,11 @@ class ImagesThatSoundPipeline(
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
 
-        # 0. Defaults of the checkpoint
-        num_inference_steps = self._default("num_inference_steps", num_inference_steps)
-        crop_right = self._default("crop_right", crop_right)
-        height, width, cut_columns = self._resolve_size(height, width, crop_right, canvas_layout, audio_length_in_s)
-
-        # 1. Check inputs
-        num_prompts = self.check_inputs(
-            prompt,
-            audio_prompt,
-            height,
-            width,
-            cut_columns,
-            canvas_layout,
-            output_type,
-            num_images_per_prompt,
-            generator,
-            latents,
-            negative_prompt,
-            negative_audio_prompt,
-            prompt_embeds,
-            negative_prompt_embeds,
-            audio_prompt_embeds,
-            negative_audio_prompt_embeds,
-            callback_on_step_end_tensor_inputs,
-        )
-        audio_shares = self._audio_noise_shares(
+        # 0. Resolve what is left open
+        guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
+        audio_guidance_scale = self.resolve_default("audio_guidance_scale", audio_guidance_scale)
+        height, width, cut_columns = self.resolve_size(height, width, audio_length_in_s, crop_right, canvas_layout)
+        noise_shares = self.resolve_noise_shares(
             num_inference_steps,
             audio_weight,
             image_guidance_start=image_guidance_start,
@@ -445,118 +358,68 @@ class ImagesThatSoundPipeline(
             audio_guidance_start=audio_guidance_start,
             audio_guidance_end=audio_guidance_end,
         )
-        first_step, last_step = self._step_range(denoising_start, denoising_end, num_inference_steps, latents)
-        self._begin_call(guidance_scale, audio_guidance_scale, cross_attention_kwargs)
-        device = self._execution_device
+
+        # 1. Check inputs
+        batch_size = self.check_inputs(
+            Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds),
+            Prompts(
+                "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
+            ),
+            height=height,
+            width=width,
+            guidance_scale=guidance_scale,
+            audio_guidance_scale=audio_guidance_scale,
+            denoising_start=denoising_start,
+            denoising_end=denoising_end,
+            num_images_per_prompt=num_images_per_prompt,
+            eta=eta,
+            generator=generator,
+            latents=latents,
+            output_type=output_type,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
 
         # 2. Encode both prompts
         prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds = self.encode_prompt(
             prompt,
             audio_prompt,
-            device,
-            num_images_per_prompt,
-            self.do_classifier_free_guidance,
-            self.do_audio_classifier_free_guidance,
-            negative_prompt,
-            negative_audio_prompt,
-            prompt_embeds,
-            negative_prompt_embeds,
-            audio_prompt_embeds,
-            negative_audio_prompt_embeds,
+            num_images_per_prompt=num_images_per_prompt,
+            do_classifier_free_guidance=guidance_scale > 1,
+            do_audio_classifier_free_guidance=audio_guidance_scale > 1,
+            negative_prompt=negative_prompt,
+            negative_audio_prompt=negative_audio_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            audio_prompt_embeds=audio_prompt_embeds,
+            negative_audio_prompt_embeds=negative_audio_prompt_embeds,
             lora_scale=(cross_attention_kwargs or {}).get("scale"),
         )
-        if self.do_classifier_free_guidance:
-            prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
-        if self.do_audio_classifier_free_guidance:
-            audio_prompt_embeds = torch.cat([negative_audio_prompt_embeds, audio_prompt_embeds])
 
-        # 3. Prepare timesteps
-        steps = self._prepare_steps(audio_shares, first_step, last_step, device)
-        self._num_timesteps = len(steps)
-
-        # 4. Prepare latents
-        latents = self.prepare_latents(
-            num_prompts * num_images_per_prompt,
-            self.unet.config.in_channels,
-            height,
-            width,
-            prompt_embeds.dtype,
-            device,
-            generator,
-            latents,
-            is_initial_noise=first_step == 0,
+        # 3. Prepare latents, and denoise them by both models
+        latents = self.denoise(
+            self.prepare_latents(batch_size, height, width, generator, latents),
+            noise_shares,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            audio_prompt_embeds=audio_prompt_embeds,
+            negative_audio_prompt_embeds=negative_audio_prompt_embeds,
+            guidance_scale=guidance_scale,
+            audio_guidance_scale=audio_guidance_scale,
+            canvas_layout=canvas_layout,
+            denoising_start=denoising_start,
+            denoising_end=denoising_end,
+            eta=eta,
+            generator=generator,
+            cross_attention_kwargs=cross_attention_kwargs,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
-        extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
-        # 5. Denoise by both models
-        with self.progress_bar(total=last_step - first_step) as progress_bar:
-            for i, t, audio_share, mixture_jumps, completes_step in steps:
-                if self.interrupt:
-                    continue
-                noise_pred = self._predict_mixed_noise(
-                    latents, t, audio_share, prompt_embeds, audio_prompt_embeds, canvas_layout
-                )
-                if mixture_jumps:
-                    self._forget_history(i, noise_pred, num_inference_steps)
-                step_output = self.scheduler.step(noise_pred, t, latents, **extra_step_kwargs)
-                latents = step_output.prev_sample
-
-                if callback_on_step_end is not None:
-                    pred_original_sample = getattr(step_output, "pred_original_sample", None)  # noqa: F841
-                    callback_kwargs = {}
-                    for name in callback_on_step_end_tensor_inputs:
-                        callback_kwargs[name] = locals()[name]
-                    callback_outputs = callback_on_step_end(self, i, t, callback_kwargs)
-                    latents = callback_outputs.pop("latents", latents)
-                    prompt_embeds = callback_outputs.pop("prompt_embeds", prompt_embeds)
-                    negative_prompt_embeds = callback_outputs.pop("negative_prompt_embeds", negative_prompt_embeds)
-                    audio_prompt_embeds = callback_outputs.pop("audio_prompt_embeds", audio_prompt_embeds)
-                    negative_audio_prompt_embeds = callback_outputs.pop(
-                        "negative_audio_prompt_embeds", negative_audio_prompt_embeds
-                    )
-
-                if completes_step:
-                    progress_bar.update()
-
-        if output_type == "latent":
-            self.maybe_free_model_hooks()
-            if not return_dict:
-                return latents, None, None
-            return ImagesThatSoundPipelineOutput(images=latents, spectrograms=None, audios=None)
-
-        # 6. Decode the picture and the spectrogram, and play it
-        images, spectrograms, audios = self.decode(latents, canvas_layout, cut_columns)
+        # 4. Decode the picture and the spectrogram, play it, and convert
+        decoded = (latents, None, None)
+        if output_type != "latent":
+            decoded = self.convert(*self.decode(latents, canvas_layout, cut_columns), output_type)
         self.maybe_free_model_hooks()
-
-        # 7. Convert
-        images, spectrograms, audios = self._convert(images, spectrograms, audios, output_type)
         if not return_dict:
-            return images, spectrograms, audios
-        return ImagesThatSoundPipelineOutput(images=images, spectrograms=spectrograms, audios=audios)
-
-    def _audio_noise_shares(self, num_inference_steps: int, audio_weight: Any, **edges: float | None) -> list[float]:
-        if not is_positive_int(num_inference_steps):
-            raise ValueError(f"`num_inference_steps` has to be a positive integer, but is {num_inference_steps!r}.")
-        if not hasattr(audio_weight, "audio_noise_shares"):
-            edges = {name: self._default(name, value) for name, value in edges.items()}
-            return audio_noise_shares(num_inference_steps, self._default("audio_weight", audio_weight), **edges)
-        given = {name: value for name, value in edges.items() if value is not None}
-        if given:
-            raise ValueError(
-                f"`audio_weight` is a schedule, {audio_weight.__class__.__name__}, that decides on starts and ends"
-                f" itself, so that none of these can be given besides: {given}."
-            )
-        # The same check as for a list, since the schedule may be anybody's.
-        return audio_noise_shares(
-            num_inference_steps, list(audio_weight.audio_noise_shares(num_inference_steps)), image_guidance_start=0.0
-        )
-
-
-def unfold_canvas(canvas: torch.Tensor) -> torch.Tensor:
-    """A square picture `(B, C, H, W)` as the strip `(B, C, H / 2, 2 * W)` that is played, its top half first."""
-    return torch.cat(canvas.chunk(2, dim=-2), dim=-1)
-
-
-def fold_canvas(canvas: torch.Tensor) -> torch.Tensor:
-    """The inverse of [`unfold_canvas`]."""
-    return torch.cat(canvas.chunk(2, dim=-1), dim=-2)
+            return decoded
+        return ImagesThatSoundPipelineOutput(*decoded)

@@ -2,34 +2,36 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
 from diffusers.utils import BaseOutput, replace_example_docstring
-from diffusers.utils.torch_utils import randn_tensor
 
 # diffusers copies only the files that this one names, each of them.
-from .images_that_sound_audio_prior import AudioPriorLoaderMixin  # noqa: F401
+from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
+from .images_that_sound_audio_side import AudioSideMixin  # noqa: F401
 from .images_that_sound_checks import (
+    check_callback_inputs,
     check_generator,
-    check_negative_prompt,
-    check_num_images_per_prompt,
+    check_integer,
+    check_number,
     check_output_type,
-    check_prompt,
-    check_scale,
-    is_positive_int,
 )
-from .images_that_sound_repo import SelfContainedRepoMixin  # noqa: F401
-from .images_that_sound_sides import TwoSidesMixin
+from .images_that_sound_precision import kept_in_float32  # noqa: F401
+from .images_that_sound_prompts import Prompts, common_batch_size, expand_rows
+from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
+from .images_that_sound_side import Side  # noqa: F401
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
+from .images_that_sound_steps import denoising_steps  # noqa: F401
+from .images_that_sound_two_sides import TwoSidesMixin
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
-from .images_that_sound_weights import audio_noise_shares  # noqa: F401
 
 
 # What a call does where an argument is left out and the checkpoint's config names nothing else: the paper's settings.
@@ -102,8 +104,8 @@ class ImagesThatSoundImprintPipeline(
         tokenizer ([`~transformers.CLIPTokenizer`]): Serves both prompts.
         unet ([`UNet2DConditionModel`]): The image side's noise predictor.
         scheduler ([`SchedulerMixin`]): Any scheduler whose `step` takes a noise prediction; it serves both sides, one
-            after the other. `PNDMScheduler` is replaced by `DDIMScheduler` built from its config; assign
-            `pipe.scheduler` for another.
+            after the other. The `PNDMScheduler` that Stable Diffusion repos name is replaced by `DDIMScheduler` built
+            from its config, where a pipeline is loaded from such a repo and no other is passed.
         unet_audio ([`UNet2DConditionModel`], *optional*): The audio side's noise predictor.
         vocoder ([`~transformers.SpeechT5HifiGan`], *optional*): Log-mel to waveform, in float32. Griffin-Lim where
             absent.
@@ -113,74 +115,86 @@ class ImagesThatSoundImprintPipeline(
         default_arguments (`dict`, *optional*): Values that this checkpoint wants for call arguments left out.
     """
 
-    _callback_tensor_inputs = ["latents"]
     model_cpu_offload_seq = "text_encoder->text_encoder_audio->unet->unet_audio->vae->vae_audio->vocoder"
     _paper_arguments = PAPER_ARGUMENTS
 
     def check_inputs(
         self,
-        prompt: str | list[str] | None,
-        audio_prompt: str | list[str] | None,
+        image_prompts: Prompts,
+        audio_prompts: Prompts,
+        *,
         image: torch.Tensor | None,
         audio: torch.Tensor | None,
         height: int,
         width: int,
-        crop_right: int,
-        magnitude_ratio: float,
-        output_type: str,
+        guidance_scale: float,
+        audio_guidance_scale: float,
+        num_inference_steps: int,
+        num_audio_inference_steps: int,
+        magnitude_ratio: float = 0.5,
         num_images_per_prompt: int = 1,
+        eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
         audio_latents: torch.Tensor | None = None,
-        negative_prompt: str | list[str] | None = None,
-        negative_audio_prompt: str | list[str] | None = None,
-        prompt_embeds: torch.Tensor | None = None,
-        negative_prompt_embeds: torch.Tensor | None = None,
-        audio_prompt_embeds: torch.Tensor | None = None,
-        negative_audio_prompt_embeds: torch.Tensor | None = None,
+        output_type: str = "pil",
         callback_on_step_end_tensor_inputs: list[str] | None = None,
     ) -> int:
-        """Raises `ValueError` for arguments that do not make sense; returns the number of pairs."""
+        """
+        Checks the call's arguments, with nothing left open; `image` and `audio` as canvases.
+
+        Returns:
+            `int`: The batch size.
+
+        Raises:
+            ValueError: For an argument that does not make sense.
+        """
         if audio is None:
             self._check_audio_prior()
+        check_number("guidance_scale", guidance_scale)
+        check_number("audio_guidance_scale", audio_guidance_scale)
+        image_side, audio_side = self.image_side.text_encoder, self.audio_side.text_encoder
         counts = {}
-        for name, own, text, embeds, negative, negative_embeds, noise in (
-            ("prompt", image, prompt, prompt_embeds, negative_prompt, negative_prompt_embeds, latents),
-            (
-                "audio_prompt",
-                audio,
-                audio_prompt,
-                audio_prompt_embeds,
-                negative_audio_prompt,
-                negative_audio_prompt_embeds,
-                audio_latents,
-            ),
+        for own_name, own, prompts, encoder, guided, noise in (
+            ("image", image, image_prompts, image_side, guidance_scale > 1, latents),
+            ("audio", audio, audio_prompts, audio_side, audio_guidance_scale > 1, audio_latents),
         ):
             if own is None:
-                counts[name] = check_prompt(name, text, embeds)
-                check_negative_prompt(f"negative_{name}", negative, negative_embeds, embeds, counts[name])
+                counts[prompts.name] = prompts.check(encoder, guided)
                 continue
-            own_name = "image" if name == "prompt" else "audio"
-            unused = (text, embeds, negative, negative_embeds, noise)
-            if any(value is not None for value in unused):
+            if prompts.are_given or noise is not None:
                 raise ValueError(
-                    f"`{own_name}` stands in for what `{name}`, its embeddings, its negative and its latents would"
-                    " make, so that none of them can be given besides."
+                    f"`{own_name}` stands in for what `{prompts.name}`, its embeddings, its negative and its latents"
+                    " would make, so that none of them can be given besides."
                 )
             counts[own_name] = len(own)
-        if len(set(counts.values())) > 1:
-            raise ValueError(f"There have to be equally many of both sides, but there are {counts}.")
-        num_pairs = next(iter(counts.values()))
-        check_num_images_per_prompt(num_images_per_prompt)
-        check_generator(generator, num_pairs * num_images_per_prompt)
-        self._check_canvas(height, width, crop_right, "strip")
-        self._check_latents("latents", latents, num_pairs * num_images_per_prompt, height, width)
-        self._check_latents("audio_latents", audio_latents, num_pairs * num_images_per_prompt, height, width)
-        if not 0 <= check_scale("magnitude_ratio", magnitude_ratio) <= 1:
-            raise ValueError(f"`magnitude_ratio` has to be in 0..1, but is {magnitude_ratio}.")
+            unmade = set(callback_on_step_end_tensor_inputs or []) & {f"{prompts.name}_embeds"}
+            if unmade:
+                raise ValueError(
+                    f"`callback_on_step_end_tensor_inputs` names {sorted(unmade)}, which are not made where"
+                    f" `{own_name}` is given."
+                )
+        batch_size = common_batch_size(counts) * check_integer("num_images_per_prompt", num_images_per_prompt)
+        check_integer("num_inference_steps", num_inference_steps)
+        check_integer("num_audio_inference_steps", num_audio_inference_steps)
+        check_number("eta", eta, least=0, most=1)
+        check_number("magnitude_ratio", magnitude_ratio, least=0, most=1)
+        check_generator(generator, batch_size)
+        self._check_latents("latents", latents, batch_size, height, width)
+        self._check_latents("audio_latents", audio_latents, batch_size, height, width)
         check_output_type(output_type)
-        self._check_callback(callback_on_step_end_tensor_inputs)
-        return num_pairs
+        check_callback_inputs(self, callback_on_step_end_tensor_inputs)
+        return batch_size
+
+    def _preprocess_image(self, image: PipelineImageInput | None) -> torch.Tensor | None:
+        """Pictures as tensors `(B, C, H, W)` in 0..1."""
+        if image is None:
+            return None
+        processor = VaeImageProcessor(do_resize=False, do_normalize=False, do_convert_rgb=True)
+        images = processor.preprocess(image).float()
+        if not (0 <= images.amin() and images.amax() <= 1):
+            raise ValueError(f"`image` has to be in 0..1, but reaches {images.amin():.3g} to {images.amax():.3g}.")
+        return images
 
     def _preprocess_audio(self, audio: np.ndarray | torch.Tensor | None) -> torch.Tensor | None:
         """Waveforms `(N,)` or `(B, N)` as canvases `(B, 1, M, T)` in 0..1."""
@@ -195,30 +209,6 @@ class ImagesThatSoundImprintPipeline(
         if not torch.isfinite(waveforms).all() or waveforms.abs().amax() == 0:
             raise ValueError("`audio` has to be finite and not silent.")
         return self.mel_spectrogram.audio_to_canvas(torch.atleast_2d(waveforms).to(self._execution_device))
-
-    def _denoise(
-        self,
-        unet: UNet2DConditionModel,
-        latents: torch.Tensor,
-        embeds: torch.Tensor,
-        negative_embeds: torch.Tensor | None,
-        guidance_scale: float,
-        num_inference_steps: int,
-        extra_step_kwargs: dict[str, Any],
-        on_step_end: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor],
-    ) -> torch.Tensor:
-        """One side's latents `(B, C, H / 8, W / 8)`, denoised by its model alone."""
-        if negative_embeds is not None:
-            embeds = torch.cat([negative_embeds, embeds])
-        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
-        latents = latents.to(self._execution_device) * self.scheduler.init_noise_sigma
-        for i, t in enumerate(self.scheduler.timesteps):
-            if self.interrupt:
-                break
-            noise_pred = self._predict_noise(unet, latents, t, embeds, guidance_scale)
-            latents = self.scheduler.step(noise_pred, t, latents, **extra_step_kwargs, return_dict=False)[0]
-            latents = on_step_end(i, t, latents)
-        return latents
 
     @torch.no_grad()
     @replace_example_docstring(EXAMPLE_DOC_STRING)
@@ -265,7 +255,7 @@ class ImagesThatSoundImprintPipeline(
             prompt (`str` or `list[str]`):
                 What to see, not empty, unless `image` is given.
             audio_prompt (`str` or `list[str]`):
-                What to hear, not empty, as many as `prompt`, unless `audio` is given.
+                What to hear, not empty, unless `audio` is given; as many as pictures, or one of either for all.
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
                 Pictures to paint instead of made ones, in 0..1 where they are arrays; resized to the canvas.
             audio (`np.ndarray` or `torch.Tensor` of shape `(N,)` or `(B, N)`, *optional*):
@@ -322,10 +312,11 @@ class ImagesThatSoundImprintPipeline(
                 Whether to return an [`ImagesThatSoundImprintPipelineOutput`] or a plain tuple.
             callback_on_step_end (`Callable`, *optional*):
                 Called as `callback(pipe, step, timestep, callback_kwargs)` after each step, with the picture's steps
-                counted before the spectrogram's; returned `latents` replace those of the side at work. Setting
+                counted before the spectrogram's; what it returns in its dict replaces the tensors. Setting
                 `pipe._interrupt = True` skips the steps that are left.
             callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
-                Tensors that the callback gets: `latents` alone, those of the side at work.
+                Tensors that the callback gets, among `latents`, those of the side at work, `prompt_embeds`,
+                `negative_prompt_embeds`, `audio_prompt_embeds` and `negative_audio_prompt_embeds`.
             cross_attention_kwargs (`dict`, *optional*):
                 Passed to the attention processors of both UNets; `scale` is also the LoRA scale of the text encoder.
 
@@ -341,155 +332,114 @@ class ImagesThatSoundImprintPipeline(
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
 
-        # 0. Defaults of the checkpoint, and what the caller brings
-        num_inference_steps = self._default("num_inference_steps", num_inference_steps)
-        num_audio_inference_steps = self._default("num_audio_inference_steps", num_audio_inference_steps)
-        crop_right = self._default("crop_right", crop_right)
-        spectrograms = self._preprocess_audio(audio)
+        # 0. Resolve what is left open, and what the caller brings
+        num_inference_steps = self.resolve_default("num_inference_steps", num_inference_steps)
+        num_audio_inference_steps = self.resolve_default("num_audio_inference_steps", num_audio_inference_steps)
+        guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
+        audio_guidance_scale = self.resolve_default("audio_guidance_scale", audio_guidance_scale)
+        images, spectrograms = self._preprocess_image(image), self._preprocess_audio(audio)
         if spectrograms is not None:
             if width is not None or audio_length_in_s is not None:
                 raise ValueError("`width` and `audio_length_in_s` follow from `audio` and can't be given besides.")
-            crop_right = 0
-            audio_length_in_s = spectrograms.shape[-1] / self.mel_spectrogram.columns_per_second
-        height, width, cut_columns = self._resolve_size(height, width, crop_right, "strip", audio_length_in_s)
-        columns = width - cut_columns
-        images = None
-        if image is not None:
-            processor = VaeImageProcessor(do_resize=False, do_normalize=False, do_convert_rgb=True)
-            images = processor.preprocess(image).float()
-            if not (0 <= images.amin() and images.amax() <= 1):
-                raise ValueError(f"`image` has to be in 0..1, but reaches {images.amin():.3g} to {images.amax():.3g}.")
+            crop_right, audio_length_in_s = 0, spectrograms.shape[-1] / self.mel_spectrogram.columns_per_second
+        height, width, cut_columns = self.resolve_size(height, width, audio_length_in_s, crop_right)
 
         # 1. Check inputs
-        num_pairs = self.check_inputs(
+        batch_size = self.check_inputs(
+            Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds),
+            Prompts(
+                "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
+            ),
+            image=images,
+            audio=spectrograms,
+            height=height,
+            width=width,
+            guidance_scale=guidance_scale,
+            audio_guidance_scale=audio_guidance_scale,
+            num_inference_steps=num_inference_steps,
+            num_audio_inference_steps=num_audio_inference_steps,
+            magnitude_ratio=magnitude_ratio,
+            num_images_per_prompt=num_images_per_prompt,
+            eta=eta,
+            generator=generator,
+            latents=latents,
+            audio_latents=audio_latents,
+            output_type=output_type,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
+
+        # 2. Encode the prompts of what is to be made
+        names = ("prompt_embeds", "negative_prompt_embeds", "audio_prompt_embeds", "negative_audio_prompt_embeds")
+        embeds = self.encode_prompt(
             prompt,
             audio_prompt,
-            images,
-            spectrograms,
-            height,
-            width,
-            cut_columns,
-            magnitude_ratio,
-            output_type,
-            num_images_per_prompt,
-            generator,
-            latents,
-            audio_latents,
-            negative_prompt,
-            negative_audio_prompt,
-            prompt_embeds,
-            negative_prompt_embeds,
-            audio_prompt_embeds,
-            negative_audio_prompt_embeds,
-            callback_on_step_end_tensor_inputs,
+            num_images_per_prompt=num_images_per_prompt,
+            do_classifier_free_guidance=guidance_scale > 1,
+            do_audio_classifier_free_guidance=audio_guidance_scale > 1,
+            negative_prompt=negative_prompt,
+            negative_audio_prompt=negative_audio_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            audio_prompt_embeds=audio_prompt_embeds,
+            negative_audio_prompt_embeds=negative_audio_prompt_embeds,
+            lora_scale=(cross_attention_kwargs or {}).get("scale"),
         )
-        for name, steps in (
-            ("num_inference_steps", num_inference_steps),
-            ("num_audio_inference_steps", num_audio_inference_steps),
-        ):
-            if not is_positive_int(steps):
-                raise ValueError(f"`{name}` has to be a positive integer, but is {steps!r}.")
-        self._begin_call(guidance_scale, audio_guidance_scale, cross_attention_kwargs)
-        device = self._execution_device
-        batch_size = num_pairs * num_images_per_prompt
 
-        # 2. Draw the latents of what is to be made, the picture's first
-        extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
-        sides = (side // self.vae_scale_factor for side in (height, width))
-        shape = (batch_size, self.unet.config.in_channels, *sides)
-        if images is None and latents is None:
-            latents = randn_tensor(shape, generator, device, self.unet.dtype)
-        if spectrograms is None and audio_latents is None:
-            audio_latents = randn_tensor(shape, generator, device, self.unet.dtype)
-        total = (images is None) * num_inference_steps + (spectrograms is None) * num_audio_inference_steps
-        self._num_timesteps = total
+        # 3. Draw latents, the picture's first
+        if images is None:
+            latents = self.prepare_latents(batch_size, height, width, generator, latents)
+        if spectrograms is None:
+            audio_latents = self.prepare_latents(batch_size, height, width, generator, audio_latents)
 
-        with self.progress_bar(total=total) as progress_bar:
+        # 4. Make the picture, then the spectrogram, each by its model alone
+        denoise = partial(
+            self.denoise,
+            **dict(zip(names, embeds)),
+            guidance_scale=guidance_scale,
+            audio_guidance_scale=audio_guidance_scale,
+            eta=eta,
+            generator=generator,
+            cross_attention_kwargs=cross_attention_kwargs,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
+        self._interrupt = False
+        if images is None:
+            latents = denoise(latents, [0.0] * num_inference_steps, callback_on_step_end=callback_on_step_end)
+        if spectrograms is None and not self.interrupt:
+            on_step_end, first = callback_on_step_end, num_inference_steps if images is None else 0
+            if callback_on_step_end is not None:
 
-            def on_step_end(i: int, t: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-                progress_bar.update()
-                if callback_on_step_end is None:
-                    return latents
-                outputs = callback_on_step_end(self, i, t, {"latents": latents})
-                return outputs.pop("latents", latents)
+                def on_step_end(pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
+                    return callback_on_step_end(pipe, first + step, timestep, tensors)
 
-            # 3. Make the picture
-            if images is None:
-                prompt_embeds, negative_prompt_embeds = self.encode_image_prompt(
-                    prompt,
-                    device,
-                    num_images_per_prompt,
-                    self.do_classifier_free_guidance,
-                    negative_prompt,
-                    prompt_embeds,
-                    negative_prompt_embeds,
-                    lora_scale=(cross_attention_kwargs or {}).get("scale"),
-                )
-                latents = self._denoise(
-                    self.unet,
-                    latents,
-                    prompt_embeds,
-                    negative_prompt_embeds,
-                    self.guidance_scale,
-                    num_inference_steps,
-                    extra_step_kwargs,
-                    on_step_end,
-                )
-
-            # 4. Make the spectrogram
-            if spectrograms is None:
-                first = num_inference_steps if images is None else 0
-                audio_prompt_embeds, negative_audio_prompt_embeds = self.encode_audio_prompt(
-                    audio_prompt,
-                    device,
-                    num_images_per_prompt,
-                    self.do_audio_classifier_free_guidance,
-                    negative_audio_prompt,
-                    audio_prompt_embeds,
-                    negative_audio_prompt_embeds,
-                )
-                audio_latents = self._denoise(
-                    self.unet_audio,
-                    audio_latents,
-                    audio_prompt_embeds,
-                    negative_audio_prompt_embeds,
-                    self.audio_guidance_scale,
-                    num_audio_inference_steps,
-                    extra_step_kwargs,
-                    lambda i, t, latents: on_step_end(first + i, t, latents),
-                )
-
+            audio_latents = denoise(audio_latents, [1.0] * num_audio_inference_steps, callback_on_step_end=on_step_end)
         if output_type == "latent":
             self.maybe_free_model_hooks()
-            if not return_dict:
-                return latents, audio_latents, None
-            return ImagesThatSoundImprintPipelineOutput(images=latents, spectrograms=audio_latents, audios=None)
+            output = (latents, audio_latents, None)
+            return output if not return_dict else ImagesThatSoundImprintPipelineOutput(*output)
 
         # 5. Decode both, cut to the columns that are kept
+        columns = width - cut_columns
         if images is None:
             images = self.decode_latents(latents, self.vae)[..., :columns]
         else:
             images = torch.nn.functional.interpolate(
-                images.to(device), (height, columns), mode="bilinear", antialias=True
+                images.to(self._execution_device), (height, columns), mode="bilinear", antialias=True
             ).repeat_interleave(num_images_per_prompt, dim=0)
-            images = images.expand(-1, 3, -1, -1)
+            images = expand_rows(images, batch_size).expand(-1, 3, -1, -1)
         if spectrograms is None:
-            spectrograms = self.decode_latents(audio_latents, self.vae_audio or self.vae)[..., :columns]
+            spectrograms = self.decode_latents(audio_latents, self.audio_side.vae)[..., :columns]
             spectrograms = spectrograms.mean(dim=1, keepdim=True)
         else:
-            spectrograms = spectrograms.repeat_interleave(num_images_per_prompt, dim=0)
+            spectrograms = expand_rows(spectrograms.repeat_interleave(num_images_per_prompt, dim=0), batch_size)
 
-        # 6. Paint the picture into the spectrogram and play it
+        # 6. Paint the picture into the spectrogram, play it, and convert
         spectrograms = imprint(spectrograms.float(), images.float(), magnitude_ratio, invert_image)
-        audios = self.mel_spectrogram.canvas_to_audio(spectrograms, self.vocoder)
+        audios = self.play(spectrograms)
         self._report(images, spectrograms, audios)
         self.maybe_free_model_hooks()
-
-        # 7. Convert
-        images, spectrograms, audios = self._convert(images, spectrograms, audios, output_type)
-        if not return_dict:
-            return images, spectrograms, audios
-        return ImagesThatSoundImprintPipelineOutput(images=images, spectrograms=spectrograms, audios=audios)
+        output = self.convert(images, spectrograms, audios, output_type)
+        return output if not return_dict else ImagesThatSoundImprintPipelineOutput(*output)
 
 
 def imprint(

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +12,37 @@ import PIL.Image
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
-from diffusers.image_processor import VaeImageProcessor
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.schedulers import KarrasDiffusionSchedulers
-from diffusers.utils import BaseOutput, logging, replace_example_docstring
+from diffusers.utils import BaseOutput, replace_example_docstring
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase, SpeechT5HifiGan
 
 # diffusers copies only the files that this one names, each of them.
-from .images_that_sound_audio_prior import AudioPriorLoaderMixin, Repo, check_vocoder
+from .images_that_sound_audio_prior import AudioPriorRepo
+from .images_that_sound_audio_side import AudioSideMixin
 from .images_that_sound_checks import (
+    check_callback_inputs,
     check_generator,
-    check_negative_prompt,
-    check_num_images_per_prompt,
-    check_prompt,
-    check_scale,
-    is_positive_int,
+    check_integer,
+    check_number,
+    check_output_type,
 )
 from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise
-from .images_that_sound_repo import SelfContainedRepoMixin  # noqa: F401
+from .images_that_sound_precision import kept_in_float32  # noqa: F401
+from .images_that_sound_prompts import Prompts, common_batch_size, expand_rows
+from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_score_distillation import (
     CANVASES,
+    CanvasRun,
     draw_timesteps,
+    frozen,
     score_distillation_loss,
     score_distillation_weights,
 )
-from .images_that_sound_spectrogram import MelSpectrogram, audio_problems
+from .images_that_sound_side import Side
+from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
 
-
-logger = logging.get_logger(__name__)
 
 # What a call does where an argument is left out and the checkpoint's config names nothing else: the paper's settings.
 PAPER_ARGUMENTS = {
@@ -87,7 +90,7 @@ class ImagesThatSoundSDSPipelineOutput(BaseOutput):
     audios: np.ndarray | torch.Tensor
 
 
-class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, DiffusionPipeline):
+class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeline):
     r"""
     Pipeline that optimises a canvas by score distillation against an image prior, which sees random crops, and a
     spectrogram prior, which sees all of it ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 4.1 and
@@ -101,7 +104,7 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The image side's: T5's or CLIP's.
         text_encoder ([`~transformers.PreTrainedModel`]): The image side's: T5's encoder or CLIP's.
         unet ([`UNet2DConditionModel`]): The image side's noise predictor, in pixels or in latents.
-        scheduler ([`SchedulerMixin`]): The image side's noise schedule.
+        scheduler ([`SchedulerMixin`]): The image side's noise schedule, of which the noise levels count.
         vae ([`AutoencoderKL`], *optional*): The image side's, for a latent prior.
         unet_audio ([`UNet2DConditionModel`], *optional*): The audio side's noise predictor in latents.
         vae_audio ([`AutoencoderKL`], *optional*): The audio side's; `vae` where absent.
@@ -115,16 +118,8 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_audio->vocoder"
-    _optional_components = [
-        "vae",
-        "unet_audio",
-        "vae_audio",
-        "text_encoder_audio",
-        "tokenizer_audio",
-        "scheduler_audio",
-        "vocoder",
-    ]
-    _callback_tensor_inputs = ["canvas", "image_loss", "audio_loss"]
+    _optional_components = ["vae", *AudioSideMixin._optional_components, "tokenizer_audio", "scheduler_audio"]
+    _callback_tensor_inputs = ["canvas", "image_loss", "audio_loss", "prompt_embeds", "audio_prompt_embeds"]
     _paper_arguments = PAPER_ARGUMENTS
 
     # Optional components have no default: diffusers would ignore what a caller of `DiffusionPipeline` passes for them.
@@ -145,87 +140,34 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
         default_arguments: dict | None = None,
     ):
         super().__init__()
-        self.mel_spectrogram = MelSpectrogram.from_dict(spectrogram or {})
-        check_vocoder(vocoder, self.mel_spectrogram)
-        if vocoder is not None:
-            vocoder.float()
-        self.register_modules(
+        self._register(
+            spectrogram,
+            default_arguments,
             tokenizer=tokenizer,
             text_encoder=text_encoder,
             unet=unet,
-            scheduler=_noise_schedule(scheduler),
+            scheduler=scheduler,
             vae=vae,
             unet_audio=unet_audio,
             vae_audio=vae_audio,
             text_encoder_audio=text_encoder_audio,
             tokenizer_audio=tokenizer_audio,
-            scheduler_audio=None if scheduler_audio is None else _noise_schedule(scheduler_audio),
+            scheduler_audio=scheduler_audio,
             vocoder=vocoder,
         )
-        self._set_default_arguments(default_arguments)
-        self.register_to_config(spectrogram=self.mel_spectrogram.to_dict(), default_arguments=default_arguments)
-        self.image_processor = VaeImageProcessor(do_resize=False, do_normalize=False)
-
-    @property
-    def sampling_rate(self) -> int:
-        """Samples per second of the returned waveforms."""
-        return self.mel_spectrogram.sampling_rate
 
     @property
     def image_prior(self) -> str:
         """`"pixel"` for DeepFloyd IF, `"latent"` for Stable Diffusion."""
         return "pixel" if self.vae is None else "latent"
 
-    @property
-    def num_timesteps(self) -> int:
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        return self._interrupt
-
-    def load_audio_prior(
-        self,
-        pretrained_model_name_or_path: str | os.PathLike,
-        subfolder: str = "",
-        revision: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """
-        Loads the whole audio side, which need not share anything with the image side: `unet_audio`, `vae_audio`,
-        `text_encoder_audio`, `tokenizer_audio`, `scheduler_audio` and `vocoder`.
-
-        Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`):
-                A Hub repo such as `auffusion/auffusion-full-no-adapter`, or a folder of the same layout.
-            subfolder (`str`, *optional*, defaults to `""`):
-                Folder inside the repo that holds this layout.
-            revision (`str`, *optional*):
-                Branch, tag or commit of the repo.
-            kwargs:
-                `cache_dir`, `token`, `force_download`, `local_files_only`, as in `from_pretrained`.
-
-        Raises:
-            ValueError: If a part is missing or does not fit.
-        """
-        if getattr(self, "_all_hooks", None):
-            raise ValueError("`load_audio_prior` has to be called before offloading is enabled.")
-        allowed = {"cache_dir", "token", "force_download", "local_files_only"}
-        if set(kwargs) - allowed:
-            raise ValueError(f"`load_audio_prior` takes {sorted(allowed)} besides, but got {sorted(kwargs)}.")
-        repo = Repo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs})
-        vocoder = repo.load_vocoder()
-        check_vocoder(vocoder, repo.spectrogram or self.mel_spectrogram)
-        dtype, device = self.unet.dtype, self.device
-        self._adopt_config(repo)
-        self.register_modules(
-            unet_audio=repo.load_audio(UNet2DConditionModel, "unet", dtype=dtype).to(device),
-            vae_audio=repo.load_audio(AutoencoderKL, "vae", dtype=dtype).to(device),
-            text_encoder_audio=repo.load_audio(CLIPTextModel, "text_encoder", dtype=dtype).to(device),
-            tokenizer_audio=repo.load(CLIPTokenizer, "tokenizer"),
-            scheduler_audio=repo.load(DDIMScheduler, "scheduler"),
-            vocoder=None if vocoder is None else vocoder.to(device),
-        )
+    def _load_audio_modules(self, repo: AudioPriorRepo) -> dict[str, Any]:
+        # It need not share anything with the image side, not even the noise schedule.
+        return {
+            **super()._load_audio_modules(repo),
+            "tokenizer_audio": repo.load(CLIPTokenizer, "tokenizer"),
+            "scheduler_audio": repo.load(DDIMScheduler, "scheduler"),
+        }
 
     def _set_default_arguments(self, default_arguments: dict | None) -> None:
         super()._set_default_arguments(default_arguments)
@@ -233,29 +175,13 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
             # What a checkpoint says of crops, it says for its own image side, which sees latents.
             self.default_arguments |= {name: PAPER_ARGUMENTS[name] for name in ("crop_width", "num_crops")}
 
-    def encode_prompt(self, prompt: str, negative_prompt: str = "") -> torch.Tensor:
-        """The image side's embeddings `(2, L, D)`: of the negative prompt, then of the prompt."""
-        prompts = [negative_prompt, prompt]
-        if self.image_prior == "pixel":
-            # As the reference: padding takes part in the attention.
-            return self.encode_deepfloyd_prompt(
-                self.tokenizer, self.text_encoder, prompts, self._execution_device, use_attention_mask=False
-            )
-        return self._encode_clip(self.tokenizer, self.text_encoder, prompts)
-
-    def encode_audio_prompt(self, audio_prompt: str, negative_audio_prompt: str = "") -> torch.Tensor:
-        """The audio side's embeddings `(2, L, D)`: of the negative prompt, then of the prompt."""
-        tokenizer, text_encoder = (
-            getattr(self, f"{name}_audio") or getattr(self, name) for name in ("tokenizer", "text_encoder")
+    def _encode_words(self, side: Side, prompts: list[str], name: str, device: torch.device) -> torch.Tensor:
+        if name == "audio_prompt" or self.image_prior == "latent":
+            return super()._encode_words(side, prompts, name, device)
+        # As the reference: padding takes part in the attention.
+        return self.encode_deepfloyd_prompt(
+            side.tokenizer, side.text_encoder, prompts, device, use_attention_mask=False
         )
-        return self._encode_clip(tokenizer, text_encoder, [negative_audio_prompt, audio_prompt])
-
-    def _encode_clip(self, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, prompts: list[str]) -> torch.Tensor:
-        tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        for prompt in prompts:
-            if len(tokenizer(prompt).input_ids) > tokenizer.model_max_length:
-                logger.warning(f"A prompt is cut to {tokenizer.model_max_length} tokens: {prompt}")
-        return text_encoder(tokens.to(self._execution_device))[0]
 
     def image_loss(
         self,
@@ -272,37 +198,26 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
 
         Args:
             crops (`torch.Tensor` of shape `(B, 3, H, W)`): Pieces of the canvas in 0..1.
-            embeds (`torch.Tensor` of shape `(2, L, D)`): Of `encode_prompt`.
+            embeds (`torch.Tensor` of shape `(2, L, D)` or `(1, L, D)`): Of the negative prompt, then of the prompt,
+                which alone is needed without guidance.
             timesteps (`torch.Tensor` of shape `(B,)`): Noise levels.
             weights (`torch.Tensor` of shape `(B,)`): Weights of the noise levels.
             noise (`torch.Tensor` of shape `prior_shape(B)`): Noise to add.
-            guidance_scale (`float`): Classifier-free guidance.
+            guidance_scale (`float`): Classifier-free guidance; off at 1 and below.
             posterior_noise (`torch.Tensor` of the same shape, *optional*): What the VAE's posterior is sampled with;
                 needed by a latent prior.
 
         Returns:
             `torch.Tensor` of shape `()`.
         """
-        size = tuple(side * self._pixels_per_unit(self.vae) for side in noise.shape[-2:])
+        size = tuple(edge * _pixels_per_unit(self.vae) for edge in noise.shape[-2:])
         pictures = torch.nn.functional.interpolate(crops, size, mode="bilinear", align_corners=False) * 2 - 1
-        embeds = embeds.repeat_interleave(len(crops), dim=0)
-        if self.vae is not None:
-            return self._latent_loss(
-                self.vae,
-                self.unet,
-                self.scheduler,
-                pictures,
-                embeds,
-                timesteps,
-                weights,
-                noise,
-                guidance_scale,
-                posterior_noise,
-            )
+        side = replace(self.image_side, guidance_scale=guidance_scale)
+        embeds = (embeds if side.guided else embeds[-1:]).repeat_interleave(len(crops), dim=0)
+        if self.image_prior == "latent":
+            return _latent_loss(side, pictures, embeds, timesteps, weights, noise, posterior_noise)
         with torch.no_grad():
-            noisy = self.scheduler.add_noise(
-                pictures.detach().to(self.unet.dtype), noise.to(self.unet.dtype), timesteps
-            )
+            noisy = _add_noise(side, pictures.detach().to(self.unet.dtype), noise, timesteps)
             noise_pred = predict_pixel_noise(self.unet, noisy, timesteps, embeds, guidance_scale).chunk(2, dim=1)[0]
         return score_distillation_loss(pictures, noise_pred, noise, weights)
 
@@ -321,7 +236,7 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
 
         Args:
             canvas (`torch.Tensor` of shape `(1, C, H, W)`): In 0..1; the mean over channels is the spectrogram.
-            embeds (`torch.Tensor` of shape `(2, L, D)`): Of `encode_audio_prompt`.
+            embeds (`torch.Tensor` of shape `(2, L, D)` or `(1, L, D)`): As in `image_loss`, of the audio prompts.
             timesteps, weights, noise, guidance_scale, posterior_noise:
                 As in `image_loss`, of the latents' shape.
 
@@ -329,45 +244,9 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
             `torch.Tensor` of shape `()`.
         """
         pictures = canvas.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1) * 2 - 1
-        return self._latent_loss(
-            self.vae_audio or self.vae,
-            self.unet_audio,
-            self.scheduler_audio or self.scheduler,
-            pictures,
-            embeds,
-            timesteps,
-            weights,
-            noise,
-            guidance_scale,
-            posterior_noise,
-        )
-
-    def _latent_loss(
-        self,
-        vae: AutoencoderKL,
-        unet: UNet2DConditionModel,
-        scheduler: KarrasDiffusionSchedulers,
-        pictures: torch.Tensor,
-        embeds: torch.Tensor,
-        timesteps: torch.Tensor,
-        weights: torch.Tensor,
-        noise: torch.Tensor,
-        guidance_scale: float,
-        posterior_noise: torch.Tensor,
-    ) -> torch.Tensor:
-        """Of pictures `(B, 3, H, W)` in -1..1; the gradient goes through the encoder, not through the UNet."""
-        posterior = vae.encode(pictures.to(vae.dtype)).latent_dist
-        latents = (posterior.mean + posterior.std * posterior_noise.to(vae.dtype)) * vae.config.scaling_factor
-        with torch.no_grad():
-            noisy = scheduler.add_noise(latents.detach(), noise.to(latents.dtype), timesteps)
-            rows, levels = torch.cat([noisy] * 2), torch.cat([timesteps] * 2)
-            noise_pred_uncond, noise_pred_text = unet(rows, levels, encoder_hidden_states=embeds).sample.chunk(2)
-            noise_pred = noise_pred_uncond + guidance_scale * (noise_pred_text - noise_pred_uncond)
-        return score_distillation_loss(latents, noise_pred, noise, weights)
-
-    @staticmethod
-    def _pixels_per_unit(vae: AutoencoderKL | None) -> int:
-        return 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+        side = replace(self.audio_side, guidance_scale=guidance_scale)
+        embeds = embeds if side.guided else embeds[-1:]
+        return _latent_loss(side, pictures, embeds, timesteps, weights, noise, posterior_noise)
 
     def prior_shape(self, count: int) -> tuple[int, int, int, int]:
         """Shape of what the image prior sees of `count` crops: `(B, C, H, W)` in pixels or latents."""
@@ -376,56 +255,50 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
 
     def check_inputs(
         self,
-        prompt: str | list[str],
-        audio_prompt: str | list[str],
-        negative_prompt: str | list[str] | None,
-        negative_audio_prompt: str | list[str] | None,
-        height: int,
-        width: int,
+        image_prompts: Prompts,
+        audio_prompts: Prompts,
+        settings: "SDSSettings",
+        *,
         crop_right: int,
-        crop_width: int,
-        num_crops: int,
-        num_iterations: int,
-        image_start_step: int,
+        guidance_scale: float,
+        audio_guidance_scale: float,
         canvas: str | Callable[..., torch.nn.Module],
         optimizer: str,
+        learning_rate: float,
+        checkpoint_every: int,
         output_type: str,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
     ) -> int:
-        """Raises `ValueError` for arguments that do not make sense; returns the number of prompts."""
-        if self.unet_audio is None:
-            raise ValueError(
-                "`unet_audio` is not loaded yet. Call `pipe.load_audio_prior(...)` with an Auffusion repo such as"
-                " 'auffusion/auffusion-full-no-adapter', or load a repo that holds both sides."
-            )
-        counts = {
-            name: check_prompt(name, value, None)
-            for name, value in (("prompt", prompt), ("audio_prompt", audio_prompt))
-        }
-        if counts["prompt"] != counts["audio_prompt"]:
-            raise ValueError(f"`prompt` and `audio_prompt` have to be of equal lengths, but there are {counts}.")
-        check_negative_prompt("negative_prompt", negative_prompt, None, None, counts["prompt"])
-        check_negative_prompt("negative_audio_prompt", negative_audio_prompt, None, None, counts["prompt"])
-        check_num_images_per_prompt(num_images_per_prompt)
-        check_generator(generator, counts["prompt"] * num_images_per_prompt)
-        if height != self.mel_spectrogram.num_mel_bins:
-            raise ValueError(f"`height` has to be {self.mel_spectrogram.num_mel_bins} mel bins, but is {height!r}.")
-        unit = self._pixels_per_unit(self.vae_audio or self.vae)
-        if not is_positive_int(width) or width % unit:
-            raise ValueError(f"`width` has to be a positive multiple of {unit}, but is {width!r}.")
-        for name, value, least, most in (
-            ("crop_right", crop_right, 0, width - 1),
-            ("crop_width", crop_width, 1, width),
-            ("num_crops", num_crops, 1, None),
-            ("num_iterations", num_iterations, 1, None),
-            ("image_start_step", image_start_step, 0, None),
+        """
+        Checks the call's arguments, with nothing left open.
+
+        Returns:
+            `int`: The number of canvases.
+
+        Raises:
+            ValueError: For an argument that does not make sense.
+        """
+        self._check_audio_prior()
+        for name, value in (
+            ("guidance_scale", guidance_scale),
+            ("audio_guidance_scale", audio_guidance_scale),
+            ("image_weight", settings.image_weight),
+            ("audio_weight", settings.audio_weight),
+            ("learning_rate", learning_rate),
         ):
-            right_kind = isinstance(value, int) and not isinstance(value, bool)
-            if not right_kind or value < least or (most is not None and value > most):
-                bounds = f"from {least} on" if most is None else f"from {least} to {most}"
-                raise ValueError(f"`{name}` has to be an integer {bounds}, but is {value!r}.")
+            check_number(name, value)
+        num_prompts = common_batch_size(
+            {
+                "prompt": image_prompts.check(self.image_side.text_encoder, guidance_scale > 1),
+                "audio_prompt": audio_prompts.check(self.audio_side.text_encoder, audio_guidance_scale > 1),
+            }
+        )
+        batch_size = num_prompts * check_integer("num_images_per_prompt", num_images_per_prompt)
+        check_generator(generator, batch_size)
+        self._check_sizes(settings, crop_right)
+        check_integer("checkpoint_every", checkpoint_every)
         if not callable(canvas) and canvas not in CANVASES:
             raise ValueError(f"`canvas` has to be one of {sorted(CANVASES)} or make a module, but is {canvas!r}.")
         found = getattr(torch.optim, optimizer, None) if isinstance(optimizer, str) else None
@@ -433,21 +306,27 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
             raise ValueError(
                 f"`optimizer` has to name a class of `torch.optim` that steps without a closure, but is {optimizer!r}."
             )
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"`output_type` has to be 'pil', 'np' or 'pt', but is {output_type!r}.")
-        unknown = set(callback_on_step_end_tensor_inputs or []) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise ValueError(
-                f"`callback_on_step_end_tensor_inputs` has to be among {self._callback_tensor_inputs}, but names"
-                f" {sorted(unknown)}."
-            )
-        return counts["prompt"]
+        check_output_type(output_type, ("pil", "np", "pt"))
+        check_callback_inputs(self, callback_on_step_end_tensor_inputs)
+        return batch_size
+
+    def _check_sizes(self, settings: "SDSSettings", crop_right: int) -> None:
+        bins, unit, width = self.mel_spectrogram.num_mel_bins, self.vae_scale_factor, settings.width
+        if settings.height != bins:
+            raise ValueError(f"`height` has to be {bins} mel bins, but is {settings.height!r}.")
+        if not isinstance(width, int) or isinstance(width, bool) or width < 1 or width % unit:
+            raise ValueError(f"`width` has to be a positive multiple of {unit}, but is {width!r}.")
+        check_integer("crop_right", crop_right, least=0, most=width - 1)
+        check_integer("crop_width", settings.crop_width, most=width)
+        check_integer("num_crops", settings.num_crops)
+        check_integer("num_iterations", settings.num_iterations)
+        check_integer("image_start_step", settings.image_start_step, least=0)
 
     @replace_example_docstring(EXAMPLE_DOC_STRING)
     def __call__(
         self,
-        prompt: str | list[str],
-        audio_prompt: str | list[str],
+        prompt: str | list[str] | None = None,
+        audio_prompt: str | list[str] | None = None,
         negative_prompt: str | list[str] | None = None,
         negative_audio_prompt: str | list[str] | None = None,
         height: int | None = None,
@@ -470,12 +349,16 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
         crop_right: int | None = None,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        audio_prompt_embeds: torch.Tensor | None = None,
+        negative_audio_prompt_embeds: torch.Tensor | None = None,
         accelerator: Accelerator | None = None,
         checkpoint_dir: str | os.PathLike | None = None,
         checkpoint_every: int = 1000,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable | None = None,
+        callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["image_loss", "audio_loss"],
     ) -> ImagesThatSoundSDSPipelineOutput | tuple:
         r"""
@@ -488,7 +371,7 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
             prompt (`str` or `list[str]`):
                 What to see, not empty.
             audio_prompt (`str` or `list[str]`):
-                What to hear, not empty, as many as `prompt`.
+                What to hear, not empty; as many as `prompt`, or one of either for all.
             negative_prompt (`str` or `list[str]`, *optional*):
                 What not to see; one for all or one per prompt.
             negative_audio_prompt (`str` or `list[str]`, *optional*):
@@ -500,9 +383,9 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
             num_iterations (`int`, *optional*, checkpoint, defaults to 40000):
                 Steps of the optimiser.
             guidance_scale (`float`, defaults to 80.0):
-                Classifier-free guidance of the image side.
+                Classifier-free guidance of the image side; off at 1 and below.
             audio_guidance_scale (`float`, defaults to 10.0):
-                Classifier-free guidance of the audio side.
+                Classifier-free guidance of the audio side; off at 1 and below.
             image_weight (`float`, defaults to 0.4):
                 Weight of the image loss.
             audio_weight (`float`, defaults to 1.0):
@@ -536,6 +419,14 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
                 Samples for each pair of prompts.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
                 Source of all randomness, on the CPU, one for all or one per sample.
+            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
+                Instead of `prompt`.
+            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
+                Instead of `negative_prompt`.
+            audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
+                Instead of `audio_prompt`.
+            negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
+                Instead of `negative_audio_prompt`.
             accelerator (`accelerate.Accelerator`, *optional*):
                 Mixed precision, gradient accumulation, and several processes, among which the crops are divided.
             checkpoint_dir (`str` or `os.PathLike`, *optional*):
@@ -548,11 +439,12 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
             return_dict (`bool`, defaults to `True`):
                 Whether to return an [`ImagesThatSoundSDSPipelineOutput`] or a plain tuple.
             callback_on_step_end (`Callable`, *optional*):
-                Called as `callback(pipe, iteration, sample, callback_kwargs)` after each iteration. Setting
-                `pipe._interrupt = True` ends the run with the canvas as it is.
+                Called as `callback(pipe, iteration, sample, callback_kwargs)` after each iteration; embeddings that it
+                returns in a dict replace those at work. Setting `pipe._interrupt = True` ends the run with the canvas
+                as it is.
             callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["image_loss", "audio_loss"]`):
                 What the callback gets: `canvas` (`(1, C, H, W)` in 0..1, as the models saw it), `image_loss` and
-                `audio_loss`, `None` where the side is silent.
+                `audio_loss`, `None` where the side is silent, `prompt_embeds` and `audio_prompt_embeds`.
 
         Examples:
 
@@ -562,279 +454,244 @@ class ImagesThatSoundSDSPipeline(AudioPriorLoaderMixin, DeepFloydMixin, Diffusio
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
-        # 0. Defaults of the checkpoint
-        given = {
-            "height": height,
-            "width": width,
-            "crop_right": crop_right,
-            "crop_width": crop_width,
-            "num_crops": num_crops,
-            "num_iterations": num_iterations,
-            "image_start_step": image_start_step,
-        }
-        size = {name: self.default_arguments[name] if value is None else value for name, value in given.items()}
-        if size["crop_width"] is None:
-            size["crop_width"] = size["height"]
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+
+        # 0. Resolve what is left open
+        height = self.resolve_default("height", height)
+        crop_width = self.resolve_default("crop_width", crop_width)
+        crop_right = self.resolve_default("crop_right", crop_right)
+        settings = SDSSettings(
+            height=height,
+            width=self.resolve_default("width", width),
+            crop_width=height if crop_width is None else crop_width,
+            num_crops=self.resolve_default("num_crops", num_crops),
+            num_iterations=self.resolve_default("num_iterations", num_iterations),
+            image_start_step=self.resolve_default("image_start_step", image_start_step),
+            image_weight=image_weight,
+            audio_weight=audio_weight,
+            shared_timestep=shared_timestep,
+            timestep_scheduler=timestep_scheduler,
+        )
+        if optimizer_kwargs is None:
+            optimizer_kwargs = {"weight_decay": 1e-3} if optimizer == "AdamW" else {}
 
         # 1. Check inputs
-        num_prompts = self.check_inputs(
-            prompt,
-            audio_prompt,
-            negative_prompt,
-            negative_audio_prompt,
+        num_canvases = self.check_inputs(
+            Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds),
+            Prompts(
+                "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
+            ),
+            settings,
+            crop_right=crop_right,
+            guidance_scale=guidance_scale,
+            audio_guidance_scale=audio_guidance_scale,
             canvas=canvas,
             optimizer=optimizer,
+            learning_rate=learning_rate,
+            checkpoint_every=checkpoint_every,
             output_type=output_type,
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
-            **size,
         )
-        scales = {
-            "guidance_scale": check_scale("guidance_scale", guidance_scale),
-            "audio_guidance_scale": check_scale("audio_guidance_scale", audio_guidance_scale),
-            "image_weight": check_scale("image_weight", image_weight),
-            "audio_weight": check_scale("audio_weight", audio_weight),
-            "learning_rate": check_scale("learning_rate", learning_rate),
-        }
-        if optimizer_kwargs is None:
-            optimizer_kwargs = {"weight_decay": 1e-3} if optimizer == "AdamW" else {}
-        if not is_positive_int(checkpoint_every):
-            raise ValueError(f"`checkpoint_every` has to be a positive integer, but is {checkpoint_every!r}.")
-        self._interrupt = False
-        self._num_timesteps = size["num_iterations"]
+        self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
+        self._interrupt, self._num_timesteps = False, settings.num_iterations
         accelerator = accelerator or Accelerator(cpu=self._execution_device.type == "cpu")
 
-        canvases = []
-        for sample in range(num_prompts * num_images_per_prompt):
-            row = sample // num_images_per_prompt
-            source = generator[sample] if isinstance(generator, list) else generator
-            # 2. Encode both prompts of a sample
-            with torch.no_grad():
-                embeds = self.encode_prompt(_row(prompt, row), _row(negative_prompt or "", row))
-                audio_embeds = self.encode_audio_prompt(
-                    _row(audio_prompt, row), _row(negative_audio_prompt or "", row)
-                )
+        # 2. Encode both prompts
+        with torch.no_grad():
+            embeds = self.encode_prompt(
+                prompt,
+                audio_prompt,
+                num_images_per_prompt=num_images_per_prompt,
+                do_classifier_free_guidance=guidance_scale > 1,
+                do_audio_classifier_free_guidance=audio_guidance_scale > 1,
+                negative_prompt=negative_prompt,
+                negative_audio_prompt=negative_audio_prompt,
+                prompt_embeds=prompt_embeds,
+                negative_prompt_embeds=negative_prompt_embeds,
+                audio_prompt_embeds=audio_prompt_embeds,
+                negative_audio_prompt_embeds=negative_audio_prompt_embeds,
+            )
+            embeds = [expand_rows(rows, num_canvases) for rows in embeds]
 
-            # 3. Make its canvas and optimiser, or take them from where an earlier run stopped
-            run = _Run(
+        canvases = []
+        for sample in range(num_canvases):
+            prompt_embeds, negative, audio_prompt_embeds, negative_audio = (
+                None if rows is None else rows[sample : sample + 1] for rows in embeds
+            )
+            tensors = {
+                "prompt_embeds": self.image_side.with_negative(prompt_embeds, negative),
+                "audio_prompt_embeds": self.audio_side.with_negative(audio_prompt_embeds, negative_audio),
+            }
+
+            # 3. Make a canvas and its optimiser, or take them from where an earlier run stopped
+            source = generator[sample] if isinstance(generator, list) else generator
+            run = CanvasRun(
                 source or torch.Generator().manual_seed(torch.initial_seed()),
                 accelerator,
-                CANVASES.get(canvas, canvas) if isinstance(canvas, str) else canvas,
-                {"height": size["height"], "width": size["width"], **(canvas_kwargs or {})},
-                getattr(torch.optim, optimizer),
-                {"lr": learning_rate, **optimizer_kwargs},
+                partial(
+                    CANVASES.get(canvas, canvas) if isinstance(canvas, str) else canvas,
+                    **{"height": height, "width": settings.width, **(canvas_kwargs or {})},
+                ),
+                partial(getattr(torch.optim, optimizer), **{"lr": learning_rate, **optimizer_kwargs}),
                 None if checkpoint_dir is None else Path(checkpoint_dir) / f"sample-{sample}.pt",
             )
 
             # 4. Optimise it by both priors
-            with self.progress_bar(total=size["num_iterations"]) as progress_bar, _frozen(self):
+            with self.progress_bar(total=settings.num_iterations) as progress_bar, frozen(self.components.values()):
                 progress_bar.update(run.iteration)
-                for iteration in range(run.iteration, size["num_iterations"]):
+                for iteration in range(run.iteration, settings.num_iterations):
                     if self.interrupt:
                         break
-                    seen, losses = self._iterate(
-                        run, iteration, embeds, audio_embeds, size, scales, shared_timestep, timestep_scheduler
-                    )
+                    losses = self._iterate(run, settings, **tensors)
                     progress_bar.update()
-                    progress_bar.set_postfix(
-                        {name: f"{loss:.3g}" for name, loss in losses.items() if loss is not None}
-                    )
-                    if (iteration + 1) % checkpoint_every == 0 or iteration + 1 == size["num_iterations"]:
-                        run.save(iteration + 1)
+                    progress_bar.set_postfix({k: f"{v:.3g}" for k, v in losses.items() if isinstance(v, float)})
+                    if run.iteration % checkpoint_every == 0 or run.iteration == settings.num_iterations:
+                        run.save()
                     if callback_on_step_end is not None:
-                        tensors = {
-                            name: seen if name == "canvas" else losses[name]
-                            for name in callback_on_step_end_tensor_inputs
-                        }
-                        callback_on_step_end(self, iteration, sample, tensors)
+                        known = {**tensors, **losses}
+                        given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
+                        returned = callback_on_step_end(self, iteration, sample, given) or {}
+                        tensors |= {name: value for name, value in returned.items() if name in tensors}
             canvases.append(run.draw_canvas())
 
-        # 5. Play the canvases
-        images = torch.cat(canvases)[..., : size["width"] - size["crop_right"]].float()
-        with torch.no_grad():
-            spectrograms = images.mean(dim=1, keepdim=True)
-            audios = self.mel_spectrogram.canvas_to_audio(spectrograms, self.vocoder)
-        for i, audio in enumerate(audios.cpu().numpy()):
-            if audio_problems(audio):
-                logger.warning(f"Sample {i}: {'; '.join(audio_problems(audio))}.")
+        # 5. Play the canvases, and convert
+        images = torch.cat(canvases)[..., : settings.width - crop_right].float()
+        spectrograms = images.mean(dim=1, keepdim=True)
+        audios = self.play(spectrograms)
+        self._report(images, spectrograms, audios)
         self.maybe_free_model_hooks()
-
-        # 6. Convert
-        images = images.expand(-1, 3, -1, -1)
-        images, spectrograms = (
-            self.image_processor.postprocess(each, output_type, do_denormalize=[False] * len(each))
-            for each in (images, spectrograms)
-        )
-        audios = audios.cpu() if output_type == "pt" else audios.cpu().numpy()
-        if not return_dict:
-            return images, spectrograms, audios
-        return ImagesThatSoundSDSPipelineOutput(images=images, spectrograms=spectrograms, audios=audios)
+        output = self.convert(images.expand(-1, 3, -1, -1), spectrograms, audios, output_type)
+        return output if not return_dict else ImagesThatSoundSDSPipelineOutput(*output)
 
     def _iterate(
         self,
-        run: "_Run",
-        iteration: int,
-        embeds: torch.Tensor,
-        audio_embeds: torch.Tensor,
-        size: dict[str, int],
-        scales: dict[str, float],
-        shared_timestep: bool,
-        timestep_scheduler: Any | None,
-    ) -> tuple[torch.Tensor, dict[str, float | None]]:
+        run: CanvasRun,
+        settings: "SDSSettings",
+        prompt_embeds: torch.Tensor,
+        audio_prompt_embeds: torch.Tensor,
+    ) -> dict[str, Any]:
         """
-        One step of the optimiser; returns the canvas `(1, C, H, W)` that the models saw, and both losses. Every
-        process draws the same numbers; each runs its share of the crops, and the first one the audio side, so that the
-        mean of their gradients is that of a single process.
+        One step of the optimiser; returns the `canvas` `(1, C, H, W)` that the models saw, `image_loss` and
+        `audio_loss`. Every process draws the same numbers; each runs its share of the crops, and the first one the
+        audio side, so that the mean of their gradients is that of a single process.
         """
-        accelerator, device = run.accelerator, self._execution_device
-        processes, rank = accelerator.num_processes, accelerator.process_index
-        losses: dict[str, torch.Tensor | None] = {"image_loss": None, "audio_loss": None}
-
-        def timesteps_and_weights(scheduler: Any, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-            alphas_cumprod = scheduler.alphas_cumprod
-            if timestep_scheduler is None:
-                timesteps = draw_timesteps(count, len(alphas_cumprod), run.generator)
-                drawn = timesteps, score_distillation_weights(timesteps, alphas_cumprod)
-            else:
-                drawn = timestep_scheduler.draw(
-                    count, iteration, size["num_iterations"], alphas_cumprod, run.generator
-                )
-            return drawn[0].to(device), drawn[1].to(device)
-
-        def noise(shape: tuple[int, ...]) -> torch.Tensor:
-            return torch.randn(shape, generator=run.generator).to(device)
-
+        accelerator, iteration = run.accelerator, run.iteration
+        image_loss = audio_loss = None
         with accelerator.accumulate(run.canvas), accelerator.autocast():
             canvas = run.canvas()
             total = 0 * canvas.sum()
-            if scales["audio_weight"] != 0:
-                unit = self._pixels_per_unit(self.vae_audio or self.vae)
-                shape = (1, self.unet_audio.config.in_channels, size["height"] // unit, size["width"] // unit)
-                timesteps, weights = timesteps_and_weights(self.scheduler_audio or self.scheduler, 1)
-                noises = noise(shape), noise(shape)
-                if rank == 0:
-                    losses["audio_loss"] = self.audio_loss(
-                        canvas, audio_embeds, timesteps, weights, noises[0], scales["audio_guidance_scale"], noises[1]
-                    )
-                    total = total + processes * scales["audio_weight"] * losses["audio_loss"]
-            if scales["image_weight"] != 0 and iteration >= size["image_start_step"]:
-                count = size["num_crops"]
-                lefts = torch.randint(size["width"] - size["crop_width"] + 1, (count,), generator=run.generator)
-                timesteps, weights = timesteps_and_weights(self.scheduler, 1 if shared_timestep else count)
-                timesteps, weights = timesteps.expand(count), weights.expand(count)
-                noises = noise(self.prior_shape(count)), noise(self.prior_shape(count))
-                mine = torch.arange(count)[rank::processes]
-                if len(mine):
-                    crops = torch.cat([canvas[..., left : left + size["crop_width"]] for left in lefts[mine].tolist()])
-                    # The loss is a mean over the crops at hand; their share makes it a part of the mean over all.
-                    part = len(mine) / count
-                    losses["image_loss"] = part * self.image_loss(
-                        crops.expand(-1, 3, -1, -1),
-                        embeds,
-                        timesteps[mine],
-                        weights[mine],
-                        noises[0][mine],
-                        scales["guidance_scale"],
-                        noises[1][mine],
-                    )
-                    total = total + processes * scales["image_weight"] * losses["image_loss"]
-            accelerator.backward(total)
-            run.optimizer.step()
-            run.optimizer.zero_grad()
-        numbers = {name: None if loss is None else float(loss.detach()) for name, loss in losses.items()}
-        return canvas.detach(), numbers
+            if settings.audio_weight != 0:
+                audio_loss = self._audio_part(run, settings, canvas, audio_prompt_embeds)
+                if audio_loss is not None:
+                    total = total + accelerator.num_processes * settings.audio_weight * audio_loss
+            if settings.image_weight != 0 and iteration >= settings.image_start_step:
+                image_loss = self._image_part(run, settings, canvas, prompt_embeds)
+                if image_loss is not None:
+                    total = total + accelerator.num_processes * settings.image_weight * image_loss
+            run.step(total)
+        losses = {"image_loss": image_loss, "audio_loss": audio_loss}
+        losses = {name: None if loss is None else float(loss.detach()) for name, loss in losses.items()}
+        return {"canvas": canvas.detach(), **losses}
+
+    def _audio_part(
+        self, run: CanvasRun, settings: "SDSSettings", canvas: torch.Tensor, embeds: torch.Tensor
+    ) -> torch.Tensor | None:
+        """The audio loss, by the first process."""
+        unit = self.vae_scale_factor
+        shape = (1, self.unet_audio.config.in_channels, settings.height // unit, settings.width // unit)
+        timesteps, weights = self._draw_timesteps(run, settings, self.audio_side, 1)
+        noise, posterior_noise = (self._draw_noise(run, shape) for _ in range(2))
+        if run.accelerator.process_index > 0:
+            return None
+        scale = self.audio_guidance_scale
+        return self.audio_loss(canvas, embeds, timesteps, weights, noise, scale, posterior_noise)
+
+    def _image_part(
+        self, run: CanvasRun, settings: "SDSSettings", canvas: torch.Tensor, embeds: torch.Tensor
+    ) -> torch.Tensor | None:
+        """This process's part of the mean of the image loss over all crops."""
+        count, crop_width = settings.num_crops, settings.crop_width
+        lefts = torch.randint(settings.width - crop_width + 1, (count,), generator=run.generator)
+        num_timesteps = 1 if settings.shared_timestep else count
+        timesteps, weights = self._draw_timesteps(run, settings, self.image_side, num_timesteps)
+        timesteps, weights = timesteps.expand(count), weights.expand(count)
+        noise, posterior_noise = (self._draw_noise(run, self.prior_shape(count)) for _ in range(2))
+        mine = torch.arange(count)[run.accelerator.process_index :: run.accelerator.num_processes]
+        if not len(mine):
+            return None
+        crops = torch.cat([canvas[..., left : left + crop_width] for left in lefts[mine].tolist()])
+        crops = crops.expand(-1, 3, -1, -1)
+        loss = self.image_loss(
+            crops,
+            embeds,
+            timesteps[mine],
+            weights[mine],
+            noise[mine],
+            self.guidance_scale,
+            posterior_noise=posterior_noise[mine],
+        )
+        return len(mine) / count * loss
+
+    def _draw_timesteps(
+        self, run: CanvasRun, settings: "SDSSettings", side: Side, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Timesteps `(count,)` and their weights `(count,)`."""
+        alphas_cumprod = side.scheduler.alphas_cumprod
+        if settings.timestep_scheduler is None:
+            timesteps = draw_timesteps(count, len(alphas_cumprod), run.generator)
+            drawn = timesteps, score_distillation_weights(timesteps, alphas_cumprod)
+        else:
+            drawn = settings.timestep_scheduler.draw(
+                count, run.iteration, settings.num_iterations, alphas_cumprod, run.generator
+            )
+        return drawn[0].to(self._execution_device), drawn[1].to(self._execution_device)
+
+    def _draw_noise(self, run: CanvasRun, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.randn(shape, generator=run.generator).to(self._execution_device)
 
 
-class _Run:
-    """A canvas on its way: the module, its optimiser and the source of randomness, on disk and back."""
+@dataclass(frozen=True)
+class SDSSettings:
+    """What an iteration needs to know of a call, as the call's arguments of these names, with nothing left open."""
 
-    def __init__(
-        self,
-        generator: torch.Generator,
-        accelerator: Accelerator,
-        canvas_class: Callable[..., torch.nn.Module],
-        canvas_kwargs: dict[str, Any],
-        optimizer_class: type[torch.optim.Optimizer],
-        optimizer_kwargs: dict[str, Any],
-        checkpoint: Path | None,
-    ):
-        self.generator, self.accelerator, self.checkpoint, self.iteration = generator, accelerator, checkpoint, 0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            module = canvas_class(**canvas_kwargs).to(accelerator.device)
-        optimizer = optimizer_class(module.parameters(), **optimizer_kwargs)
-        self.canvas, self.optimizer = accelerator.prepare(module, optimizer)
-        if checkpoint is not None and checkpoint.exists():
-            self._load(checkpoint)
-
-    @torch.no_grad()
-    def draw_canvas(self) -> torch.Tensor:
-        """The canvas as it is, `(1, C, H, W)` in 0..1."""
-        module = self.accelerator.unwrap_model(self.canvas)
-        # Batch statistics are the canvas's own; to look at it must not change them.
-        kept = {name: buffer.clone() for name, buffer in module.named_buffers()}
-        canvas = module().detach().clone()
-        for name, buffer in module.named_buffers():
-            buffer.copy_(kept[name])
-        return canvas
-
-    def save(self, iteration: int) -> None:
-        if self.checkpoint is None or not self.accelerator.is_main_process:
-            return
-        state = {
-            "iteration": iteration,
-            "canvas": self.accelerator.unwrap_model(self.canvas).state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-        if self.accelerator.scaler is not None:
-            state["scaler"] = self.accelerator.scaler.state_dict()
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.checkpoint.with_name(self.checkpoint.name + ".part")
-        torch.save(state, temporary)
-        os.replace(temporary, self.checkpoint)
-
-    def _load(self, checkpoint: Path) -> None:
-        try:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            self.accelerator.unwrap_model(self.canvas).load_state_dict(state["canvas"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.generator.set_state(state["generator"])
-        except Exception as error:
-            raise ValueError(
-                f"`checkpoint_dir` holds {checkpoint}, which is no checkpoint of such a canvas: {error}"
-            ) from error
-        if self.accelerator.scaler is not None and "scaler" in state:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.iteration = state["iteration"]
+    height: int
+    width: int
+    crop_width: int
+    num_crops: int
+    num_iterations: int
+    image_start_step: int
+    image_weight: float
+    audio_weight: float
+    shared_timestep: bool
+    timestep_scheduler: Any | None
 
 
-@contextmanager
-def _frozen(pipe: DiffusionPipeline):
-    """Lets gradients through the models, not into their weights."""
-    parameters = [
-        p
-        for module in pipe.components.values()
-        if isinstance(module, torch.nn.Module)
-        for p in module.parameters()
-        if p.requires_grad
-    ]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+def _latent_loss(
+    side: Side,
+    pictures: torch.Tensor,
+    embeds: torch.Tensor,
+    timesteps: torch.Tensor,
+    weights: torch.Tensor,
+    noise: torch.Tensor,
+    posterior_noise: torch.Tensor,
+) -> torch.Tensor:
+    """Of pictures `(B, 3, H, W)` in -1..1; the gradient goes through the encoder, not through the UNet."""
+    posterior = side.vae.encode(pictures.to(side.vae.dtype)).latent_dist
+    latents = posterior.mean + posterior.std * posterior_noise.to(side.vae.dtype)
+    latents = latents * side.vae.config.scaling_factor
+    with torch.no_grad():
+        noisy = _add_noise(side, latents.detach(), noise, timesteps)
+        noise_pred = side.predict_noise(noisy, timesteps, embeds)
+    return score_distillation_loss(latents, noise_pred, noise, weights)
 
 
-def _noise_schedule(scheduler: KarrasDiffusionSchedulers) -> KarrasDiffusionSchedulers:
-    """One whose `add_noise` needs no history and no set timesteps."""
-    if isinstance(scheduler, (DDIMScheduler, DDPMScheduler)):
-        return scheduler
-    return DDIMScheduler.from_config(scheduler.config)
+def _add_noise(side: Side, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    # By the noise levels alone: that of some schedulers wants timesteps of a run.
+    return DDPMScheduler.add_noise(side.scheduler, clean, noise.to(clean.dtype), timesteps)
 
 
-def _row(prompts: str | list[str], row: int) -> str:
-    return prompts if isinstance(prompts, str) else prompts[row]
+def _pixels_per_unit(vae: AutoencoderKL | None) -> int:
+    return 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)

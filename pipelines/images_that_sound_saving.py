@@ -10,7 +10,7 @@ from typing import Any
 from diffusers.utils.dynamic_modules_utils import get_relative_import_files
 
 
-class SelfContainedRepoMixin:
+class SelfContainedSavingMixin:
     """A [`DiffusionPipeline`] whose `save_pretrained` writes its code beside its weights."""
 
     def save_config(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
@@ -45,4 +45,6 @@ class SelfContainedRepoMixin:
         if isinstance(config.get("_class_name"), list):
             # The list form makes diffusers run the repo's copy of the code. A class that is already here needs none.
             config["_class_name"] = config["_class_name"][-1]
-        return config
+        # Components that only the repo's own pipeline has, such as a safety checker, need not be downloaded.
+        components = inspect.signature(cls.__init__).parameters
+        return {name: value for name, value in config.items() if name in components or not isinstance(value, list)}

@@ -1,0 +1,342 @@
+"""What every pipeline with an audio side shares: loading it, reading prompts, playing canvases, defaults, reports."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import logging, scale_lora_layers, unscale_lora_layers
+from transformers import CLIPTextModel, PreTrainedModel
+
+from .images_that_sound_audio_prior import HUB_ARGUMENTS, AudioPriorRepo, check_vocoder, same_weights
+from .images_that_sound_checks import check_not_offloaded
+from .images_that_sound_precision import exact_vocoder, kept_in_float32
+from .images_that_sound_prompts import Prompts, tokenize
+from .images_that_sound_saving import SelfContainedSavingMixin
+from .images_that_sound_side import Side
+from .images_that_sound_spectrogram import MelSpectrogram, audio_problems
+
+
+logger = logging.get_logger(__name__)
+
+
+class AudioSideMixin(SelfContainedSavingMixin):
+    """
+    A [`DiffusionPipeline`] with an image side and an audio side. It inherits this before [`DiffusionPipeline`], and
+    names in `_paper_arguments` what its call does where neither the caller nor the checkpoint says otherwise; those
+    are the arguments that a checkpoint may set.
+    """
+
+    _optional_components = ["unet_audio", "vocoder", "vae_audio", "text_encoder_audio"]
+    _callback_tensor_inputs = [
+        "latents",
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "audio_prompt_embeds",
+        "negative_audio_prompt_embeds",
+    ]
+    _paper_arguments: dict[str, Any] = {}
+
+    # What the properties say before the first call.
+    _guidance_scale = _audio_guidance_scale = 1.0
+    _cross_attention_kwargs: dict[str, Any] | None = None
+    _interrupt = False
+    _num_timesteps = 0
+
+    def _register(self, spectrogram: dict | None, default_arguments: dict | None, **modules: Any) -> None:
+        """What the constructors have in common."""
+        self.mel_spectrogram = MelSpectrogram.from_dict(spectrogram or {})
+        check_vocoder(modules["vocoder"], self.mel_spectrogram)
+        self.register_modules(**{**modules, "vocoder": exact_vocoder(modules["vocoder"])})
+        self._set_default_arguments(default_arguments)
+        self.register_to_config(spectrogram=self.mel_spectrogram.to_dict(), default_arguments=default_arguments)
+        vae = self.audio_side.vae
+        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    def _set_default_arguments(self, default_arguments: dict | None) -> None:
+        if not isinstance(default_arguments, (dict, type(None))):
+            raise ValueError(f"`default_arguments` has to be a dict of call arguments, but is {default_arguments!r}.")
+        # A checkpoint names those of all pipelines that it serves.
+        own = {name: value for name, value in (default_arguments or {}).items() if name in self._paper_arguments}
+        self.default_arguments = {**self._paper_arguments, **own}
+
+    def resolve_default(self, name: str, value: Any) -> Any:
+        """An argument of the call, or what the checkpoint, else the paper, has for it where it is `None`."""
+        return self.default_arguments[name] if value is None else value
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples per second of the returned waveforms."""
+        return self.mel_spectrogram.sampling_rate
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def audio_guidance_scale(self) -> float:
+        return self._audio_guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale > 1
+
+    @property
+    def do_audio_classifier_free_guidance(self) -> bool:
+        return self._audio_guidance_scale > 1
+
+    @property
+    def cross_attention_kwargs(self) -> dict | None:
+        return self._cross_attention_kwargs
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    @property
+    def image_side(self) -> Side:
+        """The image side, guided as the call at work asks for."""
+        return Side(
+            unet=self.unet,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            vae=self.vae,
+            scheduler=self.scheduler,
+            guidance_scale=self.guidance_scale,
+        )
+
+    @property
+    def audio_side(self) -> Side:
+        """The audio side, guided as the call at work asks for; what it has no own of is the image side's."""
+        parts = {}
+        for name in ("text_encoder", "tokenizer", "vae", "scheduler"):
+            own = getattr(self, f"{name}_audio", None)
+            parts[name] = getattr(self, name) if own is None else own
+        return Side(unet=self.unet_audio, guidance_scale=self.audio_guidance_scale, **parts)
+
+    def load_audio_prior(
+        self,
+        pretrained_model_name_or_path: str | os.PathLike,
+        subfolder: str = "",
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Loads the audio side: `unet_audio`, `vocoder`, and what of it differs from the image side's, such as
+        `vae_audio` and `text_encoder_audio`.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                A Hub repo such as `auffusion/auffusion-full-no-adapter`, or a folder of the same layout: `unet`,
+                `vae`, `text_encoder`, `tokenizer`, and `vocoder` either as Auffusion stores it (`config.json`,
+                `vocoder.pt`) or as [`~transformers.SpeechT5HifiGan`]. Of a repo that holds both sides the audio side
+                is loaded, and its spectrogram's constants and default arguments apply.
+            subfolder (`str`, *optional*, defaults to `""`):
+                Folder inside the repo that holds this layout.
+            revision (`str`, *optional*):
+                Branch, tag or commit of the repo.
+            kwargs:
+                `cache_dir`, `token`, `force_download`, `local_files_only`, as in `from_pretrained`.
+
+        Raises:
+            ValueError: If a part is missing or does not fit the image side, or if offloading is already enabled.
+        """
+        check_not_offloaded(self, "load_audio_prior")
+        if set(kwargs) - HUB_ARGUMENTS:
+            raise ValueError(f"`load_audio_prior` takes {sorted(HUB_ARGUMENTS)} besides, but got {sorted(kwargs)}.")
+        repo = AudioPriorRepo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs})
+        vocoder = repo.load_vocoder()
+        check_vocoder(vocoder, repo.spectrogram or self.mel_spectrogram)
+        modules = {**self._load_audio_modules(repo), "vocoder": vocoder}
+        if repo.spectrogram is not None:
+            default_arguments = repo.index.get("default_arguments")
+            self._set_default_arguments(default_arguments)
+            self.mel_spectrogram = repo.spectrogram
+            self.register_to_config(spectrogram=repo.spectrogram.to_dict(), default_arguments=default_arguments)
+        for module in modules.values():
+            if isinstance(module, torch.nn.Module):
+                module.to(self.device)
+        self.register_modules(**modules)
+
+    def _load_audio_modules(self, repo: AudioPriorRepo) -> dict[str, Any]:
+        """The audio side's modules but for the vocoder, `None` for those that equal the image side's."""
+        modules = {"unet_audio": repo.load_audio(UNet2DConditionModel, "unet", dtype=self.unet.dtype)}
+        for name, model_class in (("vae", AutoencoderKL), ("text_encoder", CLIPTextModel)):
+            # Unrounded, since what is rounded twice differs from what is rounded once.
+            audio, image = repo.load_audio(model_class, name, dtype=torch.float32), getattr(self, name)
+            shared = image is not None and same_weights(audio, image)
+            dtype = self.unet.dtype if image is None else image.dtype
+            modules[f"{name}_audio"] = None if shared else audio.to(dtype)
+        return modules
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "AudioSideMixin":
+        """[`DiffusionPipeline.from_pretrained`], except that `dtype` leaves the vocoder in float32."""
+        for name in ("dtype", "torch_dtype"):
+            dtype = kwargs.get(name)
+            if isinstance(dtype, torch.dtype):
+                dtype = {"default": dtype}
+            if isinstance(dtype, dict):
+                kwargs[name] = {**dtype, "vocoder": torch.float32}
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "AudioSideMixin":
+        """
+        [`DiffusionPipeline.from_pipe`], except that optional components may be left out, and that the shared ones keep
+        their precision where no `dtype` is given.
+        """
+        absent = {name: None for name in cls._optional_components if name not in pipeline.components}
+        precision = {} if {"dtype", "torch_dtype"} & set(kwargs) else {"dtype": pipeline.unet.dtype}
+        return super().from_pipe(pipeline, **{**absent, **precision, **kwargs})
+
+    def to(self, *args: Any, **kwargs: Any) -> "AudioSideMixin":
+        """[`DiffusionPipeline.to`], except that the vocoder keeps its float32 weights, which half precision ruins."""
+        with kept_in_float32([] if self.vocoder is None else [self.vocoder]):
+            return super().to(*args, **kwargs)
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        audio_prompt: str | list[str] | None,
+        device: torch.device | None = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        do_audio_classifier_free_guidance: bool = True,
+        negative_prompt: str | list[str] | None = None,
+        negative_audio_prompt: str | list[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        audio_prompt_embeds: torch.Tensor | None = None,
+        negative_audio_prompt_embeds: torch.Tensor | None = None,
+        lora_scale: float | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
+        """
+        Encodes both prompts, each with its side's text encoder. Prompts over the tokenizer's length are cut, with a
+        warning.
+
+        Args:
+            prompt (`str` or `list[str]`): What to see; `None` where `prompt_embeds` are given, or nothing is to be.
+            audio_prompt (`str` or `list[str]`): What to hear; `None` where `audio_prompt_embeds` are given, or nothing
+                is to be.
+            device (`torch.device`, *optional*): Where the embeddings go.
+            num_images_per_prompt (`int`, defaults to 1): Repetitions of each prompt.
+            do_classifier_free_guidance (`bool`, defaults to `True`): Whether the image side needs the negative prompt.
+            do_audio_classifier_free_guidance (`bool`, defaults to `True`): The same for the audio side.
+            negative_prompt (`str` or `list[str]`, *optional*): What not to see.
+            negative_audio_prompt (`str` or `list[str]`, *optional*): What not to hear.
+            prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds
+                (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings made before, used as they are.
+            lora_scale (`float`, *optional*): Scale of the LoRA layers of the image side's text encoder.
+
+        Returns:
+            Tuple of the image side's embeddings, its negative ones, and the same of the audio side, each of shape
+            `(B * num_images_per_prompt, L, D)`; negative ones are `None` where no guidance
+            needs them, all of a side for which nothing is given.
+        """
+        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
+        if image_prompts.are_given:
+            with _lora_scaled(self.text_encoder, lora_scale):
+                prompt_embeds, negative_prompt_embeds = self._encode_side(
+                    self.image_side, image_prompts, device, num_images_per_prompt, do_classifier_free_guidance
+                )
+        audio_prompts = Prompts(
+            "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
+        )
+        if audio_prompts.are_given:
+            # A LoRA is the image side's, also where its text encoder reads the audio prompts.
+            with _lora_silenced(self.audio_side.text_encoder):
+                audio_prompt_embeds, negative_audio_prompt_embeds = self._encode_side(
+                    self.audio_side, audio_prompts, device, num_images_per_prompt, do_audio_classifier_free_guidance
+                )
+        return prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds
+
+    def _encode_side(
+        self,
+        side: Side,
+        prompts: Prompts,
+        device: torch.device | None,
+        num_images_per_prompt: int,
+        guided: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        device = device or self._execution_device
+        encode_words = partial(self._encode_words, side, name=prompts.name, device=device)
+        dtype = (side.text_encoder if self.unet is None else self.unet).dtype
+        return prompts.encode(encode_words, guided, num_images_per_prompt, device, dtype)
+
+    def _encode_words(self, side: Side, prompts: list[str], name: str, device: torch.device) -> torch.Tensor:
+        if hasattr(self, "maybe_convert_prompt"):
+            prompts = self.maybe_convert_prompt(prompts, side.tokenizer)
+        tokens = tokenize(side.tokenizer, prompts).input_ids
+        if tokens.max() >= side.text_encoder.config.vocab_size:
+            raise ValueError(f"`{name}` or its negative holds a token that only the image side knows: {prompts}.")
+        return side.text_encoder(tokens.to(device))[0]
+
+    def _check_audio_prior(self) -> None:
+        if self.unet_audio is None:
+            raise ValueError(
+                "`unet_audio` is not loaded yet. Call `pipe.load_audio_prior(...)` with an Auffusion repo such as"
+                " 'auffusion/auffusion-full-no-adapter', or load a repo that holds both sides."
+            )
+
+    def play(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """Waveforms `(B, N)` of gray canvases `(B, 1, M, T)` in 0..1, by the vocoder where there is one."""
+        with torch.no_grad():
+            return self.mel_spectrogram.canvas_to_audio(spectrograms, self.vocoder)
+
+    def convert(
+        self, images: torch.Tensor, spectrograms: torch.Tensor, audios: torch.Tensor, output_type: str
+    ) -> tuple[list[PIL.Image.Image] | np.ndarray | torch.Tensor, ...]:
+        """Pictures and canvases in 0..1, and waveforms, as `"pil"` (whose waveforms are arrays), `"np"` or `"pt"`."""
+        images, spectrograms = (
+            self.image_processor.postprocess(canvases, output_type, do_denormalize=[False] * len(canvases))
+            for canvases in (images, spectrograms)
+        )
+        return images, spectrograms, audios.cpu() if output_type == "pt" else audios.cpu().numpy()
+
+    def _report(self, images: torch.Tensor, spectrograms: torch.Tensor, audios: torch.Tensor) -> None:
+        for i, (image, spectrogram, audio) in enumerate(zip(images, spectrograms, audios.cpu().numpy())):
+            problems = audio_problems(audio)
+            for name, canvas in (("spectrogram", spectrogram), ("picture", image)):
+                if not torch.isfinite(canvas).all():
+                    problems.insert(0, f"the {name} has values that are not finite")
+            if problems:
+                logger.warning(f"Sample {i}: {'; '.join(problems)}.")
+
+
+@contextmanager
+def _lora_scaled(text_encoder: PreTrainedModel | None, scale: float | None) -> Iterator[None]:
+    """Scales a text encoder's LoRA layers inside."""
+    active = scale is not None and hasattr(text_encoder, "peft_config")
+    if active:
+        scale_lora_layers(text_encoder, scale)
+    try:
+        yield
+    finally:
+        if active:
+            unscale_lora_layers(text_encoder, scale)
+
+
+@contextmanager
+def _lora_silenced(text_encoder: PreTrainedModel | None) -> Iterator[None]:
+    """Leaves a text encoder's LoRA layers out inside."""
+    modules = [] if text_encoder is None else text_encoder.modules()
+    layers = [module for module in modules if getattr(module, "disable_adapters", None) is False]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)

@@ -1,0 +1,180 @@
+"""What one side of a call is asked for, in words or as embeddings: checked, tokenized, brought to a batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.utils import logging
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """
+    The arguments of a call that say what one side is to show or to sound like.
+
+    Args:
+        name (`str`): Of the first of them, `"prompt"` or `"audio_prompt"`; the others' names contain it.
+        prompt (`str` or `list[str]`, *optional*): In words.
+        negative_prompt (`str` or `list[str]`, *optional*): What not; one for all or one per prompt.
+        prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Instead of `prompt`.
+        negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Instead of `negative_prompt`.
+    """
+
+    name: str
+    prompt: str | list[str] | None = None
+    negative_prompt: str | list[str] | None = None
+    prompt_embeds: torch.Tensor | None = None
+    negative_prompt_embeds: torch.Tensor | None = None
+
+    @property
+    def are_given(self) -> bool:
+        """Whether any of them is."""
+        values = (self.prompt, self.negative_prompt, self.prompt_embeds, self.negative_prompt_embeds)
+        return any(value is not None for value in values)
+
+    def check(self, text_encoder: torch.nn.Module | None, guided: bool) -> int:
+        """
+        Checks that they fit together.
+
+        Args:
+            text_encoder (`torch.nn.Module`, *optional*): The side's; without it embeddings have to be given.
+            guided (`bool`): Whether the negative prompt is needed.
+
+        Returns:
+            `int`: The number of prompts.
+
+        Raises:
+            ValueError: If they don't.
+        """
+        count = self._check_prompt()
+        self._check_negative_prompt(count)
+        if text_encoder is None:
+            needed = {f"{self.name}_embeds": self.prompt_embeds}
+            if guided:
+                needed[f"negative_{self.name}_embeds"] = self.negative_prompt_embeds
+            if any(value is None for value in needed.values()):
+                raise ValueError(f"Without `text_encoder`, {' and '.join(f'`{n}`' for n in needed)} have to be given.")
+        return count
+
+    def _check_prompt(self) -> int:
+        if (self.prompt is None) == (self.prompt_embeds is None):
+            raise ValueError(
+                f"Exactly one of `{self.name}` and `{self.name}_embeds` has to be given, but"
+                f" {'neither is' if self.prompt is None else 'both are'}."
+            )
+        if self.prompt_embeds is not None:
+            _check_embeds(f"{self.name}_embeds", self.prompt_embeds)
+            return len(self.prompt_embeds)
+        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        if not _are_words(prompts) or not prompts:
+            raise ValueError(f"`{self.name}` has to be a string or a list of strings, but is {self.prompt!r}.")
+        if not all(each.strip() for each in prompts):
+            raise ValueError(f"`{self.name}` may not be empty, but is {self.prompt!r}.")
+        return len(prompts)
+
+    def _check_negative_prompt(self, count: int) -> None:
+        words, embeds, name = self.negative_prompt, self.negative_prompt_embeds, f"negative_{self.name}"
+        if words is not None and embeds is not None:
+            raise ValueError(f"Only one of `{name}` and `{name}_embeds` can be given, but both are.")
+        if words is not None and not isinstance(words, str) and not (_are_words(words) and len(words) == count):
+            raise ValueError(f"`{name}` has to be a string or a list of {count} strings, but is {words!r}.")
+        if embeds is None:
+            return
+        _check_embeds(f"{name}_embeds", embeds)
+        if self.prompt_embeds is not None and embeds.shape != self.prompt_embeds.shape:
+            raise ValueError(
+                f"`{name}_embeds` has to be of the prompt's shape {tuple(self.prompt_embeds.shape)}, but is of shape"
+                f" {tuple(embeds.shape)}."
+            )
+        if len(embeds) != count:
+            raise ValueError(f"`{name}_embeds` has to hold {count} rows, one per prompt, but holds {len(embeds)}.")
+
+    def encode(
+        self,
+        encode_words: Callable[[list[str]], torch.Tensor],
+        guided: bool,
+        num_images_per_prompt: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Embeddings and negative ones, each of shape `(B * num_images_per_prompt, L, D)`; the latter are `None` where
+        no guidance needs them.
+
+        Args:
+            encode_words (`Callable`): From words to embeddings, by the side's text encoder.
+            guided (`bool`): Whether the negative prompts are needed.
+            num_images_per_prompt (`int`): Repetitions of each prompt.
+            device (`torch.device`): Where the embeddings go.
+            dtype (`torch.dtype`): Their precision.
+        """
+        embeds, negative_embeds = self.prompt_embeds, self.negative_prompt_embeds if guided else None
+        if embeds is None:
+            embeds = encode_words([self.prompt] if isinstance(self.prompt, str) else list(self.prompt))
+        if guided and negative_embeds is None:
+            words = self.negative_prompt or ""
+            negative_embeds = encode_words([words] * len(embeds) if isinstance(words, str) else list(words))
+        embeds, negative_embeds = (
+            None if each is None else each.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)
+            for each in (embeds, negative_embeds)
+        )
+        return embeds, negative_embeds
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _check_embeds(name: str, embeds: Any) -> None:
+    if not isinstance(embeds, torch.Tensor) or embeds.dim() != 3:
+        found = f"of shape {tuple(embeds.shape)}" if isinstance(embeds, torch.Tensor) else repr(embeds)
+        raise ValueError(f"`{name}` has to be a tensor of shape (B, L, D), but is {found}.")
+
+
+def common_batch_size(counts: dict[str, int]) -> int:
+    """
+    The number of rows where each argument gives as many, or one for all.
+
+    Args:
+        counts (`dict[str, int]`): How many each argument gives, by its name.
+
+    Raises:
+        ValueError: If two of them give different numbers above one.
+    """
+    batch_size = max(counts.values())
+    if set(counts.values()) - {1, batch_size}:
+        raise ValueError(
+            f"{' and '.join(f'`{name}`' for name in counts)} have to be equally many, or one for all, but there are"
+            f" {' and '.join(map(str, counts.values()))}."
+        )
+    return batch_size
+
+
+def expand_rows(rows: torch.Tensor | None, batch_size: int) -> torch.Tensor | None:
+    """One group of rows for all: `(batch_size, ...)` from `(n, ...)`, where `n` divides `batch_size`."""
+    if rows is None or len(rows) == batch_size:
+        return rows
+    return rows.repeat(batch_size // len(rows), *[1] * (rows.dim() - 1))
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, prompts: list[str], max_length: int | None = None) -> BatchEncoding:
+    """
+    Tokens `(B, L)` of prompts, all of one length; longer ones are cut, with a warning.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): A text encoder's.
+        prompts (`list[str]` of length `B`): What to tokenize.
+        max_length (`int`, *optional*): `L`; the tokenizer's own where absent.
+    """
+    max_length = max_length or tokenizer.model_max_length
+    for prompt in prompts:
+        ids = tokenizer(prompt).input_ids
+        if len(ids) > max_length:
+            removed = tokenizer.decode(ids[max_length - 1 : -1])
+            logger.warning(f"A prompt is cut to {max_length} tokens, which leaves out: {removed}")
+    return tokenizer(prompts, padding="max_length", max_length=max_length, truncation=True, return_tensors="pt")

@@ -1,0 +1,73 @@
+"""The steps of a denoising run, and what it has to know of the insides of diffusers' schedulers."""
+
+from typing import NamedTuple
+
+import torch
+from diffusers import SchedulerMixin
+
+
+# A larger change of the mixture within one step makes the history of a multistep scheduler useless.
+MIXTURE_JUMP = 0.1
+
+# Where schedulers keep what they learned at earlier steps.
+MEMORIES = ("model_outputs", "ets", "derivatives")
+
+
+class DenoisingStep(NamedTuple):
+    """One call of the scheduler; several complete a step where its order is above one."""
+
+    index: int
+    timestep: torch.Tensor
+    audio_share: float
+    mixture_jumps: bool
+    completes_step: bool
+
+
+def denoising_steps(
+    scheduler: SchedulerMixin, audio_shares: list[float], first_step: int, last_step: int, device: torch.device
+) -> list[DenoisingStep]:
+    """
+    Sets a scheduler's timesteps and lists what is to be done.
+
+    Args:
+        scheduler ([`SchedulerMixin`]): Any whose `step` takes a noise prediction.
+        audio_shares (`list[float]`): The audio side's share of the noise in 0..1, one for each step of the whole run.
+        first_step (`int`): The step to begin with; above 0 a multistep scheduler starts anew there.
+        last_step (`int`): The step to end before.
+        device (`torch.device`): Where the timesteps go.
+    """
+    num_inference_steps, order = len(audio_shares), scheduler.order
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    timesteps = scheduler.timesteps
+    num_warmup_steps = max(len(timesteps) - num_inference_steps * order, 0)
+    begin = first_step * order + num_warmup_steps if first_step else 0
+    end = last_step * order + num_warmup_steps if last_step < num_inference_steps else len(timesteps)
+    if begin and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
+    shares = [audio_shares[max(i - num_warmup_steps, 0) // order] for i in range(end)]
+    return [
+        DenoisingStep(
+            index=i,
+            timestep=timesteps[i],
+            audio_share=shares[i],
+            mixture_jumps=i > begin and abs(shares[i] - shares[i - 1]) > MIXTURE_JUMP,
+            completes_step=i == len(timesteps) - 1 or (i + 1 > num_warmup_steps and (i + 1) % order == 0),
+        )
+        for i in range(begin, end)
+    ]
+
+
+def memories_of(scheduler: SchedulerMixin) -> list[str]:
+    """Names of what a scheduler carries from step to step besides the latents; empty for those that carry nothing."""
+    return [name for name in MEMORIES if name in vars(scheduler)]
+
+
+def forget_history(scheduler: SchedulerMixin, index: int, noise_pred: torch.Tensor, num_inference_steps: int) -> None:
+    """Makes a multistep scheduler go on from `index` as from a start: its history belongs to another mixture."""
+    if hasattr(scheduler, "ets") and hasattr(scheduler, "counter"):
+        scheduler.ets = [noise_pred] * 3
+    elif hasattr(scheduler, "derivatives"):
+        scheduler.derivatives = [noise_pred] * 3
+    elif hasattr(scheduler, "set_begin_index"):
+        scheduler.set_timesteps(num_inference_steps, device=noise_pred.device)
+        scheduler.set_begin_index(index)

@@ -1,0 +1,386 @@
+"""Image side and audio side in one latent space: prompts, sizes, latents, the denoising loop, decoding."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    PNDMScheduler,
+    StableDiffusionMixin,
+    UNet2DConditionModel,
+)
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.schedulers import KarrasDiffusionSchedulers
+from diffusers.utils import logging
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
+
+from .images_that_sound_audio_prior import AudioPriorRepo
+from .images_that_sound_audio_side import AudioSideMixin
+from .images_that_sound_checks import check_integer
+from .images_that_sound_prompts import expand_rows
+from .images_that_sound_steps import DenoisingStep, denoising_steps, forget_history
+
+
+logger = logging.get_logger(__name__)
+
+LAYOUTS = ("strip", "folded")
+
+
+class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
+    """The components of Stable Diffusion and Auffusion, and what the pipelines of both do with them."""
+
+    # Optional components have no default: diffusers would ignore what a caller of `DiffusionPipeline` passes for them.
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel,
+        scheduler: KarrasDiffusionSchedulers,
+        unet_audio: UNet2DConditionModel,
+        vocoder: SpeechT5HifiGan,
+        vae_audio: AutoencoderKL,
+        text_encoder_audio: CLIPTextModel,
+        spectrogram: dict | None = None,
+        default_arguments: dict | None = None,
+    ):
+        super().__init__()
+        self._register(
+            spectrogram,
+            default_arguments,
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            unet_audio=unet_audio,
+            vocoder=vocoder,
+            vae_audio=vae_audio,
+            text_encoder_audio=text_encoder_audio,
+        )
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict, **kwargs: Any) -> tuple[dict, dict, dict]:
+        """What a repo names, with the paper's sampler for the one that repos of Stable Diffusion name."""
+        # A repo that was saved by one of these pipelines names what its user chose.
+        if "spectrogram" not in config_dict and config_dict.get("scheduler") == ["diffusers", "PNDMScheduler"]:
+            logger.warning(
+                "The repo names PNDMScheduler. Unless another `scheduler` is passed, DDIMScheduler is built from its"
+                " config, the paper's sampler; assign `pipe.scheduler` for another."
+            )
+            config_dict = {**config_dict, "scheduler": ["diffusers", "DDIMScheduler"]}
+        return super().extract_init_dict(config_dict, **kwargs)
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "TwoSidesMixin":
+        """
+        [`DiffusionPipeline.from_pipe`], except that optional components may be left out, that the shared ones keep
+        their precision where no `dtype` is given, and that Stable Diffusion's PNDM becomes DDIM unless `scheduler` is
+        given.
+        """
+        if isinstance(pipeline.scheduler, PNDMScheduler) and not hasattr(pipeline, "mel_spectrogram"):
+            kwargs.setdefault("scheduler", DDIMScheduler.from_config(pipeline.scheduler.config))
+        return super().from_pipe(pipeline, **kwargs)
+
+    def _load_audio_modules(self, repo: AudioPriorRepo) -> dict[str, Any]:
+        tokenizer = repo.load(CLIPTokenizer, "tokenizer")
+        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
+            raise ValueError(f"The tokenizer of `{repo}` differs from the image side's; one has to serve both.")
+        modules = super()._load_audio_modules(repo)
+        channels, image_channels = modules["unet_audio"].config.in_channels, self.unet.config.in_channels
+        if channels != image_channels:
+            raise ValueError(
+                f"`unet_audio` of `{repo}` has to work in the image side's latents of {image_channels} channels, but"
+                f" takes {channels}."
+            )
+        return modules
+
+    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
+        """FreeU ([`StableDiffusionMixin.enable_freeu`]) in both UNets."""
+        for unet in self._unets():
+            unet.enable_freeu(s1=s1, s2=s2, b1=b1, b2=b2)
+
+    def disable_freeu(self) -> None:
+        """Undoes `enable_freeu`."""
+        for unet in self._unets():
+            unet.disable_freeu()
+
+    def _unets(self) -> list[UNet2DConditionModel]:
+        return [unet for unet in (self.unet, self.unet_audio) if unet is not None]
+
+    def fuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
+        """[`StableDiffusionMixin.fuse_qkv_projections`], in the audio side's models too."""
+        super().fuse_qkv_projections(unet, vae)
+        for model in self._audio_models(unet, vae):
+            model.fuse_qkv_projections()
+
+    def unfuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
+        """Undoes `fuse_qkv_projections`."""
+        super().unfuse_qkv_projections(unet, vae)
+        for model in self._audio_models(unet, vae):
+            model.unfuse_qkv_projections()
+
+    def _audio_models(self, unet: bool, vae: bool) -> list[torch.nn.Module]:
+        wanted = [self.unet_audio] * unet + [self.vae_audio] * vae
+        return [model for model in wanted if model is not None]
+
+    def resolve_size(
+        self,
+        height: int | None,
+        width: int | None,
+        audio_length_in_s: float | None,
+        crop_right: int | None,
+        canvas_layout: str = "strip",
+    ) -> tuple[int, int, int]:
+        """
+        The canvas that a call's arguments ask for, where they leave something open to the checkpoint.
+
+        Returns:
+            Height and width of the picture in pixels, and how many columns to cut from the end of the sound.
+
+        Raises:
+            ValueError: For an argument that does not make sense, or that does not fit the spectrogram.
+        """
+        if canvas_layout not in LAYOUTS:
+            raise ValueError(f"`canvas_layout` has to be 'strip' or 'folded', but is {canvas_layout!r}.")
+        folds = 2 if canvas_layout == "folded" else 1
+        crop_right = check_integer("crop_right", self.resolve_default("crop_right", crop_right), least=0)
+        height = self.default_arguments["height"] * folds if height is None else height
+        if audio_length_in_s is None:
+            width = self.default_arguments["width"] // folds if width is None else width
+        elif width is not None:
+            raise ValueError(
+                f"`width` and `audio_length_in_s` exclude each other, but are {width} and {audio_length_in_s}."
+            )
+        else:
+            columns = max(round(_check_seconds(audio_length_in_s) * self.mel_spectrogram.columns_per_second), 1)
+            width = -(-(columns + crop_right) // (folds * self.vae_scale_factor)) * self.vae_scale_factor
+            crop_right = width * folds - columns
+        self._check_size(height, width, crop_right, canvas_layout)
+        return height, width, crop_right
+
+    def _check_size(self, height: int, width: int, crop_right: int, canvas_layout: str) -> None:
+        folds = 2 if canvas_layout == "folded" else 1
+        for name, value in (("height", height), ("width", width)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1 or value % self.vae_scale_factor:
+                raise ValueError(
+                    f"`{name}` has to be a positive multiple of {self.vae_scale_factor}, but is {value!r}."
+                )
+        bins = self.mel_spectrogram.num_mel_bins
+        if height != bins * folds:
+            raise ValueError(
+                f"`height` has to be {bins * folds} for `canvas_layout='{canvas_layout}'`, so that each row of the"
+                f" canvas is one of the {bins} mel bins that the sound is made from, but is {height}."
+            )
+        if crop_right >= width * folds:
+            raise ValueError(
+                f"`crop_right` has to be below the {width * folds} columns of the canvas, but is {crop_right}."
+            )
+
+    def _latents_shape(self, batch_size: int, height: int, width: int) -> tuple[int, int, int, int]:
+        sides = (side // self.vae_scale_factor for side in (height, width))
+        return batch_size, self.unet.config.in_channels, *sides
+
+    def _check_latents(
+        self, name: str, latents: torch.Tensor | None, batch_size: int, height: int, width: int
+    ) -> None:
+        shape = self._latents_shape(batch_size, height, width)
+        if latents is not None and tuple(latents.shape) != shape:
+            raise ValueError(f"`{name}` has to be of shape {shape}, but is of shape {tuple(latents.shape)}.")
+
+    def prepare_latents(
+        self,
+        batch_size: int,
+        height: int,
+        width: int,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        Initial noise of unit variance.
+
+        Args:
+            batch_size (`int`): `B`.
+            height (`int`): `H`, pixels of the picture.
+            width (`int`): `W`, pixels of the picture.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*): One for all or one per row.
+            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*): Taken instead.
+
+        Returns:
+            `torch.Tensor` of shape `(B, C, H / 8, W / 8)`.
+        """
+        if latents is not None:
+            return latents.to(self._execution_device)
+        shape = self._latents_shape(batch_size, height, width)
+        return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
+
+    def prepare_extra_step_kwargs(
+        self, generator: torch.Generator | list[torch.Generator] | None, eta: float
+    ) -> dict[str, Any]:
+        """What of `eta` and `generator` the scheduler's `step` takes."""
+        parameters = inspect.signature(self.scheduler.step).parameters
+        return {k: v for k, v in (("eta", eta), ("generator", generator)) if k in parameters}
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        latents: torch.Tensor,
+        audio_noise_shares: list[float],
+        *,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        audio_prompt_embeds: torch.Tensor | None = None,
+        negative_audio_prompt_embeds: torch.Tensor | None = None,
+        guidance_scale: float = 1.0,
+        audio_guidance_scale: float = 1.0,
+        canvas_layout: str = "strip",
+        denoising_start: float = 0.0,
+        denoising_end: float = 1.0,
+        eta: float = 0.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: list[str] = ["latents"],
+    ) -> torch.Tensor:
+        """
+        The first half of a call: both models predict the noise of the same latents, the predictions are averaged, and
+        the scheduler takes a step ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 3.2). A model whose
+        share is 0 is not run.
+
+        Args:
+            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Initial noise of unit variance; with
+                `denoising_start` above 0, what an earlier call returned.
+            audio_noise_shares (`list[float]`): The audio side's share of the noise in 0..1, one for each step of the
+                whole run; the image side's is one minus it.
+            prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds
+                (`torch.Tensor` of shape `(b, L, D)`, *optional*): Of `encode_prompt`, `b` dividing `B`; those of a side
+                that is silent all the time need not be given, negative ones only with guidance.
+            guidance_scale (`float`, defaults to 1.0): Classifier-free guidance of the image side; off at 1.
+            audio_guidance_scale (`float`, defaults to 1.0): The same of the audio side.
+            canvas_layout, denoising_start, denoising_end, eta, generator, cross_attention_kwargs,
+            callback_on_step_end, callback_on_step_end_tensor_inputs:
+                As in the call.
+
+        Returns:
+            `torch.Tensor` of shape `(B, C, H / 8, W / 8)`: Latents after the last step, or after the step in which
+            `pipe._interrupt` was set.
+        """
+        self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
+        self._cross_attention_kwargs, self._interrupt = cross_attention_kwargs, False
+        tensors = {
+            "prompt_embeds": prompt_embeds,
+            "negative_prompt_embeds": negative_prompt_embeds,
+            "audio_prompt_embeds": audio_prompt_embeds,
+            "negative_audio_prompt_embeds": negative_audio_prompt_embeds,
+        }
+        tensors = {name: expand_rows(embeds, len(latents)) for name, embeds in tensors.items()}
+        for name, side in (("prompt_embeds", self.image_side), ("audio_prompt_embeds", self.audio_side)):
+            tensors[name] = side.with_negative(tensors[name], tensors[f"negative_{name}"])
+        first_step, last_step = (round(edge * len(audio_noise_shares)) for edge in (denoising_start, denoising_end))
+        device = self._execution_device
+        steps = denoising_steps(self.scheduler, audio_noise_shares, first_step, last_step, device)
+        self._num_timesteps = len(steps)
+        latents = latents.to(device)
+        if first_step == 0:
+            latents = latents * self.scheduler.init_noise_sigma
+        extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
+        with self.progress_bar(total=last_step - first_step) as progress_bar:
+            for step in steps:
+                if self.interrupt:
+                    break
+                noise_pred = self._predict_noise(latents, step, tensors, canvas_layout)
+                if step.mixture_jumps:
+                    forget_history(self.scheduler, step.index, noise_pred, len(audio_noise_shares))
+                output = self.scheduler.step(noise_pred, step.timestep, latents, **extra_step_kwargs)
+                latents = output.prev_sample
+                if callback_on_step_end is not None:
+                    clean = getattr(output, "pred_original_sample", None)
+                    known = {**tensors, "latents": latents, "pred_original_sample": clean}
+                    given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
+                    returned = callback_on_step_end(self, step.index, step.timestep, given)
+                    latents = returned.pop("latents", latents)
+                    tensors |= {name: value for name, value in returned.items() if name in tensors}
+                if step.completes_step:
+                    progress_bar.update()
+        return latents
+
+    def _predict_noise(
+        self, latents: torch.Tensor, step: DenoisingStep, embeds: dict[str, torch.Tensor], canvas_layout: str
+    ) -> torch.Tensor:
+        """Both models' noise predictions, averaged by the audio side's share; a silent model is not run."""
+        kwargs = {"cross_attention_kwargs": self.cross_attention_kwargs}
+        noises, shares = [], []
+        if step.audio_share < 1:
+            scaled = self.scheduler.scale_model_input(latents, step.timestep)
+            noises.append(self.image_side.predict_noise(scaled, step.timestep, embeds["prompt_embeds"], **kwargs))
+            shares.append(1 - step.audio_share)
+        if step.audio_share > 0:
+            audio_latents = unfold_canvas(latents) if canvas_layout == "folded" else latents
+            scaled = self.scheduler.scale_model_input(audio_latents, step.timestep)
+            noise = self.audio_side.predict_noise(scaled, step.timestep, embeds["audio_prompt_embeds"], **kwargs)
+            noises.append(fold_canvas(noise) if canvas_layout == "folded" else noise)
+            shares.append(step.audio_share)
+        if len(noises) == 1:
+            return noises[0]
+        return shares[0] * noises[0] + shares[1] * noises[1]
+
+    @torch.no_grad()
+    def decode(
+        self, latents: torch.Tensor, canvas_layout: str = "strip", cut_columns: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        The second half of a call: decodes latents to pictures and spectrograms, and plays the spectrograms.
+
+        Args:
+            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Without noise.
+            canvas_layout (`str`, defaults to `"strip"`): `"strip"` or `"folded"`.
+            cut_columns (`int`, defaults to 0): Columns cut from the right end of canvas and sound.
+
+        Returns:
+            Tuple of pictures of shape `(B, 3, H, W)` and gray spectrograms of shape `(B, 1, M, T)` in 0..1, and
+            float32 waveforms of shape `(B, N)`.
+        """
+        images, vae_audio = self.decode_latents(latents, self.vae), self.audio_side.vae
+        if canvas_layout == "folded":
+            spectrograms = self.decode_latents(unfold_canvas(latents), vae_audio)
+        elif vae_audio is not self.vae:
+            spectrograms = self.decode_latents(latents, vae_audio)
+        else:
+            spectrograms = images
+        spectrograms = spectrograms.mean(dim=1, keepdim=True)
+        audios = self.play(spectrograms)
+        columns = spectrograms.shape[-1] - cut_columns
+        spectrograms = spectrograms[..., :columns]
+        audios = audios[..., : columns * self.mel_spectrogram.hop_length]
+        if canvas_layout == "strip":
+            images = images[..., :columns]
+        self._report(images, spectrograms, audios)
+        return images, spectrograms, audios
+
+    @torch.no_grad()
+    def decode_latents(self, latents: torch.Tensor, vae: AutoencoderKL) -> torch.Tensor:
+        """Latents of shape `(B, C, H / 8, W / 8)` to pictures of shape `(B, 3, H, W)` in 0..1."""
+        decoded = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        return self.image_processor.denormalize(decoded)
+
+
+def _check_seconds(audio_length_in_s: float) -> float:
+    number = isinstance(audio_length_in_s, (int, float)) and not isinstance(audio_length_in_s, bool)
+    if not number or not 0 < audio_length_in_s < float("inf"):
+        raise ValueError(f"`audio_length_in_s` has to be a positive number of seconds, but is {audio_length_in_s!r}.")
+    return audio_length_in_s
+
+
+def unfold_canvas(canvas: torch.Tensor) -> torch.Tensor:
+    """A square picture `(B, C, H, W)` as the strip `(B, C, H / 2, 2 * W)` that is played, its top half first."""
+    return torch.cat(canvas.chunk(2, dim=-2), dim=-1)
+
+
+def fold_canvas(canvas: torch.Tensor) -> torch.Tensor:
+    """The inverse of [`unfold_canvas`]."""
+    return torch.cat(canvas.chunk(2, dim=-1), dim=-2)
