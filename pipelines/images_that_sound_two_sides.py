@@ -258,8 +258,8 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             audio_noise_shares (`list[float]`): The audio side's share of the noise in 0..1, one for each step of the
                 whole run; the image side's is one minus it.
             prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds
-                (`torch.Tensor` of shape `(b, L, D)`, *optional*): Of `encode_prompt`, `b` dividing `B`; those of a side
-                that is silent all the time need not be given, negative ones only with guidance.
+                (`torch.Tensor` of shape `(b, L, D)`, *optional*): Of `encode_prompt`, `b` dividing `B`; those of a
+                side that is silent all the time need not be given, negative ones only with guidance.
             guidance_scale (`float`, defaults to 1.0): Classifier-free guidance of the image side; off at 1.
             audio_guidance_scale (`float`, defaults to 1.0): The same of the audio side.
             canvas_layout, denoising_start, denoising_end, eta, generator, cross_attention_kwargs,
