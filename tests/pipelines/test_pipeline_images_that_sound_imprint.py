@@ -130,7 +130,7 @@ def test_tuple_equals_dictionary_and_dtype_and_saving(imprint_pipe, tmp_path):
         (dict(prompt="a", audio=np.zeros(16000, np.float32)), "`audio` has to be finite and not silent"),
         (dict(prompt="a", audio=np.ones((1, 1, 1600), np.float32)), "`audio` has to be a waveform"),
         (dict(prompt="a", audio=np.ones(16000, np.float32), width=64), "`width`"),
-        (dict(prompt=["a", "b"], audio_prompt="b"), "equally many"),
+        (dict(prompt=["a", "b"], audio_prompt=["a", "b", "c"]), "equally many"),
         (dict(prompt="a", audio_prompt="b", num_audio_inference_steps=0), "`num_audio_inference_steps`"),
         (dict(prompt="a", audio_prompt="b", height=128), "`height` has to be 256"),
         (dict(prompt="a", audio_prompt="b", width=60), "`width`"),

@@ -209,7 +209,7 @@ def test_fourier_canvas_is_drawn_alike_whenever_it_is_looked_at():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (dict(audio_prompt=["a", "b"]), "`prompt` and `audio_prompt`"),
+        (dict(prompt=["a", "b", "c"], audio_prompt=["a", "b"]), "`prompt` and `audio_prompt`"),
         (dict(prompt=""), "`prompt` may not be empty"),
         (dict(height=128), "`height` has to be 256"),
         (dict(width=60), "`width` has to be a positive multiple of 8"),
