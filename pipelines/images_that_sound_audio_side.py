@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,19 +12,43 @@ import PIL.Image
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils import logging, scale_lora_layers, unscale_lora_layers
+from diffusers.utils import BaseOutput, logging, scale_lora_layers, unscale_lora_layers
 from transformers import CLIPTextModel, PreTrainedModel
 
 from .images_that_sound_audio_prior import HUB_ARGUMENTS, AudioPriorRepo, check_vocoder, same_weights
-from .images_that_sound_checks import check_not_offloaded
+from .images_that_sound_checks import check_generator, check_integer, check_not_offloaded, check_number
 from .images_that_sound_precision import exact_vocoder, kept_in_float32
-from .images_that_sound_prompts import Prompts, tokenize
+from .images_that_sound_prompts import Prompts, common_batch_size, tokenize
 from .images_that_sound_saving import SelfContainedSavingMixin
 from .images_that_sound_side import Side
 from .images_that_sound_spectrogram import MelSpectrogram, audio_problems
 
 
 logger = logging.get_logger(__name__)
+
+# What the audio side can have of its own, by the image side's names.
+SHARED_PARTS = ("text_encoder", "tokenizer", "vae", "scheduler")
+
+
+@dataclass
+class ImagesThatSoundPipelineOutput(BaseOutput):
+    """
+    What the pipelines with an audio side return.
+
+    Args:
+        images (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, H, W, 3)` or `torch.Tensor` of shape
+            `(B, 3, H, W)`): Pictures in 0..1 as the image side's VAE decodes them; or latents of shape
+            `(B, C, H / 8, W / 8)`.
+        spectrograms (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, M, T, 1)` or `torch.Tensor` of shape
+            `(B, 1, M, T)`): Gray canvases in 0..1: a row per mel bin, low frequencies at the bottom, a column per
+            `hop_length` samples. `None` for latents.
+        audios (`np.ndarray` or `torch.Tensor` of shape `(B, N)`): Float32 waveforms in -1..1 at `pipe.sampling_rate`.
+            `None` for latents.
+    """
+
+    images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
+    spectrograms: list[PIL.Image.Image] | np.ndarray | torch.Tensor | None
+    audios: np.ndarray | torch.Tensor | None
 
 
 class AudioSideMixin(SelfContainedSavingMixin):
@@ -107,22 +132,14 @@ class AudioSideMixin(SelfContainedSavingMixin):
     @property
     def image_side(self) -> Side:
         """The image side, guided as the call at work asks for."""
-        return Side(
-            unet=self.unet,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            vae=self.vae,
-            scheduler=self.scheduler,
-            guidance_scale=self.guidance_scale,
-        )
+        parts = {name: getattr(self, name) for name in SHARED_PARTS}
+        return Side(unet=self.unet, guidance_scale=self.guidance_scale, **parts)
 
     @property
     def audio_side(self) -> Side:
         """The audio side, guided as the call at work asks for; what it has no own of is the image side's."""
-        parts = {}
-        for name in ("text_encoder", "tokenizer", "vae", "scheduler"):
-            own = getattr(self, f"{name}_audio", None)
-            parts[name] = getattr(self, name) if own is None else own
+        own = {name: getattr(self, f"{name}_audio", None) for name in SHARED_PARTS}
+        parts = {name: getattr(self, name) if part is None else part for name, part in own.items()}
         return Side(unet=self.unet_audio, guidance_scale=self.audio_guidance_scale, **parts)
 
     def load_audio_prior(
@@ -236,8 +253,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
             do_audio_classifier_free_guidance (`bool`, defaults to `True`): The same for the audio side.
             negative_prompt (`str` or `list[str]`, *optional*): What not to see.
             negative_audio_prompt (`str` or `list[str]`, *optional*): What not to hear.
-            prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds
-                (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings made before, used as they are.
+            prompt_embeds, ... (`torch.Tensor` of shape `(B, L, D)`, *optional*): Made before, used as they are.
             lora_scale (`float`, *optional*): Scale of the LoRA layers of the image side's text encoder.
 
         Returns:
@@ -246,21 +262,43 @@ class AudioSideMixin(SelfContainedSavingMixin):
             needs them, all of a side for which nothing is given.
         """
         image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
-        if image_prompts.are_given:
-            with _lora_scaled(self.text_encoder, lora_scale):
-                prompt_embeds, negative_prompt_embeds = self._encode_side(
-                    self.image_side, image_prompts, device, num_images_per_prompt, do_classifier_free_guidance
-                )
         audio_prompts = Prompts(
             "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
         )
-        if audio_prompts.are_given:
-            # A LoRA is the image side's, also where its text encoder reads the audio prompts.
-            with _lora_silenced(self.audio_side.text_encoder):
-                audio_prompt_embeds, negative_audio_prompt_embeds = self._encode_side(
-                    self.audio_side, audio_prompts, device, num_images_per_prompt, do_audio_classifier_free_guidance
-                )
+        guided = (do_classifier_free_guidance, do_audio_classifier_free_guidance)
+        prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds = self.encode_sides(
+            image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale, device=device
+        ).values()
         return prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds
+
+    def encode_sides(
+        self,
+        image_prompts: Prompts,
+        audio_prompts: Prompts,
+        num_images_per_prompt: int,
+        guided: tuple[bool, bool],
+        *,
+        lora_scale: float | None = None,
+        device: torch.device | None = None,
+    ) -> dict[str, torch.Tensor | None]:
+        """What [`encode_prompt`] returns, by name; whether each side is guided decides on its negative embeddings."""
+        embeds = {}
+        for prompts, side, is_guided, lora in (
+            (image_prompts, self.image_side, guided[0], _lora_scaled(self.text_encoder, lora_scale)),
+            # A LoRA is the image side's, also where its text encoder reads the audio prompts.
+            (audio_prompts, self.audio_side, guided[1], _lora_silenced(self.audio_side.text_encoder)),
+        ):
+            pair = (None, None)
+            if prompts.are_given:
+                with lora:
+                    pair = self._encode_side(side, prompts, device, num_images_per_prompt, is_guided)
+            embeds[f"{prompts.name}_embeds"], embeds[f"negative_{prompts.name}_embeds"] = pair
+        return embeds
+
+    def _with_negatives(self, embeds: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor | None]:
+        """Embeddings of `encode_sides`, each side's as its `predict_noise` takes them."""
+        sides = {"prompt_embeds": self.image_side, "audio_prompt_embeds": self.audio_side}
+        return {name: side.with_negative(embeds[name], embeds[f"negative_{name}"]) for name, side in sides.items()}
 
     def _encode_side(
         self,
@@ -289,6 +327,32 @@ class AudioSideMixin(SelfContainedSavingMixin):
                 "`unet_audio` is not loaded yet. Call `pipe.load_audio_prior(...)` with an Auffusion repo such as"
                 " 'auffusion/auffusion-full-no-adapter', or load a repo that holds both sides."
             )
+
+    def _check_batch(
+        self,
+        image_prompts: Prompts,
+        audio_prompts: Prompts,
+        scales: tuple[float, float],
+        num_images_per_prompt: int,
+        *,
+        generator: torch.Generator | list[torch.Generator] | None,
+        own: dict[str, int] = {},
+    ) -> int:
+        """
+        Checks prompts, guidance and generators; `own` says how many the caller brings of what a prompt would make, by
+        its argument. Returns the batch size.
+        """
+        counts = dict(own)
+        for prompts, side, name, scale, replaced in (
+            (image_prompts, self.image_side, "guidance_scale", scales[0], "image" in own),
+            (audio_prompts, self.audio_side, "audio_guidance_scale", scales[1], "audio" in own),
+        ):
+            check_number(name, scale)
+            if not replaced:
+                counts[prompts.name] = prompts.check(side.text_encoder, scale > 1)
+        batch_size = common_batch_size(counts) * check_integer("num_images_per_prompt", num_images_per_prompt)
+        check_generator(generator, batch_size)
+        return batch_size
 
     def play(self, spectrograms: torch.Tensor) -> torch.Tensor:
         """Waveforms `(B, N)` of gray canvases `(B, 1, M, T)` in 0..1, by the vocoder where there is one."""

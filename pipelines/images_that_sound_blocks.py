@@ -53,22 +53,7 @@ class AuffusionVocoder:
         device_map: str | torch.device | None = None,
         **kwargs: Any,
     ) -> SpeechT5HifiGan:
-        """
-        The vocoder in float32, whatever precision the other components are loaded in.
-
-        Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`): A repo or folder with a folder `vocoder`.
-            subfolder (`str`, *optional*, defaults to `""`): Folder that holds the folder `vocoder`.
-            revision (`str`, *optional*): Branch, tag or commit of the repo.
-            device_map (`str` or `torch.device`, *optional*): The device it goes to.
-            kwargs: What `load_components` passes to every component; what is not about the Hub is of no use here.
-
-        Returns:
-            [`~transformers.SpeechT5HifiGan`]: Takes log-mel of shape `(B, T, M)`, returns waveforms of shape `(B, N)`.
-
-        Raises:
-            ValueError: If there is no vocoder, or it can't be read.
-        """
+        """The vocoder in float32, on `device_map`; `kwargs` is what `load_components` passes to every component."""
         hub_kwargs = {name: value for name, value in kwargs.items() if name in HUB_ARGUMENTS}
         return load_vocoder(pretrained_model_name_or_path, subfolder, revision, **hub_kwargs).to(device_map or "cpu")
 

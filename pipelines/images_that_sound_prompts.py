@@ -15,14 +15,8 @@ logger = logging.get_logger(__name__)
 @dataclass(frozen=True)
 class Prompts:
     """
-    The arguments of a call that say what one side is to show or to sound like.
-
-    Args:
-        name (`str`): Of the first of them, `"prompt"` or `"audio_prompt"`; the others' names contain it.
-        prompt (`str` or `list[str]`, *optional*): In words.
-        negative_prompt (`str` or `list[str]`, *optional*): What not; one for all or one per prompt.
-        prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Instead of `prompt`.
-        negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Instead of `negative_prompt`.
+    The arguments of a call that say what one side is to show or to sound like: `name`, `negative_{name}`,
+    `{name}_embeds` and `negative_{name}_embeds`, the latter two `torch.Tensor` of shape `(B, L, D)`.
     """
 
     name: str
@@ -33,32 +27,18 @@ class Prompts:
 
     @property
     def are_given(self) -> bool:
-        """Whether any of them is."""
         values = (self.prompt, self.negative_prompt, self.prompt_embeds, self.negative_prompt_embeds)
         return any(value is not None for value in values)
 
     def check(self, text_encoder: torch.nn.Module | None, guided: bool) -> int:
-        """
-        Checks that they fit together.
-
-        Args:
-            text_encoder (`torch.nn.Module`, *optional*): The side's; without it embeddings have to be given.
-            guided (`bool`): Whether the negative prompt is needed.
-
-        Returns:
-            `int`: The number of prompts.
-
-        Raises:
-            ValueError: If they don't.
-        """
+        """Raises `ValueError` unless they fit together and can be encoded; returns the number of prompts."""
         count = self._check_prompt()
         self._check_negative_prompt(count)
-        if text_encoder is None:
-            needed = {f"{self.name}_embeds": self.prompt_embeds}
-            if guided:
-                needed[f"negative_{self.name}_embeds"] = self.negative_prompt_embeds
-            if any(value is None for value in needed.values()):
-                raise ValueError(f"Without `text_encoder`, {' and '.join(f'`{n}`' for n in needed)} have to be given.")
+        needed = {f"{self.name}_embeds": self.prompt_embeds}
+        if guided:
+            needed[f"negative_{self.name}_embeds"] = self.negative_prompt_embeds
+        if text_encoder is None and any(value is None for value in needed.values()):
+            raise ValueError(f"Without `text_encoder`, {' and '.join(f'`{n}`' for n in needed)} have to be given.")
         return count
 
     def _check_prompt(self) -> int:
@@ -104,14 +84,7 @@ class Prompts:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Embeddings and negative ones, each of shape `(B * num_images_per_prompt, L, D)`; the latter are `None` where
-        no guidance needs them.
-
-        Args:
-            encode_words (`Callable`): From words to embeddings, by the side's text encoder.
-            guided (`bool`): Whether the negative prompts are needed.
-            num_images_per_prompt (`int`): Repetitions of each prompt.
-            device (`torch.device`): Where the embeddings go.
-            dtype (`torch.dtype`): Their precision.
+        no guidance needs them. `encode_words` makes embeddings of what is given in words.
         """
         embeds, negative_embeds = self.prompt_embeds, self.negative_prompt_embeds if guided else None
         if embeds is None:
@@ -137,15 +110,7 @@ def _check_embeds(name: str, embeds: Any) -> None:
 
 
 def common_batch_size(counts: dict[str, int]) -> int:
-    """
-    The number of rows where each argument gives as many, or one for all.
-
-    Args:
-        counts (`dict[str, int]`): How many each argument gives, by its name.
-
-    Raises:
-        ValueError: If two of them give different numbers above one.
-    """
+    """The number of rows where each argument, by its name, gives as many or one for all; else `ValueError`."""
     batch_size = max(counts.values())
     if set(counts.values()) - {1, batch_size}:
         raise ValueError(
@@ -156,21 +121,12 @@ def common_batch_size(counts: dict[str, int]) -> int:
 
 
 def expand_rows(rows: torch.Tensor | None, batch_size: int) -> torch.Tensor | None:
-    """One group of rows for all: `(batch_size, ...)` from `(n, ...)`, where `n` divides `batch_size`."""
-    if rows is None or len(rows) == batch_size:
-        return rows
-    return rows.repeat(batch_size // len(rows), *[1] * (rows.dim() - 1))
+    """Each of `(n, ...)` rows so often that there are `batch_size` of them; `n` divides it."""
+    return None if rows is None else rows.repeat_interleave(batch_size // len(rows), dim=0)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, prompts: list[str], max_length: int | None = None) -> BatchEncoding:
-    """
-    Tokens `(B, L)` of prompts, all of one length; longer ones are cut, with a warning.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): A text encoder's.
-        prompts (`list[str]` of length `B`): What to tokenize.
-        max_length (`int`, *optional*): `L`; the tokenizer's own where absent.
-    """
+    """Tokens `(B, L)` of prompts; what is longer than `max_length`, else than the tokenizer has, is cut and named."""
     max_length = max_length or tokenizer.model_max_length
     for prompt in prompts:
         ids = tokenizer(prompt).input_ids

@@ -279,8 +279,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             "negative_audio_prompt_embeds": negative_audio_prompt_embeds,
         }
         tensors = {name: expand_rows(embeds, len(latents)) for name, embeds in tensors.items()}
-        for name, side in (("prompt_embeds", self.image_side), ("audio_prompt_embeds", self.audio_side)):
-            tensors[name] = side.with_negative(tensors[name], tensors[f"negative_{name}"])
+        tensors |= self._with_negatives(tensors)
         first_step, last_step = (round(edge * len(audio_noise_shares)) for edge in (denoising_start, denoising_end))
         device = self._execution_device
         steps = denoising_steps(self.scheduler, audio_noise_shares, first_step, last_step, device)

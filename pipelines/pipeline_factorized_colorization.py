@@ -299,6 +299,8 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
 
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
         step_kwargs = {"generator": generator} if takes_generator else {}
+        takes_variance = "variance_type" in inspect.signature(type(scheduler).__init__).parameters
+        takes_variance = takes_variance and scheduler.config.variance_type in ("learned", "learned_range")
         for i, t in enumerate(scheduler.timesteps):
             if self.interrupt:
                 break
@@ -315,7 +317,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             predicted = predict_pixel_noise(
                 unet, rows, t, embeds["prompt_embeds"], self.guidance_scale, class_labels=noise_level
             )
-            if scheduler.config.get("variance_type") not in ("learned", "learned_range"):
+            if not takes_variance:
                 predicted = predicted.chunk(2, dim=1)[0]
             images = scheduler.step(predicted, t, images, **step_kwargs, return_dict=False)[0]
             images = on_step_end(i, t, images)
@@ -431,8 +433,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
 
         # 3. Prepare the gray picture at both sizes, in -1..1
         dtype = self.unet.dtype
-        gray = image.to(device, torch.float32).mean(dim=1, keepdim=True)
-        gray = expand_rows(gray.repeat_interleave(num_images_per_prompt, dim=0), batch_size)
+        gray = expand_rows(image.to(device, torch.float32).mean(dim=1, keepdim=True), batch_size)
         large = (2 * gray - 1).to(dtype).expand(-1, 3, -1, -1)
         size = (gray.shape[-2] // UPSCALING, gray.shape[-1] // UPSCALING)
         small = torch.nn.functional.interpolate(large, size, mode="bilinear", align_corners=False)

@@ -1,30 +1,21 @@
 """Images that sound (arXiv 2405.12221): one canvas, denoised by an image model and a spectrogram model at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
-from diffusers.utils import BaseOutput, replace_example_docstring
+from diffusers.utils import replace_example_docstring
 
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
-from .images_that_sound_audio_side import AudioSideMixin
-from .images_that_sound_checks import (
-    check_callback_inputs,
-    check_generator,
-    check_integer,
-    check_number,
-    check_output_type,
-)
+from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
+from .images_that_sound_checks import check_callback_inputs, check_integer, check_number, check_output_type
 from .images_that_sound_noise_shares import audio_noise_shares
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
-from .images_that_sound_prompts import Prompts, common_batch_size
+from .images_that_sound_prompts import Prompts
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_side import Side  # noqa: F401
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
@@ -66,27 +57,6 @@ EXAMPLE_DOC_STRING = """
         >>> soundfile.write("castle.wav", output.audios[0], pipe.sampling_rate)
         ```
 """
-
-
-@dataclass
-class ImagesThatSoundPipelineOutput(BaseOutput):
-    """
-    Output of [`ImagesThatSoundPipeline`].
-
-    Args:
-        images (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, H, W, 3)` or `torch.Tensor` of shape
-            `(B, 3, H, W)`): Pictures in 0..1 as the image side's VAE decodes them; or latents of shape
-            `(B, C, H / 8, W / 8)`.
-        spectrograms (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, M, T, 1)` or `torch.Tensor` of shape
-            `(B, 1, M, T)`): Gray canvases in 0..1: a row per mel bin, low frequencies at the bottom, a column per
-            `hop_length` samples. `None` for latents.
-        audios (`np.ndarray` or `torch.Tensor` of shape `(B, N)`): Float32 waveforms in -1..1 at `pipe.sampling_rate`.
-            `None` for latents.
-    """
-
-    images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
-    spectrograms: list[PIL.Image.Image] | np.ndarray | torch.Tensor | None
-    audios: np.ndarray | torch.Tensor | None
 
 
 class ImagesThatSoundPipeline(
@@ -132,40 +102,27 @@ class ImagesThatSoundPipeline(
         width: int,
         guidance_scale: float,
         audio_guidance_scale: float,
-        denoising_start: float = 0.0,
-        denoising_end: float = 1.0,
-        num_images_per_prompt: int = 1,
-        eta: float = 0.0,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        latents: torch.Tensor | None = None,
-        output_type: str = "pil",
+        denoising_start: float,
+        denoising_end: float,
+        num_images_per_prompt: int,
+        eta: float,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: torch.Tensor | None,
+        output_type: str,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
     ) -> int:
         """
-        Checks what `resolve_size` and `resolve_noise_shares` have not checked; the arguments are those of the call,
-        with nothing left open.
-
-        Returns:
-            `int`: The batch size.
-
-        Raises:
-            ValueError: For an argument that does not make sense.
+        Raises `ValueError` for arguments of the call that do not make sense, where `resolve_size` and
+        `resolve_noise_shares` have not; returns the batch size.
         """
         self._check_audio_prior()
-        check_number("guidance_scale", guidance_scale)
-        check_number("audio_guidance_scale", audio_guidance_scale)
-        num_prompts = common_batch_size(
-            {
-                "prompt": image_prompts.check(self.image_side.text_encoder, guidance_scale > 1),
-                "audio_prompt": audio_prompts.check(self.audio_side.text_encoder, audio_guidance_scale > 1),
-            }
+        scales = (guidance_scale, audio_guidance_scale)
+        batch_size = self._check_batch(
+            image_prompts, audio_prompts, scales, num_images_per_prompt, generator=generator
         )
-        batch_size = num_prompts * check_integer("num_images_per_prompt", num_images_per_prompt)
-        check_number("eta", eta, least=0, most=1)
-        check_generator(generator, batch_size)
         self._check_latents("latents", latents, batch_size, height, width)
-        for name, value in (("denoising_start", denoising_start), ("denoising_end", denoising_end)):
-            check_number(name, value, least=0, most=1)
+        check_number("denoising_start", denoising_start, least=0, most=1)
+        check_number("denoising_end", denoising_end, least=0, most=1)
         if denoising_start > denoising_end:
             raise ValueError(
                 f"`denoising_start` may not be after `denoising_end`, but they are {denoising_start} and"
@@ -175,6 +132,7 @@ class ImagesThatSoundPipeline(
             raise ValueError(
                 f"`latents` have to be given where `denoising_start` is above 0, but it is {denoising_start}."
             )
+        check_number("eta", eta, least=0, most=1)
         check_output_type(output_type)
         check_callback_inputs(self, callback_on_step_end_tensor_inputs)
         return batch_size
@@ -183,20 +141,8 @@ class ImagesThatSoundPipeline(
         self, num_inference_steps: int | None, audio_weight: Any, **edges: float | None
     ) -> list[float]:
         """
-        The audio side's share of the noise at each step, where the call's arguments leave something open to the
-        checkpoint.
-
-        Args:
-            num_inference_steps (`int`, *optional*): As in the call.
-            audio_weight (`float`, `list[float]` or schedule, *optional*): As in the call.
-            edges (`float`, *optional*): `image_guidance_start`, `image_guidance_end`, `audio_guidance_start` and
-                `audio_guidance_end`, as in the call.
-
-        Returns:
-            `list[float]`: One number in 0..1 for each step; the image side's share is one minus it.
-
-        Raises:
-            ValueError: For an argument that does not make sense, or if no model speaks at a step.
+        The audio side's share of the noise in 0..1 at each step, of the call's arguments, where they leave something
+        open to the checkpoint; raises `ValueError` for those that do not make sense, or if no model speaks at a step.
         """
         num_steps = check_integer(
             "num_inference_steps", self.resolve_default("num_inference_steps", num_inference_steps)
@@ -359,12 +305,15 @@ class ImagesThatSoundPipeline(
             audio_guidance_end=audio_guidance_end,
         )
 
+        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
+        audio_prompts = Prompts(
+            "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
+        )
+
         # 1. Check inputs
         batch_size = self.check_inputs(
-            Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds),
-            Prompts(
-                "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
-            ),
+            image_prompts,
+            audio_prompts,
             height=height,
             width=width,
             guidance_scale=guidance_scale,
@@ -380,29 +329,15 @@ class ImagesThatSoundPipeline(
         )
 
         # 2. Encode both prompts
-        prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds = self.encode_prompt(
-            prompt,
-            audio_prompt,
-            num_images_per_prompt=num_images_per_prompt,
-            do_classifier_free_guidance=guidance_scale > 1,
-            do_audio_classifier_free_guidance=audio_guidance_scale > 1,
-            negative_prompt=negative_prompt,
-            negative_audio_prompt=negative_audio_prompt,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            audio_prompt_embeds=audio_prompt_embeds,
-            negative_audio_prompt_embeds=negative_audio_prompt_embeds,
-            lora_scale=(cross_attention_kwargs or {}).get("scale"),
-        )
+        guided = (guidance_scale > 1, audio_guidance_scale > 1)
+        lora_scale = (cross_attention_kwargs or {}).get("scale")
+        embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale)
 
         # 3. Prepare latents, and denoise them by both models
         latents = self.denoise(
             self.prepare_latents(batch_size, height, width, generator, latents),
             noise_shares,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            audio_prompt_embeds=audio_prompt_embeds,
-            negative_audio_prompt_embeds=negative_audio_prompt_embeds,
+            **embeds,
             guidance_scale=guidance_scale,
             audio_guidance_scale=audio_guidance_scale,
             canvas_layout=canvas_layout,

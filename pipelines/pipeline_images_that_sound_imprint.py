@@ -1,31 +1,23 @@
 """Imprint (arXiv 2405.12221): a picture painted into a spectrogram, the baseline for images that sound."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
-from diffusers.utils import BaseOutput, replace_example_docstring
+from diffusers.utils import replace_example_docstring
 
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
-from .images_that_sound_audio_side import AudioSideMixin  # noqa: F401
-from .images_that_sound_checks import (
-    check_callback_inputs,
-    check_generator,
-    check_integer,
-    check_number,
-    check_output_type,
-)
+from .images_that_sound_audio_side import ImagesThatSoundPipelineOutput
+from .images_that_sound_checks import check_callback_inputs, check_integer, check_number, check_output_type
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
-from .images_that_sound_prompts import Prompts, common_batch_size, expand_rows
+from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_side import Side  # noqa: F401
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
@@ -65,25 +57,11 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-@dataclass
-class ImagesThatSoundImprintPipelineOutput(BaseOutput):
+class ImagesThatSoundImprintPipelineOutput(ImagesThatSoundPipelineOutput):
     """
-    Output of [`ImagesThatSoundImprintPipeline`].
-
-    Args:
-        images (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, H, W, 3)` or `torch.Tensor` of shape
-            `(B, 3, H, W)`): The pictures that were painted into the spectrograms, in 0..1; or latents of shape
-            `(B, C, H / 8, W / 8)`, `None` where a picture was given.
-        spectrograms (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, M, T, 1)` or `torch.Tensor` of shape
-            `(B, 1, M, T)`): The gray canvases that look like the pictures and are played, in 0..1; or latents of the
-            spectrograms before the painting, `None` where a sound was given.
-        audios (`np.ndarray` or `torch.Tensor` of shape `(B, N)`): Float32 waveforms in -1..1 at `pipe.sampling_rate`.
-            `None` for latents.
+    Output of [`ImagesThatSoundImprintPipeline`]: `images` are the pictures that were painted, `spectrograms` the gray
+    canvases that look like them and are played. As latents either is `None` where the caller brought it.
     """
-
-    images: list[PIL.Image.Image] | np.ndarray | torch.Tensor | None
-    spectrograms: list[PIL.Image.Image] | np.ndarray | torch.Tensor | None
-    audios: np.ndarray | torch.Tensor | None
 
 
 class ImagesThatSoundImprintPipeline(
@@ -127,59 +105,36 @@ class ImagesThatSoundImprintPipeline(
         audio: torch.Tensor | None,
         height: int,
         width: int,
-        guidance_scale: float,
-        audio_guidance_scale: float,
-        num_inference_steps: int,
-        num_audio_inference_steps: int,
-        magnitude_ratio: float = 0.5,
-        num_images_per_prompt: int = 1,
-        eta: float = 0.0,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        latents: torch.Tensor | None = None,
-        audio_latents: torch.Tensor | None = None,
-        output_type: str = "pil",
-        callback_on_step_end_tensor_inputs: list[str] | None = None,
+        scales: tuple[float, float],
+        magnitude_ratio: float,
+        num_images_per_prompt: int,
+        eta: float,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: torch.Tensor | None,
+        audio_latents: torch.Tensor | None,
+        output_type: str,
+        callback_on_step_end_tensor_inputs: list[str],
     ) -> int:
-        """
-        Checks the call's arguments, with nothing left open; `image` and `audio` as canvases.
-
-        Returns:
-            `int`: The batch size.
-
-        Raises:
-            ValueError: For an argument that does not make sense.
-        """
+        """Raises `ValueError` for arguments of the call that do not make sense; returns the batch size."""
         if audio is None:
             self._check_audio_prior()
-        check_number("guidance_scale", guidance_scale)
-        check_number("audio_guidance_scale", audio_guidance_scale)
-        image_side, audio_side = self.image_side.text_encoder, self.audio_side.text_encoder
-        counts = {}
-        for own_name, own, prompts, encoder, guided, noise in (
-            ("image", image, image_prompts, image_side, guidance_scale > 1, latents),
-            ("audio", audio, audio_prompts, audio_side, audio_guidance_scale > 1, audio_latents),
-        ):
-            if own is None:
-                counts[prompts.name] = prompts.check(encoder, guided)
-                continue
-            if prompts.are_given or noise is not None:
+        own = {name: len(made) for name, made in (("image", image), ("audio", audio)) if made is not None}
+        for name, prompts, noise in (("image", image_prompts, latents), ("audio", audio_prompts, audio_latents)):
+            if name in own and (prompts.are_given or noise is not None):
                 raise ValueError(
-                    f"`{own_name}` stands in for what `{prompts.name}`, its embeddings, its negative and its latents"
-                    " would make, so that none of them can be given besides."
+                    f"`{name}` stands in for what `{prompts.name}`, its embeddings, its negative and its latents would"
+                    " make, so that none of them can be given besides."
                 )
-            counts[own_name] = len(own)
-            unmade = set(callback_on_step_end_tensor_inputs or []) & {f"{prompts.name}_embeds"}
-            if unmade:
+            if name in own and f"{prompts.name}_embeds" in callback_on_step_end_tensor_inputs:
                 raise ValueError(
-                    f"`callback_on_step_end_tensor_inputs` names {sorted(unmade)}, which are not made where"
-                    f" `{own_name}` is given."
+                    f"`callback_on_step_end_tensor_inputs` names `{prompts.name}_embeds`, which are not made where"
+                    f" `{name}` is given."
                 )
-        batch_size = common_batch_size(counts) * check_integer("num_images_per_prompt", num_images_per_prompt)
-        check_integer("num_inference_steps", num_inference_steps)
-        check_integer("num_audio_inference_steps", num_audio_inference_steps)
+        batch_size = self._check_batch(
+            image_prompts, audio_prompts, scales, num_images_per_prompt, generator=generator, own=own
+        )
         check_number("eta", eta, least=0, most=1)
         check_number("magnitude_ratio", magnitude_ratio, least=0, most=1)
-        check_generator(generator, batch_size)
         self._check_latents("latents", latents, batch_size, height, width)
         self._check_latents("audio_latents", audio_latents, batch_size, height, width)
         check_output_type(output_type)
@@ -209,6 +164,21 @@ class ImagesThatSoundImprintPipeline(
         if not torch.isfinite(waveforms).all() or waveforms.abs().amax() == 0:
             raise ValueError("`audio` has to be finite and not silent.")
         return self.mel_spectrogram.audio_to_canvas(torch.atleast_2d(waveforms).to(self._execution_device))
+
+    def _pictures(self, latents: torch.Tensor | None, own: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
+        """Pictures `(B, 3, M, T)`: made ones cut, the caller's resized."""
+        if own is None:
+            return self.decode_latents(latents, self.vae)[..., : size[1]]
+        resized = torch.nn.functional.interpolate(
+            own.to(self._execution_device), size, mode="bilinear", antialias=True
+        )
+        return resized.expand(-1, 3, -1, -1)
+
+    def _spectrograms(self, latents: torch.Tensor | None, own: torch.Tensor | None, columns: int) -> torch.Tensor:
+        """Gray spectrograms `(B, 1, M, T)`: made ones cut, the caller's as they are."""
+        if own is not None:
+            return own
+        return self.decode_latents(latents, self.audio_side.vae)[..., :columns].mean(dim=1, keepdim=True)
 
     @torch.no_grad()
     @replace_example_docstring(EXAMPLE_DOC_STRING)
@@ -333,8 +303,8 @@ class ImagesThatSoundImprintPipeline(
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
 
         # 0. Resolve what is left open, and what the caller brings
-        num_inference_steps = self.resolve_default("num_inference_steps", num_inference_steps)
-        num_audio_inference_steps = self.resolve_default("num_audio_inference_steps", num_audio_inference_steps)
+        given = {"num_inference_steps": num_inference_steps, "num_audio_inference_steps": num_audio_inference_steps}
+        num_steps, num_audio_steps = (check_integer(k, self.resolve_default(k, v)) for k, v in given.items())
         guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
         audio_guidance_scale = self.resolve_default("audio_guidance_scale", audio_guidance_scale)
         images, spectrograms = self._preprocess_image(image), self._preprocess_audio(audio)
@@ -344,20 +314,20 @@ class ImagesThatSoundImprintPipeline(
             crop_right, audio_length_in_s = 0, spectrograms.shape[-1] / self.mel_spectrogram.columns_per_second
         height, width, cut_columns = self.resolve_size(height, width, audio_length_in_s, crop_right)
 
+        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
+        audio_prompts = Prompts(
+            "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
+        )
+
         # 1. Check inputs
         batch_size = self.check_inputs(
-            Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds),
-            Prompts(
-                "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
-            ),
+            image_prompts,
+            audio_prompts,
             image=images,
             audio=spectrograms,
             height=height,
             width=width,
-            guidance_scale=guidance_scale,
-            audio_guidance_scale=audio_guidance_scale,
-            num_inference_steps=num_inference_steps,
-            num_audio_inference_steps=num_audio_inference_steps,
+            scales=(guidance_scale, audio_guidance_scale),
             magnitude_ratio=magnitude_ratio,
             num_images_per_prompt=num_images_per_prompt,
             eta=eta,
@@ -369,21 +339,9 @@ class ImagesThatSoundImprintPipeline(
         )
 
         # 2. Encode the prompts of what is to be made
-        names = ("prompt_embeds", "negative_prompt_embeds", "audio_prompt_embeds", "negative_audio_prompt_embeds")
-        embeds = self.encode_prompt(
-            prompt,
-            audio_prompt,
-            num_images_per_prompt=num_images_per_prompt,
-            do_classifier_free_guidance=guidance_scale > 1,
-            do_audio_classifier_free_guidance=audio_guidance_scale > 1,
-            negative_prompt=negative_prompt,
-            negative_audio_prompt=negative_audio_prompt,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            audio_prompt_embeds=audio_prompt_embeds,
-            negative_audio_prompt_embeds=negative_audio_prompt_embeds,
-            lora_scale=(cross_attention_kwargs or {}).get("scale"),
-        )
+        guided = (guidance_scale > 1, audio_guidance_scale > 1)
+        lora_scale = (cross_attention_kwargs or {}).get("scale")
+        embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale)
 
         # 3. Draw latents, the picture's first
         if images is None:
@@ -394,7 +352,7 @@ class ImagesThatSoundImprintPipeline(
         # 4. Make the picture, then the spectrogram, each by its model alone
         denoise = partial(
             self.denoise,
-            **dict(zip(names, embeds)),
+            **embeds,
             guidance_scale=guidance_scale,
             audio_guidance_scale=audio_guidance_scale,
             eta=eta,
@@ -404,15 +362,10 @@ class ImagesThatSoundImprintPipeline(
         )
         self._interrupt = False
         if images is None:
-            latents = denoise(latents, [0.0] * num_inference_steps, callback_on_step_end=callback_on_step_end)
+            latents = denoise(latents, [0.0] * num_steps, callback_on_step_end=callback_on_step_end)
         if spectrograms is None and not self.interrupt:
-            on_step_end, first = callback_on_step_end, num_inference_steps if images is None else 0
-            if callback_on_step_end is not None:
-
-                def on_step_end(pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
-                    return callback_on_step_end(pipe, first + step, timestep, tensors)
-
-            audio_latents = denoise(audio_latents, [1.0] * num_audio_inference_steps, callback_on_step_end=on_step_end)
+            on_step_end = _counted_on(callback_on_step_end, num_steps if images is None else 0)
+            audio_latents = denoise(audio_latents, [1.0] * num_audio_steps, callback_on_step_end=on_step_end)
         if output_type == "latent":
             self.maybe_free_model_hooks()
             output = (latents, audio_latents, None)
@@ -420,18 +373,8 @@ class ImagesThatSoundImprintPipeline(
 
         # 5. Decode both, cut to the columns that are kept
         columns = width - cut_columns
-        if images is None:
-            images = self.decode_latents(latents, self.vae)[..., :columns]
-        else:
-            images = torch.nn.functional.interpolate(
-                images.to(self._execution_device), (height, columns), mode="bilinear", antialias=True
-            ).repeat_interleave(num_images_per_prompt, dim=0)
-            images = expand_rows(images, batch_size).expand(-1, 3, -1, -1)
-        if spectrograms is None:
-            spectrograms = self.decode_latents(audio_latents, self.audio_side.vae)[..., :columns]
-            spectrograms = spectrograms.mean(dim=1, keepdim=True)
-        else:
-            spectrograms = expand_rows(spectrograms.repeat_interleave(num_images_per_prompt, dim=0), batch_size)
+        images = expand_rows(self._pictures(latents, images, (height, columns)), batch_size)
+        spectrograms = expand_rows(self._spectrograms(audio_latents, spectrograms, columns), batch_size)
 
         # 6. Paint the picture into the spectrogram, play it, and convert
         spectrograms = imprint(spectrograms.float(), images.float(), magnitude_ratio, invert_image)
@@ -440,6 +383,13 @@ class ImagesThatSoundImprintPipeline(
         self.maybe_free_model_hooks()
         output = self.convert(images, spectrograms, audios, output_type)
         return output if not return_dict else ImagesThatSoundImprintPipelineOutput(*output)
+
+
+def _counted_on(callback: Callable | None, first: int) -> Callable | None:
+    """A callback whose steps are counted from `first` on."""
+    if callback is None:
+        return None
+    return lambda pipe, step, timestep, tensors: callback(pipe, first + step, timestep, tensors)
 
 
 def imprint(

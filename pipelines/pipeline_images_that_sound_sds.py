@@ -7,29 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.schedulers import KarrasDiffusionSchedulers
-from diffusers.utils import BaseOutput, replace_example_docstring
+from diffusers.utils import replace_example_docstring
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase, SpeechT5HifiGan
 
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_audio_prior import AudioPriorRepo
-from .images_that_sound_audio_side import AudioSideMixin
-from .images_that_sound_checks import (
-    check_callback_inputs,
-    check_generator,
-    check_integer,
-    check_number,
-    check_output_type,
-)
+from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
+from .images_that_sound_checks import check_callback_inputs, check_integer, check_number, check_output_type
 from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
-from .images_that_sound_prompts import Prompts, common_batch_size, expand_rows
+from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_score_distillation import (
     CANVASES,
@@ -72,22 +64,8 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-@dataclass
-class ImagesThatSoundSDSPipelineOutput(BaseOutput):
-    """
-    Output of [`ImagesThatSoundSDSPipeline`].
-
-    Args:
-        images (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, H, W, 3)` or `torch.Tensor` of shape
-            `(B, 3, H, W)`): Canvases in 0..1 as pictures.
-        spectrograms (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, M, T, 1)` or `torch.Tensor` of shape
-            `(B, 1, M, T)`): The same canvases in gray, as they are played.
-        audios (`np.ndarray` or `torch.Tensor` of shape `(B, N)`): Float32 waveforms in -1..1 at `pipe.sampling_rate`.
-    """
-
-    images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
-    spectrograms: list[PIL.Image.Image] | np.ndarray | torch.Tensor
-    audios: np.ndarray | torch.Tensor
+class ImagesThatSoundSDSPipelineOutput(ImagesThatSoundPipelineOutput):
+    """Output of [`ImagesThatSoundSDSPipeline`]: canvases as `images`, and in gray, as they are played."""
 
 
 class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeline):
@@ -259,45 +237,25 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         audio_prompts: Prompts,
         settings: "SDSSettings",
         *,
-        crop_right: int,
-        guidance_scale: float,
-        audio_guidance_scale: float,
         canvas: str | Callable[..., torch.nn.Module],
         optimizer: str,
         learning_rate: float,
         checkpoint_every: int,
         output_type: str,
-        num_images_per_prompt: int = 1,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        callback_on_step_end_tensor_inputs: list[str] | None = None,
+        num_images_per_prompt: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+        callback_on_step_end_tensor_inputs: list[str],
     ) -> int:
-        """
-        Checks the call's arguments, with nothing left open.
-
-        Returns:
-            `int`: The number of canvases.
-
-        Raises:
-            ValueError: For an argument that does not make sense.
-        """
+        """Raises `ValueError` for arguments of the call that do not make sense; returns the number of canvases."""
         self._check_audio_prior()
-        for name, value in (
-            ("guidance_scale", guidance_scale),
-            ("audio_guidance_scale", audio_guidance_scale),
-            ("image_weight", settings.image_weight),
-            ("audio_weight", settings.audio_weight),
-            ("learning_rate", learning_rate),
-        ):
-            check_number(name, value)
-        num_prompts = common_batch_size(
-            {
-                "prompt": image_prompts.check(self.image_side.text_encoder, guidance_scale > 1),
-                "audio_prompt": audio_prompts.check(self.audio_side.text_encoder, audio_guidance_scale > 1),
-            }
+        scales = (self.guidance_scale, self.audio_guidance_scale)
+        num_canvases = self._check_batch(
+            image_prompts, audio_prompts, scales, num_images_per_prompt, generator=generator
         )
-        batch_size = num_prompts * check_integer("num_images_per_prompt", num_images_per_prompt)
-        check_generator(generator, batch_size)
-        self._check_sizes(settings, crop_right)
+        self._check_sizes(settings)
+        check_number("image_weight", settings.image_weight)
+        check_number("audio_weight", settings.audio_weight)
+        check_number("learning_rate", learning_rate)
         check_integer("checkpoint_every", checkpoint_every)
         if not callable(canvas) and canvas not in CANVASES:
             raise ValueError(f"`canvas` has to be one of {sorted(CANVASES)} or make a module, but is {canvas!r}.")
@@ -308,15 +266,15 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             )
         check_output_type(output_type, ("pil", "np", "pt"))
         check_callback_inputs(self, callback_on_step_end_tensor_inputs)
-        return batch_size
+        return num_canvases
 
-    def _check_sizes(self, settings: "SDSSettings", crop_right: int) -> None:
+    def _check_sizes(self, settings: "SDSSettings") -> None:
         bins, unit, width = self.mel_spectrogram.num_mel_bins, self.vae_scale_factor, settings.width
         if settings.height != bins:
             raise ValueError(f"`height` has to be {bins} mel bins, but is {settings.height!r}.")
         if not isinstance(width, int) or isinstance(width, bool) or width < 1 or width % unit:
             raise ValueError(f"`width` has to be a positive multiple of {unit}, but is {width!r}.")
-        check_integer("crop_right", crop_right, least=0, most=width - 1)
+        check_integer("crop_right", settings.crop_right, least=0, most=width - 1)
         check_integer("crop_width", settings.crop_width, most=width)
         check_integer("num_crops", settings.num_crops)
         check_integer("num_iterations", settings.num_iterations)
@@ -458,13 +416,12 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
 
         # 0. Resolve what is left open
-        height = self.resolve_default("height", height)
-        crop_width = self.resolve_default("crop_width", crop_width)
-        crop_right = self.resolve_default("crop_right", crop_right)
+        self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
         settings = SDSSettings(
-            height=height,
+            height=self.resolve_default("height", height),
             width=self.resolve_default("width", width),
-            crop_width=height if crop_width is None else crop_width,
+            crop_right=self.resolve_default("crop_right", crop_right),
+            crop_width=self.resolve_default("crop_width", crop_width),
             num_crops=self.resolve_default("num_crops", num_crops),
             num_iterations=self.resolve_default("num_iterations", num_iterations),
             image_start_step=self.resolve_default("image_start_step", image_start_step),
@@ -473,19 +430,20 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             shared_timestep=shared_timestep,
             timestep_scheduler=timestep_scheduler,
         )
+        if settings.crop_width is None:
+            settings = replace(settings, crop_width=settings.height)
         if optimizer_kwargs is None:
             optimizer_kwargs = {"weight_decay": 1e-3} if optimizer == "AdamW" else {}
+        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
+        audio_prompts = Prompts(
+            "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
+        )
 
         # 1. Check inputs
         num_canvases = self.check_inputs(
-            Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds),
-            Prompts(
-                "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
-            ),
+            image_prompts,
+            audio_prompts,
             settings,
-            crop_right=crop_right,
-            guidance_scale=guidance_scale,
-            audio_guidance_scale=audio_guidance_scale,
             canvas=canvas,
             optimizer=optimizer,
             learning_rate=learning_rate,
@@ -495,76 +453,71 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             generator=generator,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
-        self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
         self._interrupt, self._num_timesteps = False, settings.num_iterations
         accelerator = accelerator or Accelerator(cpu=self._execution_device.type == "cpu")
 
         # 2. Encode both prompts
+        guided = (self.do_classifier_free_guidance, self.do_audio_classifier_free_guidance)
         with torch.no_grad():
-            embeds = self.encode_prompt(
-                prompt,
-                audio_prompt,
-                num_images_per_prompt=num_images_per_prompt,
-                do_classifier_free_guidance=guidance_scale > 1,
-                do_audio_classifier_free_guidance=audio_guidance_scale > 1,
-                negative_prompt=negative_prompt,
-                negative_audio_prompt=negative_audio_prompt,
-                prompt_embeds=prompt_embeds,
-                negative_prompt_embeds=negative_prompt_embeds,
-                audio_prompt_embeds=audio_prompt_embeds,
-                negative_audio_prompt_embeds=negative_audio_prompt_embeds,
-            )
-            embeds = [expand_rows(rows, num_canvases) for rows in embeds]
+            embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided)
+        embeds = {name: expand_rows(rows, num_canvases) for name, rows in embeds.items()}
 
-        canvases = []
+        canvases, make_canvas = [], CANVASES.get(canvas, canvas) if isinstance(canvas, str) else canvas
         for sample in range(num_canvases):
-            prompt_embeds, negative, audio_prompt_embeds, negative_audio = (
-                None if rows is None else rows[sample : sample + 1] for rows in embeds
-            )
-            tensors = {
-                "prompt_embeds": self.image_side.with_negative(prompt_embeds, negative),
-                "audio_prompt_embeds": self.audio_side.with_negative(audio_prompt_embeds, negative_audio),
-            }
+            self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
+            own = {name: None if rows is None else rows[sample, None] for name, rows in embeds.items()}
+            tensors = self._with_negatives(own)
 
             # 3. Make a canvas and its optimiser, or take them from where an earlier run stopped
             source = generator[sample] if isinstance(generator, list) else generator
             run = CanvasRun(
                 source or torch.Generator().manual_seed(torch.initial_seed()),
                 accelerator,
-                partial(
-                    CANVASES.get(canvas, canvas) if isinstance(canvas, str) else canvas,
-                    **{"height": height, "width": settings.width, **(canvas_kwargs or {})},
-                ),
+                partial(make_canvas, **{"height": settings.height, "width": settings.width, **(canvas_kwargs or {})}),
                 partial(getattr(torch.optim, optimizer), **{"lr": learning_rate, **optimizer_kwargs}),
                 None if checkpoint_dir is None else Path(checkpoint_dir) / f"sample-{sample}.pt",
             )
 
             # 4. Optimise it by both priors
-            with self.progress_bar(total=settings.num_iterations) as progress_bar, frozen(self.components.values()):
-                progress_bar.update(run.iteration)
-                for iteration in range(run.iteration, settings.num_iterations):
-                    if self.interrupt:
-                        break
-                    losses = self._iterate(run, settings, **tensors)
-                    progress_bar.update()
-                    progress_bar.set_postfix({k: f"{v:.3g}" for k, v in losses.items() if isinstance(v, float)})
-                    if run.iteration % checkpoint_every == 0 or run.iteration == settings.num_iterations:
-                        run.save()
-                    if callback_on_step_end is not None:
-                        known = {**tensors, **losses}
-                        given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
-                        returned = callback_on_step_end(self, iteration, sample, given) or {}
-                        tensors |= {name: value for name, value in returned.items() if name in tensors}
+            call_back = partial(self._call_back, callback_on_step_end, callback_on_step_end_tensor_inputs, sample)
+            with frozen(self.components.values()):
+                self._optimize(run, settings, tensors, checkpoint_every, call_back)
             canvases.append(run.draw_canvas())
 
         # 5. Play the canvases, and convert
-        images = torch.cat(canvases)[..., : settings.width - crop_right].float()
+        images = torch.cat(canvases)[..., : settings.width - settings.crop_right].float()
         spectrograms = images.mean(dim=1, keepdim=True)
         audios = self.play(spectrograms)
         self._report(images, spectrograms, audios)
         self.maybe_free_model_hooks()
         output = self.convert(images.expand(-1, 3, -1, -1), spectrograms, audios, output_type)
         return output if not return_dict else ImagesThatSoundSDSPipelineOutput(*output)
+
+    def _optimize(
+        self,
+        run: CanvasRun,
+        settings: "SDSSettings",
+        embeds: dict[str, torch.Tensor],
+        checkpoint_every: int,
+        call_back: Callable[[int, dict[str, Any]], dict[str, torch.Tensor]],
+    ) -> None:
+        """Takes the iterations that are left."""
+        with self.progress_bar(total=settings.num_iterations) as progress_bar:
+            progress_bar.update(run.iteration)
+            while run.iteration < settings.num_iterations and not self.interrupt:
+                losses = self._iterate(run, settings, **embeds)
+                progress_bar.update()
+                progress_bar.set_postfix({k: f"{v:.3g}" for k, v in losses.items() if isinstance(v, float)})
+                if run.iteration % checkpoint_every == 0 or run.iteration == settings.num_iterations:
+                    run.save()
+                embeds |= call_back(run.iteration - 1, {**embeds, **losses})
+
+    def _call_back(
+        self, callback: Callable | None, inputs: list[str], sample: int, iteration: int, known: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
+        """Embeddings that the user's callback, if there is one, replaces."""
+        returned = callback and callback(self, iteration, sample, {name: known[name] for name in inputs})
+        return {name: value for name, value in (returned or {}).items() if name.endswith("prompt_embeds")}
 
     def _iterate(
         self,
@@ -659,6 +612,7 @@ class SDSSettings:
 
     height: int
     width: int
+    crop_right: int
     crop_width: int
     num_crops: int
     num_iterations: int

@@ -182,9 +182,9 @@ def test_a_call_without_the_audio_side_says_what_to_do(stable_diffusion_folder):
         pipe(**CALL)
 
 
-def test_unknown_default_arguments(pipe):
-    with pytest.raises(ValueError, match="`default_arguments`.*'steps'"):
-        ImagesThatSoundPipeline(**pipe.components, default_arguments={"steps": 3})
+def test_default_arguments_that_are_no_arguments(pipe):
+    with pytest.raises(ValueError, match=r"`default_arguments`.*dict.*\[3\]"):
+        ImagesThatSoundPipeline(**pipe.components, default_arguments=[3])
 
 
 # load_audio_prior
