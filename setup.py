@@ -50,6 +50,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=[
+        "images_that_sound",
         "images_that_sound.pipelines",
         "images_that_sound.schedulers",
         "images_that_sound.selection",
@@ -58,6 +59,7 @@ setup(
         *EMBEDDED,
     ],
     package_dir={
+        "images_that_sound": "images_that_sound",
         "images_that_sound.pipelines": "pipelines",
         "images_that_sound.schedulers": "schedulers",
         "images_that_sound.selection": "selection",
