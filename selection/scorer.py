@@ -5,7 +5,6 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..pipelines import unfold_canvas
-
 from .clap import CLAPScore
 from .clip import CLIPScore
 from .lift import prediction_lift
