@@ -16,14 +16,13 @@ from transformers import (
     CLIPModel,
     CLIPProcessor,
     CLIPTokenizer,
-    PreTrainedTokenizerBase,
     RobertaTokenizer,
 )
 
 from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.selection.clap import clap_features
 
-from .loop import Run, learn_tokenizer, make_data, parse_run, train
+from .loop import Run, learn_tokenizer, make_data, parse_run, small_text_config, train
 from .world import HEIGHT, SPECTROGRAM, WIDTH, describe, draw, draw_waveform
 
 
@@ -84,20 +83,6 @@ def seen_crops(data: dict, rows: np.ndarray, numbers: np.random.Generator) -> np
     return crops
 
 
-def text_config(tokenizer: PreTrainedTokenizerBase) -> dict:
-    """The text side of either model."""
-    return {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 256,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-
-
 def train_clip(run: Run, data: dict) -> tuple[CLIPModel, CLIPProcessor]:
     """Learns to match square windows of pictures, also of faint ones, with their prompts."""
     tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
@@ -108,7 +93,7 @@ def train_clip(run: Run, data: dict) -> tuple[CLIPModel, CLIPProcessor]:
         tokenizer,
     )
     torch.manual_seed(run.seed)
-    text = text_config(tokenizer)
+    text = small_text_config(tokenizer)
     vision = {
         "hidden_size": 128,
         "intermediate_size": 512,
@@ -149,7 +134,7 @@ def train_clap(run: Run, heard: tuple) -> tuple[ClapModel, ClapProcessor]:
     tokenizer = learn_tokenizer(run, RobertaTokenizer, prompts, vocab_size=700, max_length=77)
     processor = ClapProcessor(clap_feature_extractor(), tokenizer)
     torch.manual_seed(run.seed)
-    text = {**text_config(tokenizer), "max_position_embeddings": tokenizer.model_max_length + 2}
+    text = {**small_text_config(tokenizer), "max_position_embeddings": tokenizer.model_max_length + 2}
     audio = {
         "num_mel_bins": 32,
         "spec_size": 128,
