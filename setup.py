@@ -55,7 +55,7 @@ setup(
         "images_that_sound.schedulers",
         "images_that_sound.selection",
         "images_that_sound.scripts",
-        "images_that_sound.scripts.embedded_world",
+        "images_that_sound.scripts.common",
         *EMBEDDED,
     ],
     package_dir={
@@ -64,7 +64,7 @@ setup(
         "images_that_sound.schedulers": "schedulers",
         "images_that_sound.selection": "selection",
         "images_that_sound.scripts": "scripts",
-        "images_that_sound.scripts.embedded_world": "scripts/embedded_world",
+        "images_that_sound.scripts.common": "scripts/common",
         **EMBEDDED,
     },
     package_data={name: ["**/*"] for name in EMBEDDED},

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .schedulers import *  # noqa: F403
 
 # In the root of a clone this folder hides an installed package, whose other parts are found all the same.
-__path__ = extend_path(__path__, __name__)
+__path__ = extend_path(__path__, __name__)  # noqa: F405
 
 
 def __getattr__(name: str) -> Any:

@@ -8,17 +8,13 @@ if TYPE_CHECKING:
     from .images_that_sound_audio_prior import load_vocoder
     from .images_that_sound_blocks import ImagesThatSoundBlocks
     from .images_that_sound_spectrogram import MelSpectrogram, audio_problems
+    from .images_that_sound_two_sides import fold_canvas, unfold_canvas
     from .images_that_sound_vocoder import load_hifigan_vocoder
     from .pipeline_factorized_colorization import (
         FactorizedColorizationPipeline,
         FactorizedColorizationPipelineOutput,
     )
-    from .pipeline_images_that_sound import (
-        ImagesThatSoundPipeline,
-        ImagesThatSoundPipelineOutput,
-        fold_canvas,
-        unfold_canvas,
-    )
+    from .pipeline_images_that_sound import ImagesThatSoundPipeline, ImagesThatSoundPipelineOutput
     from .pipeline_images_that_sound_imprint import (
         ImagesThatSoundImprintPipeline,
         ImagesThatSoundImprintPipelineOutput,

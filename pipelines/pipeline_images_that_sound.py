@@ -20,7 +20,7 @@ from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_side import Side  # noqa: F401
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_steps import denoising_steps  # noqa: F401
-from .images_that_sound_two_sides import TwoSidesMixin, fold_canvas, unfold_canvas  # noqa: F401
+from .images_that_sound_two_sides import TwoSidesMixin
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
 
 

@@ -1,55 +1,40 @@
 """Ranks samples by how well they look and sound like their prompts, and shows them on one page."""
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from images_that_sound.scripts.contact_sheet import write_contact_sheet
-from images_that_sound.scripts.samples import captions_of, find_samples, sample_settings, write_json
-from images_that_sound.scripts.sampling import add_device_arguments, run
-from images_that_sound.scripts.scoring import add_score_arguments, load_scorer_for, scores_of
-from images_that_sound.selection import best, combined_score, top_by_all
+from .common.arguments import Models, Scores, add_device_arguments, add_score_arguments, new_parser, run, values_of
+from .common.files import write_json
 
 
-def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="images-that-sound rank", description=__doc__)
-    parser.add_argument("--sample_dir", required=True, help="Every sample at or below it is scored.")
-    parser.add_argument("--top", type=int, default=5, help="How many to name by each ranking. Default: %(default)s.")
-    parser.add_argument(
-        "--share", type=float, default=0.2, help="Top share by every score, the paper's rule. Default: %(default)s."
-    )
-    add_score_arguments(parser)
-    add_device_arguments(parser)
-    return parser.parse_args(input_args)
-
-
-def rank(args: argparse.Namespace) -> Iterator[str]:
+def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, share: float = 0.2) -> Iterator[str]:
     """Scores all samples; yields the lines of the rankings."""
-    if args.top < 1:
-        raise ValueError(f"`top` has to be a positive integer, but is {args.top}.")
-    folders = find_samples(args.sample_dir)
+    if top < 1:
+        raise ValueError(f"`top` has to be a positive integer, but is {top}.")
+    from ..selection import best, combined_score, top_by_all
+    from .common.contact_sheet import write_contact_sheet
+    from .common.samples import captions_of, find_samples, sample_settings
+    from .common.scoring import load_scorer_for, scores_of
+
+    folders = find_samples(sample_dir)
     settings = [sample_settings(folder) for folder in folders]
-    scorer = load_scorer_for(args, settings)
-    scores = [scores_of(args, folder, scorer) for folder in folders]
-    columns = {name: [each[name] for each in scores] for name in scorer.names}
+    scorer, scores = load_scorer_for(scores, models, settings)
+    found = [scores_of(folder, scorer, scores.models) for folder in folders]
+    columns = {name: [each[name] for each in found] for name in scorer.names}
     combined = combined_score(columns)
 
-    rankings = {f"by {name}": best(values, args.top) for name, values in columns.items()}
-    rankings["by all, combined"] = best(combined, args.top)
-    agreed = top_by_all(columns, args.share)
-    rule = f"in the top {args.share:.0%} by each"
-    for name, indices in {**rankings, rule: agreed}.items():
+    agreed, rule = top_by_all(columns, share), f"in the top {share:.0%} by each"
+    rankings = {f"by {name}": best(values, top) for name, values in columns.items()}
+    rankings |= {"by all, combined": best(combined, top), rule: agreed}
+    for name, indices in rankings.items():
         if not indices:
             yield f"{name}: no sample. Make more of them, or take a larger --share."
         for place, i in enumerate(indices, start=1):
             numbers = ", ".join(f"{column} {values[i]:.3f}" for column, values in columns.items())
             yield f"{name}, {place}. {folders[i]}: {numbers}"
 
-    named = {
-        name: [str(folders[i].relative_to(args.sample_dir)) for i in indices]
-        for name, indices in {**rankings, rule: agreed}.items()
-    }
-    write_json(Path(args.sample_dir) / "ranking.json", named)
+    named = {name: [str(folders[i].relative_to(sample_dir)) for i in indices] for name, indices in rankings.items()}
+    write_json(sample_dir / "ranking.json", named)
     samples = [
         {
             "folder": folders[i],
@@ -64,13 +49,23 @@ def rank(args: argparse.Namespace) -> Iterator[str]:
         f"{len(folders)} samples, the best by all scores first; a click on a column's name sorts by it.",
         f"{len(agreed)} of them are {rule} score." if agreed else f"None is {rule} score.",
     ]
-    page = Path(args.sample_dir) / "index.html"
+    page = sample_dir / "index.html"
     write_contact_sheet(page, "Images that sound", samples, notes)
     yield str(page)
 
 
 def main(input_args: list[str] | None = None) -> None:
-    run(lambda: rank(parse_args(input_args)))
+    parser = new_parser("rank", __doc__)
+    parser.add_argument("--sample_dir", type=Path, required=True, help="Every sample at or below it is scored.")
+    parser.add_argument("--top", type=int, default=5, help="How many to name by each ranking. Default: %(default)s.")
+    parser.add_argument(
+        "--share", type=float, default=0.2, help="Top share by every score, the paper's rule. Default: %(default)s."
+    )
+    add_score_arguments(parser)
+    add_device_arguments(parser)
+    args = parser.parse_args(input_args)
+    own = {"top": args.top, "share": args.share}
+    run(lambda: rank(args.sample_dir, values_of(Scores, args), values_of(Models, args), **own))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ..pipelines.images_that_sound_steps import memories_of
 from .ranking import best, combined_score
 from .scorer import Scorer
 
@@ -76,11 +77,11 @@ class Halving:
         folder: str | os.PathLike,
         batch_size: int = 8,
     ):
-        memory = {"model_outputs", "ets", "derivatives"} & set(vars(pipe.scheduler))
-        if memory:
+        memories = memories_of(pipe.scheduler)
+        if memories:
             raise ValueError(
                 f"`scheduler` has to go from step to step without a memory, such as DDIMScheduler, but"
-                f" {type(pipe.scheduler).__name__} has {sorted(memory)}."
+                f" {type(pipe.scheduler).__name__} has {memories}."
             )
         self.pipe, self.scorer, self.folder, self.batch_size = pipe, scorer, Path(folder), batch_size
         self.prompt, self.audio_prompt = arguments["prompt"], arguments["audio_prompt"]

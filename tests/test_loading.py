@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.scripts.sampling import EMBEDDED
+from images_that_sound.scripts.common.models import EMBEDDED
 
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
@@ -105,16 +105,10 @@ def test_saved_index_names_no_path_and_holds_the_code(pipe, tmp_path):
     assert str(Path(__file__).parents[1]) not in index
     for file in tmp_path.glob("*.py"):
         assert file.read_bytes() == (PIPELINES / file.name).read_bytes()
-    assert {file.name for file in tmp_path.glob("*.py")} == {
-        "pipeline_images_that_sound.py",
-        "images_that_sound_audio_prior.py",
-        "images_that_sound_checks.py",
-        "images_that_sound_repo.py",
-        "images_that_sound_sides.py",
-        "images_that_sound_spectrogram.py",
-        "images_that_sound_vocoder.py",
-        "images_that_sound_weights.py",
-    }
+    shared = ("audio_prior", "audio_side", "checks", "noise_shares", "precision", "prompts", "saving", "side")
+    shared += ("spectrogram", "steps", "two_sides", "vocoder")
+    expected = {"pipeline_images_that_sound.py", *(f"images_that_sound_{name}.py" for name in shared)}
+    assert {file.name for file in tmp_path.glob("*.py")} == expected
 
 
 def test_the_embedded_folder_holds_everything(run, tmp_path):

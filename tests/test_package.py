@@ -21,7 +21,7 @@ def test_public_names_are_those_of_their_modules():
     assert images_that_sound.__version__ == version("images-that-sound")
     for package in (images_that_sound, pipelines, schedulers, selection):
         with pytest.raises(AttributeError, match="'nothing'"):
-            getattr(package, "nothing")
+            print(package.nothing)
 
 
 def test_importing_the_packages_imports_no_torch(tmp_path):

@@ -14,8 +14,7 @@ from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 
-from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
-from images_that_sound.pipelines.pipeline_images_that_sound import fold_canvas, unfold_canvas
+from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram, fold_canvas, unfold_canvas
 
 
 # NumPy's about what diffusers' schedulers do, by the ten thousand.
