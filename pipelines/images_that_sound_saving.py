@@ -10,6 +10,14 @@ from typing import Any
 from diffusers.utils.dynamic_modules_utils import get_relative_import_files
 
 
+# Files of weights as repos name them.
+WEIGHTS = [
+    f"{stem}{variant}.{ending}"
+    for stem, ending in (("model", "safetensors"), ("pytorch_model", "bin"))
+    for variant in ("", ".fp16", ".bf16")
+]
+
+
 class SelfContainedSavingMixin:
     """A [`DiffusionPipeline`] whose `save_pretrained` writes its code beside its weights."""
 
@@ -45,6 +53,14 @@ class SelfContainedSavingMixin:
         if isinstance(config.get("_class_name"), list):
             # The list form makes diffusers run the repo's copy of the code. A class that is already here needs none.
             config["_class_name"] = config["_class_name"][-1]
-        # Components that only the repo's own pipeline has, such as a safety checker, need not be downloaded.
+        # What only the repo's own pipeline has, such as a safety checker, need not be downloaded: neither its folder
+        # nor its weights, which diffusers takes from any folder.
         components = inspect.signature(cls.__init__).parameters
-        return {name: value for name, value in config.items() if name in components or not isinstance(value, list)}
+        others = [
+            name
+            for name, value in config.items()
+            if isinstance(value, list) and name not in components and not name.startswith("_")
+        ]
+        unused = [f"{name}/{file}" for name in others for file in WEIGHTS]
+        kept = {name: value for name, value in config.items() if name not in others}
+        return {**kept, "_ignore_files": [*config.get("_ignore_files", []), *unused]}
