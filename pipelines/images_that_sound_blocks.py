@@ -102,28 +102,40 @@ def _inputs(*names: str) -> list[InputParam]:
 PIPELINE = InputParam("pipeline", ImagesThatSoundPipeline, description="That of this run, made by the first block.")
 
 
-def _pipeline(components: ModularPipeline, block_state: BlockState) -> ImagesThatSoundPipeline:
-    """The pipeline over the same components, one a run."""
-    if block_state.pipeline is None:
-        names = set(inspect.signature(ImagesThatSoundPipeline.__init__).parameters) - {"self"}
-        configs = {config.name for config in CONFIGS}
-        block_state.pipeline = ImagesThatSoundPipeline(
-            **{name: getattr(components, name, None) for name in names - configs},
-            **{name: components.config.get(name) for name in configs},
-        )
-    return block_state.pipeline
-
-
 def _values(block_state: BlockState, names: Iterable[str]) -> dict[str, Any]:
     return {name: block_state[name] for name in names}
 
 
-class ImagesThatSoundInputStep(ModularPipelineBlocks):
+class PipelineStep(ModularPipelineBlocks):
+    """A block that computes by the methods of one pipeline over the same components, made once a run."""
+
+    expected_configs = CONFIGS
+    begins_run = False
+
+    def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
+        given = self.get_block_state(state)
+        if self.begins_run or given.pipeline is None:
+            names = set(inspect.signature(ImagesThatSoundPipeline.__init__).parameters) - {"self"}
+            configs = {config.name for config in CONFIGS}
+            given.pipeline = ImagesThatSoundPipeline(
+                **{name: getattr(components, name, None) for name in names - configs},
+                **{name: components.config.get(name) for name in configs},
+            )
+        self.compute(given.pipeline, components, given)
+        self.set_block_state(state, given)
+        return components, state
+
+    def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
+        """Sets the block's outputs in `given`, which holds its inputs."""
+        raise NotImplementedError
+
+
+class ImagesThatSoundInputStep(PipelineStep):
     """Checks everything before anything is computed, and says what is left open."""
 
+    begins_run = True
     description = "Checks all inputs, and resolves sizes, scales and who speaks at which step."
     expected_components = _components("unet", "unet_audio")
-    expected_configs = CONFIGS
     inputs = _inputs(
         *PROMPTS,
         *EMBEDDINGS,
@@ -147,8 +159,7 @@ class ImagesThatSoundInputStep(ModularPipelineBlocks):
         OutputParam("audio_guidance_scale", float, "Classifier-free guidance of the audio side."),
     ]
 
-    def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
-        given = self.get_block_state(state)
+    def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
         needed = ["unet", "unet_audio", "scheduler"]
         if given.prompt_embeds is None or given.audio_prompt_embeds is None:
             needed += ["text_encoder", "tokenizer"]
@@ -157,9 +168,6 @@ class ImagesThatSoundInputStep(ModularPipelineBlocks):
         absent = [name for name in needed if getattr(components, name, True) is None]
         if absent:
             raise ValueError(f"Call `pipe.load_components()` before: {absent} are not loaded yet.")
-        # The state may hold that of an earlier run.
-        given.pipeline = None
-        pipe = _pipeline(components, given)
         for name in SCALES:
             given[name] = pipe.resolve_default(name, given[name])
         given.audio_noise_shares = pipe.resolve_noise_shares(
@@ -172,16 +180,13 @@ class ImagesThatSoundInputStep(ModularPipelineBlocks):
         )
         names = (*SCALES, *DENOISING, "height", "width", "num_images_per_prompt", "output_type")
         given.batch_size = pipe.check_inputs(*prompts, **_values(given, names))
-        self.set_block_state(state, given)
-        return components, state
 
 
-class ImagesThatSoundTextEncoderStep(ModularPipelineBlocks):
+class ImagesThatSoundTextEncoderStep(PipelineStep):
     """Encodes both prompts."""
 
     description = "Encodes both prompts, each with its side's text encoder."
     expected_components = _components("text_encoder", "tokenizer", "text_encoder_audio")
-    expected_configs = CONFIGS
     inputs = [*_inputs(*PROMPTS, *EMBEDDINGS, *SCALES, "num_images_per_prompt", "cross_attention_kwargs"), PIPELINE]
     intermediate_outputs = [
         OutputParam(name, torch.Tensor, "Embeddings of shape `(B, L, D)`, or `None` where no guidance needs them.")
@@ -189,9 +194,7 @@ class ImagesThatSoundTextEncoderStep(ModularPipelineBlocks):
     ]
 
     @torch.no_grad()
-    def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
-        given = self.get_block_state(state)
-        pipe = _pipeline(components, given)
+    def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
         scale, audio_scale = (pipe.resolve_default(name, given[name]) for name in SCALES)
         embeddings = pipe.encode_prompt(
             **_values(given, (*PROMPTS, *EMBEDDINGS, "num_images_per_prompt")),
@@ -202,16 +205,13 @@ class ImagesThatSoundTextEncoderStep(ModularPipelineBlocks):
         )
         for name, value in zip(EMBEDDINGS, embeddings):
             given[name] = value
-        self.set_block_state(state, given)
-        return components, state
 
 
-class ImagesThatSoundDenoiseStep(ModularPipelineBlocks):
+class ImagesThatSoundDenoiseStep(PipelineStep):
     """Denoises one canvas by both models."""
 
     description = "Denoises one canvas: both models predict its noise, and the scheduler follows the weighted average."
     expected_components = _components("unet", "unet_audio", "scheduler")
-    expected_configs = CONFIGS
     inputs = [
         *_inputs(*EMBEDDINGS, *SCALES, *DENOISING, "canvas_layout", "cross_attention_kwargs", "height", "width"),
         *(
@@ -231,9 +231,7 @@ class ImagesThatSoundDenoiseStep(ModularPipelineBlocks):
         """What `tqdm` takes; [`ModularPipeline.set_progress_bar_config`] passes it on."""
         self._progress_bar_config = kwargs
 
-    def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
-        given = self.get_block_state(state)
-        pipe = _pipeline(components, given)
+    def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
         pipe.set_progress_bar_config(**self._progress_bar_config)
         names = (*EMBEDDINGS, *SCALES, *DENOISING[:-1], "canvas_layout", "cross_attention_kwargs")
         given.latents = pipe.denoise(
@@ -241,16 +239,13 @@ class ImagesThatSoundDenoiseStep(ModularPipelineBlocks):
             given.audio_noise_shares,
             **_values(given, names),
         )
-        self.set_block_state(state, given)
-        return components, state
 
 
-class ImagesThatSoundDecodeStep(ModularPipelineBlocks):
+class ImagesThatSoundDecodeStep(PipelineStep):
     """Decodes the canvas and plays it."""
 
     description = "Decodes the picture and the spectrogram, and plays the spectrogram."
     expected_components = _components("vae", "vae_audio", "vocoder")
-    expected_configs = CONFIGS
     inputs = [
         *_inputs("latents", "canvas_layout", "output_type"),
         InputParam("cut_columns", int, default=0, description="Columns to cut from the end of spectrogram and sound."),
@@ -263,16 +258,12 @@ class ImagesThatSoundDecodeStep(ModularPipelineBlocks):
         OutputParam("sampling_rate", int, "Samples per second of the waveforms."),
     ]
 
-    def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
-        given = self.get_block_state(state)
-        pipe = _pipeline(components, given)
+    def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
         given.images, given.spectrograms, given.audios = given.latents, None, None
         if given.output_type != "latent":
             decoded = pipe.decode(given.latents, given.canvas_layout, given.cut_columns)
             given.images, given.spectrograms, given.audios = pipe.convert(*decoded, given.output_type)
         given.sampling_rate = pipe.sampling_rate
-        self.set_block_state(state, given)
-        return components, state
 
 
 class ImagesThatSoundBlocks(SequentialPipelineBlocks):

@@ -10,13 +10,8 @@ from typing import Any
 @dataclass(frozen=True)
 class CallArgument:
     """
-    An argument of a pipeline's call.
-
-    Args:
-        name (`str`): Its name.
-        annotation (`str`): Source of its annotation, such as `"float | list[float] | None"`, empty where it has none.
-        default (`Any`): Its default, `inspect.Parameter.empty` where it has to be given.
-        description (`str`): What the docstring says of it, on one line.
+    An argument of a pipeline's call: its name, the source of its annotation, its default (`inspect.Parameter.empty`
+    where it has to be given), and what the docstring says of it, on one line.
     """
 
     name: str
@@ -27,17 +22,8 @@ class CallArgument:
 
 def read_call(file: Path, class_name: str) -> dict[str, CallArgument]:
     """
-    Reads the arguments of a class's `__call__`, without importing it.
-
-    Args:
-        file (`Path`): The Python file that defines the class.
-        class_name (`str`): Its name.
-
-    Returns:
-        `dict[str, CallArgument]`: The arguments by name, in the order of the signature, without `self`.
-
-    Raises:
-        ValueError: If the file defines no such class with a `__call__`, or a default that is no literal.
+    The arguments of a class's `__call__` by name, in the order of the signature and without `self`, from the Python
+    file that defines it. Raises `ValueError` if that defines no such class, or a default that is no literal.
     """
     call = _find_call(ast.parse(Path(file).read_text(encoding="utf-8")), class_name)
     if call is None:

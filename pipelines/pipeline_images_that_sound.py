@@ -1,7 +1,7 @@
 """Images that sound (arXiv 2405.12221): one canvas, denoised by an image model and a spectrogram model at once."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
@@ -181,7 +181,7 @@ class ImagesThatSoundPipeline(
         audio_guidance_end: float | None = None,
         denoising_start: float = 0.0,
         denoising_end: float = 1.0,
-        canvas_layout: str = "strip",
+        canvas_layout: Literal["strip", "folded"] = "strip",
         crop_right: int | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
