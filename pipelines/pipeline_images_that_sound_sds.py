@@ -188,7 +188,8 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         Returns:
             `torch.Tensor` of shape `()`.
         """
-        size = tuple(edge * _pixels_per_unit(self.vae) for edge in noise.shape[-2:])
+        unit = 1 if self.vae is None else self.vae_scale_factor
+        size = tuple(edge * unit for edge in noise.shape[-2:])
         pictures = torch.nn.functional.interpolate(crops, size, mode="bilinear", align_corners=False) * 2 - 1
         side = replace(self.image_side, guidance_scale=guidance_scale)
         embeds = (embeds if side.guided else embeds[-1:]).repeat_interleave(len(crops), dim=0)
@@ -645,7 +646,3 @@ def _latent_loss(
 def _add_noise(side: Side, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
     # By the noise levels alone: that of some schedulers wants timesteps of a run.
     return DDPMScheduler.add_noise(side.scheduler, clean, noise.to(clean.dtype), timesteps)
-
-
-def _pixels_per_unit(vae: AutoencoderKL | None) -> int:
-    return 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
