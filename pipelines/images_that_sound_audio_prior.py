@@ -1,19 +1,17 @@
 """Reading the audio side of images that sound from Auffusion's repo, or from one that holds both sides."""
 
-import json
 import os
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.utils import EntryNotFoundError
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import SpeechT5HifiGan
 
 from .images_that_sound_spectrogram import MelSpectrogram
-from .images_that_sound_vocoder import load_hifigan_vocoder, read_vocoder_config
+from .images_that_sound_vocoder import load_hifigan_vocoder, read_json_object
 
 
 HUB_ARGUMENTS = {"cache_dir", "token", "force_download", "local_files_only"}
@@ -33,6 +31,11 @@ class AudioPriorRepo:
     """A Hub repo or folder in the layout of Stable Diffusion, whose parts are the audio side's."""
 
     def __init__(self, name_or_path: str | os.PathLike, subfolder: str, kwargs: dict):
+        if not isinstance(name_or_path, (str, os.PathLike)) or not isinstance(subfolder, str):
+            raise ValueError(
+                "`pretrained_model_name_or_path` and `subfolder` have to be a repo or folder and a folder in it, but"
+                f" are {name_or_path!r} and {subfolder!r}."
+            )
         self.name_or_path, self.subfolder, self.kwargs = str(name_or_path), subfolder, kwargs
 
     def __str__(self) -> str:
@@ -51,7 +54,7 @@ class AudioPriorRepo:
     def index(self) -> dict:
         """The repo's `model_index.json`; empty where there is none."""
         file = self.find("model_index.json")
-        return {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
+        return {} if file is None else read_json_object(file)
 
     @property
     def spectrogram(self) -> MelSpectrogram | None:
@@ -60,18 +63,29 @@ class AudioPriorRepo:
 
     def load_audio(self, model_class: type, folder: str, **kwargs: Any) -> Any:
         """The audio side's part, which in a repo of both sides has a folder of its own unless both share it."""
-        own = self.index.get(f"{folder}_audio") or [None, None]
-        return self.load(model_class, folder if own[0] is None else f"{folder}_audio", **kwargs)
+        shared = self.index.get(f"{folder}_audio") in (None, [None, None])
+        return self.load(model_class, folder if shared else f"{folder}_audio", **kwargs)
 
     def find(self, name: str) -> str | None:
+        """The path of a file; `None` where the repo is known to hold none, `ValueError` where that is not known."""
         path = "/".join(filter(None, (self.subfolder, name)))
         if os.path.isdir(self.name_or_path):
             local = os.path.join(self.name_or_path, path)
             return local if os.path.isfile(local) else None
         try:
             return hf_hub_download(self.name_or_path, path, **self.kwargs)
-        except EntryNotFoundError:
+        except RemoteEntryNotFoundError:
             return None
+        except LocalEntryNotFoundError as error:
+            known = {name: self.kwargs.get(name) for name in ("cache_dir", "revision")}
+            if try_to_load_from_cache(self.name_or_path, path, **known) is _CACHED_NO_EXIST:
+                return None
+            raise ValueError(
+                f"The Hub did not answer whether `{self.name_or_path}` holds `{path}`, which is not in the cache"
+                f" either: {error.__cause__ or error}"
+            ) from error
+        except OSError as error:
+            raise ValueError(f"`{path}` of `{self.name_or_path}` can't be read from the Hub: {error}") from error
 
     def load_vocoder(self) -> SpeechT5HifiGan | None:
         if self.index.get("vocoder") == [None, None]:
@@ -79,7 +93,7 @@ class AudioPriorRepo:
         config_file = self.find("vocoder/config.json")
         if config_file is None:
             raise ValueError(f"`{self}` has no vocoder: `vocoder/config.json` is missing, as in no Auffusion repo.")
-        if "model_in_dim" in read_vocoder_config(config_file):
+        if "model_in_dim" in read_json_object(config_file):
             return self.load(SpeechT5HifiGan, "vocoder", dtype=torch.float32).eval()
         checkpoint_file = self.find("vocoder/vocoder.pt")
         if checkpoint_file is None:

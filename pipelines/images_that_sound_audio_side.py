@@ -16,7 +16,15 @@ from diffusers.utils import BaseOutput, logging, scale_lora_layers, unscale_lora
 from transformers import CLIPTextModel, PreTrainedModel
 
 from .images_that_sound_audio_prior import HUB_ARGUMENTS, AudioPriorRepo, check_vocoder, same_weights
-from .images_that_sound_checks import check_generator, check_integer, check_not_offloaded, check_number
+from .images_that_sound_checks import (
+    MOST_SAMPLES,
+    check_generator,
+    check_integer,
+    check_not_offloaded,
+    check_number,
+    check_tensor,
+    shown,
+)
 from .images_that_sound_precision import exact_vocoder, kept_in_float32
 from .images_that_sound_prompts import Prompts, common_batch_size, tokenize
 from .images_that_sound_saving import SelfContainedSavingMixin
@@ -308,6 +316,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
         num_images_per_prompt: int,
         guided: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        prompts.check(side.text_encoder, guided, side.hidden_size)
         device = device or self._execution_device
         encode_words = partial(self._encode_words, side, name=prompts.name, device=device)
         dtype = (side.text_encoder if self.unet is None else self.unet).dtype
@@ -318,7 +327,9 @@ class AudioSideMixin(SelfContainedSavingMixin):
             prompts = self.maybe_convert_prompt(prompts, side.tokenizer)
         tokens = tokenize(side.tokenizer, prompts).input_ids
         if tokens.max() >= side.text_encoder.config.vocab_size:
-            raise ValueError(f"`{name}` or its negative holds a token that only the image side knows: {prompts}.")
+            raise ValueError(
+                f"`{name}` or its negative holds a token that only the image side knows: {shown(prompts)}."
+            )
         return side.text_encoder(tokens.to(device))[0]
 
     def _check_audio_prior(self) -> None:
@@ -349,13 +360,16 @@ class AudioSideMixin(SelfContainedSavingMixin):
         ):
             check_number(name, scale)
             if not replaced:
-                counts[prompts.name] = prompts.check(side.text_encoder, scale > 1)
-        batch_size = common_batch_size(counts) * check_integer("num_images_per_prompt", num_images_per_prompt)
+                counts[prompts.name] = prompts.check(side.text_encoder, scale > 1, side.hidden_size)
+        num_pairs = common_batch_size(counts)
+        check_integer("num_images_per_prompt", num_images_per_prompt, most=MOST_SAMPLES // num_pairs)
+        batch_size = num_pairs * num_images_per_prompt
         check_generator(generator, batch_size)
         return batch_size
 
     def play(self, spectrograms: torch.Tensor) -> torch.Tensor:
         """Waveforms `(B, N)` of gray canvases `(B, 1, M, T)` in 0..1, by the vocoder where there is one."""
+        check_tensor("spectrograms", spectrograms, ("B", 1, self.mel_spectrogram.num_mel_bins, "T"))
         with torch.no_grad():
             return self.mel_spectrogram.canvas_to_audio(spectrograms, self.vocoder)
 

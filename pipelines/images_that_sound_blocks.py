@@ -201,7 +201,7 @@ class ImagesThatSoundTextEncoderStep(PipelineStep):
             device=components._execution_device,
             do_classifier_free_guidance=scale > 1,
             do_audio_classifier_free_guidance=audio_scale > 1,
-            lora_scale=(given.cross_attention_kwargs or {}).get("scale"),
+            lora_scale=pipe.lora_scale_of(given.cross_attention_kwargs),
         )
         for name, value in zip(EMBEDDINGS, embeddings):
             given[name] = value

@@ -11,7 +11,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from .images_that_sound_precision import kept_in_float32
 from .images_that_sound_prompts import tokenize
-from .images_that_sound_side import guide
+from .images_that_sound_side import check_rows, guide
 
 
 # The length that DeepFloyd IF was trained with.
@@ -87,6 +87,7 @@ def predict_pixel_noise(
         images = torch.cat([images] * 2)
         timestep = torch.cat([timestep] * 2) if timestep.dim() else timestep
         class_labels = None if class_labels is None else torch.cat([class_labels] * 2)
+    check_rows(embeds, images)
     predicted = unet(images, timestep, encoder_hidden_states=embeds, class_labels=class_labels, return_dict=False)[0]
     if not guided:
         return predicted

@@ -2,6 +2,8 @@
 
 import math
 
+from .images_that_sound_checks import check_integer, shown
+
 
 def audio_noise_shares(
     num_inference_steps: int,
@@ -32,6 +34,7 @@ def audio_noise_shares(
     Raises:
         ValueError: If an argument is out of its range, a start is after its end, or no model speaks at a step.
     """
+    check_integer("num_inference_steps", num_inference_steps, least=0)
     edges = {
         "image_guidance_start": image_guidance_start,
         "image_guidance_end": image_guidance_end,
@@ -87,4 +90,4 @@ def _weight_per_step(audio_weight: float | list[float], num_inference_steps: int
 
 def _check_fraction(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ValueError(f"`{name}` has to be a number between 0 and 1, but is {value!r}.")
+        raise ValueError(f"`{name}` has to be a number between 0 and 1, but is {shown(value)}.")

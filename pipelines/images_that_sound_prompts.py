@@ -8,6 +8,8 @@ import torch
 from diffusers.utils import logging
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from .images_that_sound_checks import check_tensor, shown
+
 
 logger = logging.get_logger(__name__)
 
@@ -30,10 +32,13 @@ class Prompts:
         values = (self.prompt, self.negative_prompt, self.prompt_embeds, self.negative_prompt_embeds)
         return any(value is not None for value in values)
 
-    def check(self, text_encoder: torch.nn.Module | None, guided: bool) -> int:
-        """Raises `ValueError` unless they fit together and can be encoded; returns the number of prompts."""
-        count = self._check_prompt()
-        self._check_negative_prompt(count)
+    def check(self, text_encoder: torch.nn.Module | None, guided: bool, hidden_size: int | str = "D") -> int:
+        """
+        Raises `ValueError` unless they fit together, can be encoded, and embeddings have the size of the UNet's;
+        returns the number of prompts.
+        """
+        count = self._check_prompt(hidden_size)
+        self._check_negative_prompt(count, hidden_size)
         needed = {f"{self.name}_embeds": self.prompt_embeds}
         if guided:
             needed[f"negative_{self.name}_embeds"] = self.negative_prompt_embeds
@@ -41,31 +46,32 @@ class Prompts:
             raise ValueError(f"Without `text_encoder`, {' and '.join(f'`{n}`' for n in needed)} have to be given.")
         return count
 
-    def _check_prompt(self) -> int:
+    def _check_prompt(self, hidden_size: int | str) -> int:
         if (self.prompt is None) == (self.prompt_embeds is None):
             raise ValueError(
                 f"Exactly one of `{self.name}` and `{self.name}_embeds` has to be given, but"
                 f" {'neither is' if self.prompt is None else 'both are'}."
             )
         if self.prompt_embeds is not None:
-            _check_embeds(f"{self.name}_embeds", self.prompt_embeds)
+            check_tensor(f"{self.name}_embeds", self.prompt_embeds, ("B", "L", hidden_size))
             return len(self.prompt_embeds)
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
         if not _are_words(prompts) or not prompts:
-            raise ValueError(f"`{self.name}` has to be a string or a list of strings, but is {self.prompt!r}.")
+            raise ValueError(f"`{self.name}` has to be a string or a list of strings, but is {shown(self.prompt)}.")
         if not all(each.strip() for each in prompts):
-            raise ValueError(f"`{self.name}` may not be empty, but is {self.prompt!r}.")
+            raise ValueError(f"`{self.name}` may not be empty, but is {shown(self.prompt)}.")
         return len(prompts)
 
-    def _check_negative_prompt(self, count: int) -> None:
+    def _check_negative_prompt(self, count: int, hidden_size: int | str) -> None:
         words, embeds, name = self.negative_prompt, self.negative_prompt_embeds, f"negative_{self.name}"
         if words is not None and embeds is not None:
             raise ValueError(f"Only one of `{name}` and `{name}_embeds` can be given, but both are.")
-        if words is not None and not isinstance(words, str) and not (_are_words(words) and len(words) == count):
-            raise ValueError(f"`{name}` has to be a string or a list of {count} strings, but is {words!r}.")
+        words = [words] * count if isinstance(words, str) else words
+        if words is not None and not (_are_words(words) and len(words) == count):
+            raise ValueError(f"`{name}` has to be a string or a list of {count} strings, but is {shown(words)}.")
         if embeds is None:
             return
-        _check_embeds(f"{name}_embeds", embeds)
+        check_tensor(f"{name}_embeds", embeds, ("B", "L", hidden_size))
         if self.prompt_embeds is not None and embeds.shape != self.prompt_embeds.shape:
             raise ValueError(
                 f"`{name}_embeds` has to be of the prompt's shape {tuple(self.prompt_embeds.shape)}, but is of shape"
@@ -92,6 +98,11 @@ class Prompts:
         if guided and negative_embeds is None:
             words = self.negative_prompt or ""
             negative_embeds = encode_words([words] * len(embeds) if isinstance(words, str) else list(words))
+        if guided and negative_embeds.shape != embeds.shape:
+            raise ValueError(
+                f"`{self.name}` and its negative have to be embedded alike, but their embeddings are of shapes"
+                f" {tuple(embeds.shape)} and {tuple(negative_embeds.shape)}."
+            )
         embeds, negative_embeds = (
             None if each is None else each.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)
             for each in (embeds, negative_embeds)
@@ -101,12 +112,6 @@ class Prompts:
 
 def _are_words(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-def _check_embeds(name: str, embeds: Any) -> None:
-    if not isinstance(embeds, torch.Tensor) or embeds.dim() != 3:
-        found = f"of shape {tuple(embeds.shape)}" if isinstance(embeds, torch.Tensor) else repr(embeds)
-        raise ValueError(f"`{name}` has to be a tensor of shape (B, L, D), but is {found}.")
 
 
 def common_batch_size(counts: dict[str, int]) -> int:
@@ -132,5 +137,5 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, prompts: list[str], max_length:
         ids = tokenizer(prompt).input_ids
         if len(ids) > max_length:
             removed = tokenizer.decode(ids[max_length - 1 : -1])
-            logger.warning(f"A prompt is cut to {max_length} tokens, which leaves out: {removed}")
+            logger.warning(f"A prompt is cut to {max_length} tokens, which leaves out: {removed[:1000]}")
     return tokenizer(prompts, padding="max_length", max_length=max_length, truncation=True, return_tensors="pt")

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from .images_that_sound_checks import shown
+
 
 class PixelCanvas(torch.nn.Module):
     """
@@ -125,7 +127,7 @@ def score_distillation_loss(
     Returns:
         `torch.Tensor` of shape `()`.
     """
-    gradient = torch.nan_to_num(weights.view(-1, 1, 1, 1) * (noise_pred - noise)).detach().float()
+    gradient = (weights.view(-1, 1, 1, 1) * (noise_pred - noise)).detach().float()
     target = inputs.detach().float() - gradient
     return 0.5 * (inputs.float() - target).square().sum() / len(inputs)
 
@@ -140,9 +142,10 @@ class CanvasRun:
         make_canvas (`Callable`): Makes the module, which returns a canvas `(1, C, H, W)` in 0..1.
         make_optimizer (`Callable`): Makes the optimiser of the module's parameters.
         checkpoint (`Path`, *optional*): File of the run's state, from which it goes on where there is one.
+        settings (`dict[str, str | torch.Tensor]`): What the canvas depends on, by argument, kept beside its state.
 
     Raises:
-        ValueError: If the file holds something else.
+        ValueError: If the file holds something else or the state of a run with other settings, or can't be written.
     """
 
     def __init__(
@@ -152,14 +155,22 @@ class CanvasRun:
         make_canvas: Callable[[], torch.nn.Module],
         make_optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
         checkpoint: Path | None = None,
+        settings: dict[str, str | torch.Tensor] = {},
     ):
         self.generator, self.accelerator, self.checkpoint, self.iteration = generator, accelerator, checkpoint, 0
+        self.settings = settings
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             module = make_canvas().to(accelerator.device)
         self.canvas, self.optimizer = accelerator.prepare(module, make_optimizer(module.parameters()))
-        if checkpoint is not None and checkpoint.exists():
-            self._load(checkpoint)
+        try:
+            if checkpoint is not None and checkpoint.exists():
+                self._load(checkpoint)
+            else:
+                # Before anything is computed it shows whether it can be written.
+                self.save()
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"`checkpoint_dir` has to be a folder for {checkpoint}, but: {error}") from error
 
     @torch.no_grad()
     def draw_canvas(self) -> torch.Tensor:
@@ -187,6 +198,7 @@ class CanvasRun:
             "canvas": self.accelerator.unwrap_model(self.canvas).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
+            "settings": self.settings,
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
@@ -198,16 +210,43 @@ class CanvasRun:
     def _load(self, checkpoint: Path) -> None:
         try:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            differing = _differing(state["settings"], self.settings)
+            if differing:
+                raise ValueError(f"its run has other settings, {'; '.join(differing)}")
             self.accelerator.unwrap_model(self.canvas).load_state_dict(state["canvas"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.generator.set_state(state["generator"])
         except Exception as error:
             raise ValueError(
-                f"`checkpoint_dir` holds {checkpoint}, which is no checkpoint of such a canvas: {error}"
+                f"`checkpoint_dir` holds {checkpoint}, which is no checkpoint of such a canvas: {error}. Ask for what"
+                " that run was asked for to go on with it, or name another folder."
             ) from error
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.iteration = state["iteration"]
+
+
+def described(value: Any) -> str | torch.Tensor:
+    """A setting as a checkpoint keeps it: tensors as they are, objects by their class and what they were made from."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().float().cpu()
+    if callable(value) or hasattr(value, "config"):
+        made_from = dict(getattr(value, "config", {}))
+        return f"{getattr(value, '__qualname__', type(value).__qualname__)}({made_from or ''})"
+    return repr(value)
+
+
+def _differing(kept: dict[str, str | torch.Tensor], settings: dict[str, str | torch.Tensor]) -> list[str]:
+    """The settings in which two runs differ, in words. Embeddings may be rounded otherwise on another device."""
+    differing = []
+    for name in sorted(kept.keys() | settings.keys()):
+        old, new = kept.get(name), settings.get(name)
+        if isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor):
+            if old.shape != new.shape or not torch.allclose(old, new, rtol=0, atol=1e-2):
+                differing.append(f"another `{name}`")
+        elif isinstance(old, torch.Tensor) or isinstance(new, torch.Tensor) or old != new:
+            differing.append(f"`{name}` {shown(old)} instead of {shown(new)}")
+    return differing
 
 
 @contextmanager

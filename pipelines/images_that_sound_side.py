@@ -33,6 +33,11 @@ class Side:
     def guided(self) -> bool:
         return self.guidance_scale > 1
 
+    @property
+    def hidden_size(self) -> int | str:
+        """Of the embeddings that the UNet takes."""
+        return hidden_size_of(self.unet)
+
     def with_negative(self, embeds: torch.Tensor | None, negative_embeds: torch.Tensor | None) -> torch.Tensor | None:
         """Embeddings `(B, L, D)` as `predict_noise` takes them: with guidance behind the negative ones."""
         if embeds is None or not self.guided:
@@ -59,8 +64,22 @@ class Side:
         if self.guided:
             latents = torch.cat([latents] * 2)
             timestep = torch.cat([timestep] * 2) if timestep.dim() else timestep
+        check_rows(embeds, latents)
         noise_pred = self.unet(latents, timestep, encoder_hidden_states=embeds, return_dict=False, **unet_kwargs)[0]
         return guide(*noise_pred.chunk(2), self.guidance_scale) if self.guided else noise_pred
+
+
+def hidden_size_of(unet: UNet2DConditionModel | None) -> int | str:
+    """Size of the embeddings that a UNet takes; a letter where any may do."""
+    size = None if unet is None else unet.config.encoder_hid_dim or unet.config.cross_attention_dim
+    return size if isinstance(size, int) else "D"
+
+
+def check_rows(embeds: torch.Tensor | None, inputs: torch.Tensor) -> None:
+    """Raises `ValueError` unless there are as many embeddings as inputs of a UNet."""
+    if embeds is None or len(embeds) != len(inputs):
+        rows = "none" if embeds is None else len(embeds)
+        raise ValueError(f"There have to be embeddings for each of {len(inputs)} rows, but there are {rows}.")
 
 
 def guide(noise_pred_uncond: torch.Tensor, noise_pred_text: torch.Tensor, guidance_scale: float) -> torch.Tensor:

@@ -8,9 +8,14 @@ import numpy as np
 import torch
 from transformers.audio_utils import mel_filter_bank
 
+from .images_that_sound_checks import check_tensor, shown
+
 
 SILENCE_PEAK = 1e-3
 CLIPPED_SHARE = 1e-3
+
+# More than any spectrogram has; tables of these sizes take hundreds of megabytes.
+MOST = {"sampling_rate": 10**6, "n_fft": 2**15, "num_mel_bins": 2**10}
 
 
 @dataclass(frozen=True)
@@ -49,23 +54,26 @@ class MelSpectrogram:
         """Builds the constants from `to_dict()`. Raises `ValueError` for a name that does not exist or a bad value."""
         names = {field.name for field in fields(cls)}
         if not isinstance(constants, dict) or set(constants) - names:
-            raise ValueError(f"`spectrogram` has to be a dict with keys among {sorted(names)}, but is {constants}.")
-        spectrogram = cls(**constants)
-        spectrogram._check()
-        return spectrogram
+            raise ValueError(
+                f"`spectrogram` has to be a dict with keys among {sorted(names)}, but is {shown(constants)}."
+            )
+        return cls(**constants)
 
     def to_dict(self) -> dict:
         """Returns the constants as a JSON-ready dict."""
         return asdict(self)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
             kinds = (int, float) if field.type is float else (int,)
-            number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or value < 0 or (value == 0 and name != "min_frequency"):
+            number = isinstance(value, kinds) and not isinstance(value, bool)
+            if not number or not 0 <= value <= MOST.get(name, 1e9) or (value == 0 and name != "min_frequency"):
                 kind = "number" if field.type is float else "integer"
-                raise ValueError(f"`{name}` of the spectrogram has to be a positive {kind}, but is {value!r}.")
+                raise ValueError(
+                    f"`{name}` of the spectrogram has to be a positive {kind} up to {MOST.get(name, 1e9):g}, but is"
+                    f" {shown(value)}."
+                )
         for low, high in (
             ("win_length", "n_fft"),
             ("hop_length", "win_length"),
@@ -101,6 +109,7 @@ class MelSpectrogram:
         Raises:
             ValueError: If the sound is shorter than the padding that the Fourier transform needs.
         """
+        check_audio(audio)
         padding = (self.n_fft - self.hop_length) // 2
         if audio.shape[-1] <= padding:
             raise ValueError(f"`audio` has to be longer than {padding} samples, but has {audio.shape[-1]}.")
@@ -146,7 +155,7 @@ class MelSpectrogram:
         Raises:
             ValueError: If the canvas does not have `num_mel_bins` rows.
         """
-        if canvas.shape[-2] != self.num_mel_bins:
+        if canvas.dim() < 3 or canvas.shape[-2] != self.num_mel_bins:
             raise ValueError(
                 f"`canvas` has to have {self.num_mel_bins} rows (`num_mel_bins`), but its shape is"
                 f" {tuple(canvas.shape)}."
@@ -164,6 +173,7 @@ class MelSpectrogram:
         Returns:
             `torch.Tensor` of shape `(B, 1, M, T)` or `(1, M, T)` in 0..1.
         """
+        check_audio(audio)
         peak = audio.abs().amax(dim=-1, keepdim=True)
         scale = torch.where(peak > 0, 0.95 / peak.clamp(min=1e-12), torch.ones_like(peak))
         return self.log_mel_to_canvas(self.audio_to_log_mel(audio * scale))
@@ -207,6 +217,7 @@ class MelSpectrogram:
         Returns:
             `torch.Tensor` of shape `(B, N)` with `N = T * hop_length`: Float32 waveform in -1..1.
         """
+        check_tensor("log_mel", log_mel, ("B", self.num_mel_bins, "T"))
         if len(log_mel) > 1:
             # One by one is three times faster on a processor: spectra of a whole batch leave its caches.
             phases = [None] * len(log_mel) if phases_of is None else phases_of.split(1)
@@ -273,6 +284,11 @@ def _mel_filters(spectrogram: MelSpectrogram) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _inverse_mel_filters(spectrogram: MelSpectrogram) -> np.ndarray:
     return np.linalg.pinv(_mel_filters(spectrogram).T)
+
+
+def check_audio(audio: torch.Tensor) -> None:
+    """Raises `ValueError` unless `audio` is a waveform of shape `(B, N)` or `(N,)`."""
+    check_tensor("audio", audio, ("N",) if getattr(audio, "ndim", 2) == 1 else ("B", "N"))
 
 
 def audio_problems(audio: np.ndarray) -> list[str]:

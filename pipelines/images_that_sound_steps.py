@@ -35,10 +35,18 @@ def denoising_steps(
         first_step (`int`): The step to begin with; above 0 a multistep scheduler starts anew there.
         last_step (`int`): The step to end before.
         device (`torch.device`): Where the timesteps go.
+
+    Raises:
+        ValueError: If there are so many that the scheduler knows no noise level for one, as DDIM with an offset does.
     """
     num_inference_steps, order = len(audio_shares), scheduler.order
     scheduler.set_timesteps(num_inference_steps, device=device)
     timesteps = scheduler.timesteps
+    if timesteps.max() >= scheduler.config.num_train_timesteps:
+        raise ValueError(
+            f"`num_inference_steps` has to keep {type(scheduler).__name__} below the timestep"
+            f" {scheduler.config.num_train_timesteps}, but {num_inference_steps} begin at {timesteps.max():g}."
+        )
     num_warmup_steps = max(len(timesteps) - num_inference_steps * order, 0)
     begin = first_step * order + num_warmup_steps if first_step else 0
     end = last_step * order + num_warmup_steps if last_step < num_inference_steps else len(timesteps)

@@ -21,7 +21,15 @@ from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
 
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import AudioSideMixin
-from .images_that_sound_checks import check_integer
+from .images_that_sound_checks import (
+    MOST_COLUMNS,
+    check_integer,
+    check_multiple,
+    check_number,
+    check_tensor,
+    shown,
+    tensors_returned,
+)
 from .images_that_sound_prompts import expand_rows
 from .images_that_sound_steps import DenoisingStep, denoising_steps, forget_history
 
@@ -146,8 +154,8 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         Raises:
             ValueError: For an argument that does not make sense, or that does not fit the spectrogram.
         """
-        if canvas_layout not in LAYOUTS:
-            raise ValueError(f"`canvas_layout` has to be 'strip' or 'folded', but is {canvas_layout!r}.")
+        if not isinstance(canvas_layout, str) or canvas_layout not in LAYOUTS:
+            raise ValueError(f"`canvas_layout` has to be 'strip' or 'folded', but is {shown(canvas_layout)}.")
         folds = 2 if canvas_layout == "folded" else 1
         crop_right = check_integer("crop_right", self.resolve_default("crop_right", crop_right), least=0)
         height = self.default_arguments["height"] * folds if height is None else height
@@ -155,10 +163,13 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             width = self.default_arguments["width"] // folds if width is None else width
         elif width is not None:
             raise ValueError(
-                f"`width` and `audio_length_in_s` exclude each other, but are {width} and {audio_length_in_s}."
+                f"`width` and `audio_length_in_s` exclude each other, but are {shown(width)} and"
+                f" {shown(audio_length_in_s)}."
             )
         else:
-            columns = max(round(_check_seconds(audio_length_in_s) * self.mel_spectrogram.columns_per_second), 1)
+            columns_per_second = self.mel_spectrogram.columns_per_second
+            seconds = _check_seconds(audio_length_in_s, MOST_COLUMNS / columns_per_second)
+            columns = max(round(seconds * columns_per_second), 1)
             width = -(-(columns + crop_right) // (folds * self.vae_scale_factor)) * self.vae_scale_factor
             crop_right = width * folds - columns
         self._check_size(height, width, crop_right, canvas_layout)
@@ -167,10 +178,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
     def _check_size(self, height: int, width: int, crop_right: int, canvas_layout: str) -> None:
         folds = 2 if canvas_layout == "folded" else 1
         for name, value in (("height", height), ("width", width)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1 or value % self.vae_scale_factor:
-                raise ValueError(
-                    f"`{name}` has to be a positive multiple of {self.vae_scale_factor}, but is {value!r}."
-                )
+            check_multiple(name, value, self.vae_scale_factor)
         bins = self.mel_spectrogram.num_mel_bins
         if height != bins * folds:
             raise ValueError(
@@ -179,8 +187,13 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             )
         if crop_right >= width * folds:
             raise ValueError(
-                f"`crop_right` has to be below the {width * folds} columns of the canvas, but is {crop_right}."
+                f"`crop_right` has to be below the {width * folds} columns of the canvas, but is {shown(crop_right)}."
             )
+
+    def resolve_steps(self, name: str, num_steps: int | None) -> int:
+        """A number of denoising steps, where the call leaves it open to the checkpoint; at most those of training."""
+        most = self.scheduler.config.num_train_timesteps
+        return check_integer(name, self.resolve_default(name, num_steps), most=most)
 
     def _latents_shape(self, batch_size: int, height: int, width: int) -> tuple[int, int, int, int]:
         sides = (side // self.vae_scale_factor for side in (height, width))
@@ -189,9 +202,8 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
     def _check_latents(
         self, name: str, latents: torch.Tensor | None, batch_size: int, height: int, width: int
     ) -> None:
-        shape = self._latents_shape(batch_size, height, width)
-        if latents is not None and tuple(latents.shape) != shape:
-            raise ValueError(f"`{name}` has to be of shape {shape}, but is of shape {tuple(latents.shape)}.")
+        if latents is not None:
+            check_tensor(name, latents, self._latents_shape(batch_size, height, width))
 
     def prepare_latents(
         self,
@@ -215,9 +227,24 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             `torch.Tensor` of shape `(B, C, H / 8, W / 8)`.
         """
         if latents is not None:
-            return latents.to(self._execution_device)
+            return latents.to(self._execution_device, self.unet.dtype)
         shape = self._latents_shape(batch_size, height, width)
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
+
+    def lora_scale_of(self, cross_attention_kwargs: dict[str, Any] | None) -> float | None:
+        """`scale` of the call's argument; raises `ValueError` for what no attention processor takes."""
+        processors = {type(processor) for unet in self._unets() for processor in unet.attn_processors.values()}
+        taken = set().union(*(inspect.signature(processor.__call__).parameters for processor in processors))
+        own = {"self", "attn", "hidden_states", "encoder_hidden_states", "attention_mask", "temb", "args", "kwargs"}
+        names = {"scale", *taken} - own
+        if cross_attention_kwargs is None:
+            return None
+        if not isinstance(cross_attention_kwargs, dict) or set(cross_attention_kwargs) - names:
+            raise ValueError(
+                f"`cross_attention_kwargs` has to be a dict with keys among {sorted(names)}, but is"
+                f" {shown(cross_attention_kwargs)}."
+            )
+        return check_number("scale` of `cross_attention_kwargs", cross_attention_kwargs.get("scale", 1.0))
 
     def prepare_extra_step_kwargs(
         self, generator: torch.Generator | list[torch.Generator] | None, eta: float
@@ -270,6 +297,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             `torch.Tensor` of shape `(B, C, H / 8, W / 8)`: Latents after the last step, or after the step in which
             `pipe._interrupt` was set.
         """
+        check_tensor("latents", latents, ("B", self.unet.config.in_channels, "H", "W"))
         self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
         self._cross_attention_kwargs, self._interrupt = cross_attention_kwargs, False
         tensors = {
@@ -302,8 +330,9 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
                     known = {**tensors, "latents": latents, "pred_original_sample": clean}
                     given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
                     returned = callback_on_step_end(self, step.index, step.timestep, given)
-                    latents = returned.pop("latents", latents)
-                    tensors |= {name: value for name, value in returned.items() if name in tensors}
+                    replaced = tensors_returned(returned, {**tensors, "latents": latents})
+                    latents = replaced.pop("latents", latents)
+                    tensors |= replaced
                 if step.completes_step:
                     progress_bar.update()
         return latents
@@ -344,6 +373,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             Tuple of pictures of shape `(B, 3, H, W)` and gray spectrograms of shape `(B, 1, M, T)` in 0..1, and
             float32 waveforms of shape `(B, N)`.
         """
+        check_tensor("latents", latents, ("B", self.unet.config.in_channels, "H", "W"))
         images, vae_audio = self.decode_latents(latents, self.vae), self.audio_side.vae
         if canvas_layout == "folded":
             spectrograms = self.decode_latents(unfold_canvas(latents), vae_audio)
@@ -353,7 +383,8 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             spectrograms = images
         spectrograms = spectrograms.mean(dim=1, keepdim=True)
         audios = self.play(spectrograms)
-        columns = spectrograms.shape[-1] - cut_columns
+        columns = spectrograms.shape[-1]
+        columns -= check_integer("cut_columns", cut_columns, least=0, most=columns - 1)
         spectrograms = spectrograms[..., :columns]
         audios = audios[..., : columns * self.mel_spectrogram.hop_length]
         if canvas_layout == "strip":
@@ -368,10 +399,13 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         return self.image_processor.denormalize(decoded)
 
 
-def _check_seconds(audio_length_in_s: float) -> float:
+def _check_seconds(audio_length_in_s: float, most: float) -> float:
     number = isinstance(audio_length_in_s, (int, float)) and not isinstance(audio_length_in_s, bool)
-    if not number or not 0 < audio_length_in_s < float("inf"):
-        raise ValueError(f"`audio_length_in_s` has to be a positive number of seconds, but is {audio_length_in_s!r}.")
+    if not number or not 0 < audio_length_in_s <= most:
+        raise ValueError(
+            f"`audio_length_in_s` has to be a positive number of seconds up to {most:g}, but is"
+            f" {shown(audio_length_in_s)}."
+        )
     return audio_length_in_s
 
 

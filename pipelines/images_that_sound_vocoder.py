@@ -54,8 +54,8 @@ def load_hifigan_vocoder(config_file: str | Path, checkpoint_file: str | Path) -
     return vocoder.eval()
 
 
-def read_vocoder_config(config_file: str | Path) -> dict:
-    """Reads a vocoder's `config.json`; raises `ValueError` if it is no JSON object."""
+def read_json_object(config_file: str | Path) -> dict:
+    """Reads a JSON object, such as a vocoder's `config.json`; raises `ValueError` if it is none."""
     try:
         config = json.loads(Path(config_file).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -66,7 +66,7 @@ def read_vocoder_config(config_file: str | Path) -> dict:
 
 
 def _read_hifigan_config(config_file: str | Path) -> dict:
-    config = read_vocoder_config(config_file)
+    config = read_json_object(config_file)
     needed = (
         "num_mels",
         "sampling_rate",

@@ -19,18 +19,22 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_checks import (
-    check_callback_inputs,
+    MOST_SAMPLES,
+    callback_inputs,
+    check_flags,
     check_generator,
     check_integer,
     check_not_offloaded,
     check_number,
     check_output_type,
+    read_pictures,
+    tensors_returned,
 )
 from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise, raise_if_gated
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts, common_batch_size, expand_rows
 from .images_that_sound_saving import SelfContainedSavingMixin
-from .images_that_sound_side import guide  # noqa: F401
+from .images_that_sound_side import hidden_size_of
 
 
 # The sides of stage I are this many times smaller than the picture's.
@@ -244,7 +248,6 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         output_type: str = "pil",
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        callback_on_step_end_tensor_inputs: list[str] | None = None,
     ) -> int:
         """
         Checks the call's arguments, with `image` as tensor.
@@ -261,21 +264,19 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
                 " repo such as 'DeepFloyd/IF-II-M-v1.0', or load a repo that holds both stages."
             )
         check_number("guidance_scale", guidance_scale)
-        num_prompts = prompts.check(self.text_encoder, guidance_scale > 1)
+        num_prompts = prompts.check(self.text_encoder, guidance_scale > 1, hidden_size_of(self.unet))
         num_pairs = common_batch_size({"image": len(image), "prompt": num_prompts})
-        if not (0 <= image.amin() and image.amax() <= 1):
-            raise ValueError(f"`image` has to be in 0..1, but reaches {image.amin():.3g} to {image.amax():.3g}.")
         for name, side in (("height", image.shape[-2]), ("width", image.shape[-1])):
             if side % UPSCALING:
                 raise ValueError(f"The {name} of `image` has to be a multiple of {UPSCALING}, but is {side}.")
-        batch_size = num_pairs * check_integer("num_images_per_prompt", num_images_per_prompt)
+        check_integer("num_images_per_prompt", num_images_per_prompt, most=MOST_SAMPLES // num_pairs)
+        batch_size = num_pairs * num_images_per_prompt
         check_generator(generator, batch_size)
-        check_integer("num_inference_steps", num_inference_steps)
+        check_integer("num_inference_steps", num_inference_steps, most=self.scheduler.config.num_train_timesteps)
         check_integer("start_diffusion_step", start_diffusion_step, least=0, most=num_inference_steps - 1)
         levels = self.image_noising_scheduler.config.num_train_timesteps
         check_integer("noise_level", noise_level, least=0, most=levels - 1)
         check_output_type(output_type, ("pil", "np", "pt"))
-        check_callback_inputs(self, callback_on_step_end_tensor_inputs)
         return batch_size
 
     def _denoise(
@@ -395,11 +396,12 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
-        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-
         # 1. Check inputs
-        image = self.image_processor.preprocess(image)
+        callback_on_step_end_tensor_inputs = callback_inputs(
+            self, callback_on_step_end, callback_on_step_end_tensor_inputs
+        )
+        check_flags(exact_gray=exact_gray, return_dict=return_dict)
+        image = read_pictures(self.image_processor, image)
         batch_size = self.check_inputs(
             image,
             Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds),
@@ -410,7 +412,6 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             output_type=output_type,
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
-            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
         self._guidance_scale, self._interrupt = guidance_scale, False
         device = self._execution_device
@@ -449,9 +450,10 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
                     return images
                 known = {**tensors, "latents": images}
                 given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
-                returned = callback_on_step_end(self, step, t, given)
-                tensors.update({name: value for name, value in returned.items() if name in tensors})
-                return returned.get("latents", images)
+                replaced = tensors_returned(callback_on_step_end(self, step, t, given), known)
+                images = replaced.pop("latents", images)
+                tensors.update(replaced)
+                return images
 
             # 4. Stage I, at a quarter of the size
             images = self._denoise(

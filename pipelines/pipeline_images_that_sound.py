@@ -12,7 +12,13 @@ from diffusers.utils import replace_example_docstring
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
 from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
-from .images_that_sound_checks import check_callback_inputs, check_integer, check_number, check_output_type
+from .images_that_sound_checks import (
+    callback_inputs,
+    check_flags,
+    check_number,
+    check_output_type,
+    shown,
+)
 from .images_that_sound_noise_shares import audio_noise_shares
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts
@@ -109,7 +115,6 @@ class ImagesThatSoundPipeline(
         generator: torch.Generator | list[torch.Generator] | None,
         latents: torch.Tensor | None,
         output_type: str,
-        callback_on_step_end_tensor_inputs: list[str] | None = None,
     ) -> int:
         """
         Raises `ValueError` for arguments of the call that do not make sense, where `resolve_size` and
@@ -134,7 +139,6 @@ class ImagesThatSoundPipeline(
             )
         check_number("eta", eta, least=0, most=1)
         check_output_type(output_type)
-        check_callback_inputs(self, callback_on_step_end_tensor_inputs)
         return batch_size
 
     def resolve_noise_shares(
@@ -144,9 +148,7 @@ class ImagesThatSoundPipeline(
         The audio side's share of the noise in 0..1 at each step, of the call's arguments, where they leave something
         open to the checkpoint; raises `ValueError` for those that do not make sense, or if no model speaks at a step.
         """
-        num_steps = check_integer(
-            "num_inference_steps", self.resolve_default("num_inference_steps", num_inference_steps)
-        )
+        num_steps = self.resolve_steps("num_inference_steps", num_inference_steps)
         if not hasattr(audio_weight, "audio_noise_shares"):
             edges = {name: self.resolve_default(name, value) for name, value in edges.items()}
             return audio_noise_shares(num_steps, self.resolve_default("audio_weight", audio_weight), **edges)
@@ -157,7 +159,12 @@ class ImagesThatSoundPipeline(
                 f" itself, so that none of these can be given besides: {given}."
             )
         # The same check as for a list, since the schedule may be anybody's.
-        shares = list(audio_weight.audio_noise_shares(num_steps))
+        if isinstance(audio_weight, type) or not callable(audio_weight.audio_noise_shares):
+            raise ValueError(
+                "`audio_weight` has to be a number, a list or an object with a method `audio_noise_shares`, but is"
+                f" {shown(audio_weight)}."
+            )
+        shares = audio_weight.audio_noise_shares(num_steps)
         return audio_noise_shares(num_steps, shares, image_guidance_start=0.0)
 
     @torch.no_grad()
@@ -289,10 +296,12 @@ class ImagesThatSoundPipeline(
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
-        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-
         # 0. Resolve what is left open
+        callback_on_step_end_tensor_inputs = callback_inputs(
+            self, callback_on_step_end, callback_on_step_end_tensor_inputs
+        )
+        lora_scale = self.lora_scale_of(cross_attention_kwargs)
+        check_flags(return_dict=return_dict)
         guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
         audio_guidance_scale = self.resolve_default("audio_guidance_scale", audio_guidance_scale)
         height, width, cut_columns = self.resolve_size(height, width, audio_length_in_s, crop_right, canvas_layout)
@@ -325,12 +334,10 @@ class ImagesThatSoundPipeline(
             generator=generator,
             latents=latents,
             output_type=output_type,
-            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
 
         # 2. Encode both prompts
         guided = (guidance_scale > 1, audio_guidance_scale > 1)
-        lora_scale = (cross_attention_kwargs or {}).get("scale")
         embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale)
 
         # 3. Prepare latents, and denoise them by both models

@@ -15,12 +15,18 @@ from diffusers.utils import replace_example_docstring
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
 from .images_that_sound_audio_side import ImagesThatSoundPipelineOutput
-from .images_that_sound_checks import check_callback_inputs, check_integer, check_number, check_output_type
+from .images_that_sound_checks import (
+    callback_inputs,
+    check_flags,
+    check_number,
+    check_output_type,
+    read_pictures,
+)
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_side import Side  # noqa: F401
-from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
+from .images_that_sound_spectrogram import check_audio
 from .images_that_sound_steps import denoising_steps  # noqa: F401
 from .images_that_sound_two_sides import TwoSidesMixin
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
@@ -138,7 +144,6 @@ class ImagesThatSoundImprintPipeline(
         self._check_latents("latents", latents, batch_size, height, width)
         self._check_latents("audio_latents", audio_latents, batch_size, height, width)
         check_output_type(output_type)
-        check_callback_inputs(self, callback_on_step_end_tensor_inputs)
         return batch_size
 
     def _preprocess_image(self, image: PipelineImageInput | None) -> torch.Tensor | None:
@@ -146,21 +151,14 @@ class ImagesThatSoundImprintPipeline(
         if image is None:
             return None
         processor = VaeImageProcessor(do_resize=False, do_normalize=False, do_convert_rgb=True)
-        images = processor.preprocess(image).float()
-        if not (0 <= images.amin() and images.amax() <= 1):
-            raise ValueError(f"`image` has to be in 0..1, but reaches {images.amin():.3g} to {images.amax():.3g}.")
-        return images
+        return read_pictures(processor, image)
 
     def _preprocess_audio(self, audio: np.ndarray | torch.Tensor | None) -> torch.Tensor | None:
         """Waveforms `(N,)` or `(B, N)` as canvases `(B, 1, M, T)` in 0..1."""
         if audio is None:
             return None
-        waveforms = torch.as_tensor(audio)
-        if waveforms.dim() not in (1, 2) or not waveforms.is_floating_point():
-            raise ValueError(
-                "`audio` has to be a waveform of floating-point numbers and of shape (N,) or (B, N), but is"
-                f" {waveforms.dtype} of shape {tuple(waveforms.shape)}."
-            )
+        waveforms = torch.from_numpy(audio) if isinstance(audio, np.ndarray) and audio.dtype.kind == "f" else audio
+        check_audio(waveforms)
         if not torch.isfinite(waveforms).all() or waveforms.abs().amax() == 0:
             raise ValueError("`audio` has to be finite and not silent.")
         return self.mel_spectrogram.audio_to_canvas(torch.atleast_2d(waveforms).to(self._execution_device))
@@ -299,12 +297,14 @@ class ImagesThatSoundImprintPipeline(
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
-        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-
         # 0. Resolve what is left open, and what the caller brings
-        given = {"num_inference_steps": num_inference_steps, "num_audio_inference_steps": num_audio_inference_steps}
-        num_steps, num_audio_steps = (check_integer(k, self.resolve_default(k, v)) for k, v in given.items())
+        callback_on_step_end_tensor_inputs = callback_inputs(
+            self, callback_on_step_end, callback_on_step_end_tensor_inputs
+        )
+        lora_scale = self.lora_scale_of(cross_attention_kwargs)
+        check_flags(invert_image=invert_image, return_dict=return_dict)
+        num_steps = self.resolve_steps("num_inference_steps", num_inference_steps)
+        num_audio_steps = self.resolve_steps("num_audio_inference_steps", num_audio_inference_steps)
         guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
         audio_guidance_scale = self.resolve_default("audio_guidance_scale", audio_guidance_scale)
         images, spectrograms = self._preprocess_image(image), self._preprocess_audio(audio)
@@ -340,7 +340,6 @@ class ImagesThatSoundImprintPipeline(
 
         # 2. Encode the prompts of what is to be made
         guided = (guidance_scale > 1, audio_guidance_scale > 1)
-        lora_scale = (cross_attention_kwargs or {}).get("scale")
         embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale)
 
         # 3. Draw latents, the picture's first

@@ -1,8 +1,9 @@
 """SDS (arXiv 2405.12221, section 4.1): a canvas optimised against an image model and a spectrogram model."""
 
+import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,18 @@ from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, PreTrain
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
-from .images_that_sound_checks import check_callback_inputs, check_integer, check_number, check_output_type
+from .images_that_sound_checks import (
+    MOST_SAMPLES,
+    callback_inputs,
+    check_flags,
+    check_integer,
+    check_multiple,
+    check_number,
+    check_output_type,
+    check_tensor,
+    shown,
+    tensors_returned,
+)
 from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts, expand_rows
@@ -26,6 +38,7 @@ from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_score_distillation import (
     CANVASES,
     CanvasRun,
+    described,
     draw_timesteps,
     frozen,
     score_distillation_loss,
@@ -238,46 +251,46 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         audio_prompts: Prompts,
         settings: "SDSSettings",
         *,
-        canvas: str | Callable[..., torch.nn.Module],
-        optimizer: str,
-        learning_rate: float,
+        accelerator: Accelerator | None,
+        checkpoint_dir: str | os.PathLike | None,
         checkpoint_every: int,
         output_type: str,
         num_images_per_prompt: int,
         generator: torch.Generator | list[torch.Generator] | None,
-        callback_on_step_end_tensor_inputs: list[str],
     ) -> int:
         """Raises `ValueError` for arguments of the call that do not make sense; returns the number of canvases."""
         self._check_audio_prior()
-        scales = (self.guidance_scale, self.audio_guidance_scale)
+        scales = (settings.guidance_scale, settings.audio_guidance_scale)
         num_canvases = self._check_batch(
             image_prompts, audio_prompts, scales, num_images_per_prompt, generator=generator
         )
         self._check_sizes(settings)
         check_number("image_weight", settings.image_weight)
         check_number("audio_weight", settings.audio_weight)
-        check_number("learning_rate", learning_rate)
+        check_flags(shared_timestep=settings.shared_timestep)
         check_integer("checkpoint_every", checkpoint_every)
-        if not callable(canvas) and canvas not in CANVASES:
-            raise ValueError(f"`canvas` has to be one of {sorted(CANVASES)} or make a module, but is {canvas!r}.")
-        found = getattr(torch.optim, optimizer, None) if isinstance(optimizer, str) else None
-        if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)) or found is torch.optim.LBFGS:
-            raise ValueError(
-                f"`optimizer` has to name a class of `torch.optim` that steps without a closure, but is {optimizer!r}."
-            )
+        schedule, generators = settings.timestep_scheduler, generator if isinstance(generator, list) else [generator]
+        for name, value, allowed, fits in (
+            ("accelerator", accelerator, "an `Accelerator`", isinstance(accelerator, (Accelerator, type(None)))),
+            ("checkpoint_dir", checkpoint_dir, "a path", isinstance(checkpoint_dir, (str, os.PathLike, type(None)))),
+            ("timestep_scheduler", schedule, "an object with a method `draw`", _draws(schedule)),
+            ("generator", generator, "on the CPU", all(not each or each.device.type == "cpu" for each in generators)),
+        ):
+            if not fits:
+                raise ValueError(f"`{name}` has to be {allowed}, but is {shown(value)}.")
+        settings.check_optimizer()
+        settings.check_canvas()
         check_output_type(output_type, ("pil", "np", "pt"))
-        check_callback_inputs(self, callback_on_step_end_tensor_inputs)
         return num_canvases
 
     def _check_sizes(self, settings: "SDSSettings") -> None:
         bins, unit, width = self.mel_spectrogram.num_mel_bins, self.vae_scale_factor, settings.width
         if settings.height != bins:
-            raise ValueError(f"`height` has to be {bins} mel bins, but is {settings.height!r}.")
-        if not isinstance(width, int) or isinstance(width, bool) or width < 1 or width % unit:
-            raise ValueError(f"`width` has to be a positive multiple of {unit}, but is {width!r}.")
+            raise ValueError(f"`height` has to be {bins} mel bins, but is {shown(settings.height)}.")
+        check_multiple("width", width, unit)
         check_integer("crop_right", settings.crop_right, least=0, most=width - 1)
         check_integer("crop_width", settings.crop_width, most=width)
-        check_integer("num_crops", settings.num_crops)
+        check_integer("num_crops", settings.num_crops, most=MOST_SAMPLES)
         check_integer("num_iterations", settings.num_iterations)
         check_integer("image_start_step", settings.image_start_step, least=0)
 
@@ -413,11 +426,11 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
-        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-
         # 0. Resolve what is left open
-        self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
+        callback_on_step_end_tensor_inputs = callback_inputs(
+            self, callback_on_step_end, callback_on_step_end_tensor_inputs
+        )
+        check_flags(return_dict=return_dict)
         settings = SDSSettings(
             height=self.resolve_default("height", height),
             width=self.resolve_default("width", width),
@@ -430,11 +443,16 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             audio_weight=audio_weight,
             shared_timestep=shared_timestep,
             timestep_scheduler=timestep_scheduler,
+            guidance_scale=guidance_scale,
+            audio_guidance_scale=audio_guidance_scale,
+            canvas=canvas,
+            canvas_kwargs=canvas_kwargs,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            optimizer_kwargs=optimizer_kwargs,
         )
         if settings.crop_width is None:
             settings = replace(settings, crop_width=settings.height)
-        if optimizer_kwargs is None:
-            optimizer_kwargs = {"weight_decay": 1e-3} if optimizer == "AdamW" else {}
         image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
         audio_prompts = Prompts(
             "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
@@ -445,25 +463,23 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             image_prompts,
             audio_prompts,
             settings,
-            canvas=canvas,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
+            accelerator=accelerator,
+            checkpoint_dir=checkpoint_dir,
             checkpoint_every=checkpoint_every,
             output_type=output_type,
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
-            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
         self._interrupt, self._num_timesteps = False, settings.num_iterations
         accelerator = accelerator or Accelerator(cpu=self._execution_device.type == "cpu")
 
         # 2. Encode both prompts
-        guided = (self.do_classifier_free_guidance, self.do_audio_classifier_free_guidance)
+        guided = (guidance_scale > 1, audio_guidance_scale > 1)
         with torch.no_grad():
             embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided)
         embeds = {name: expand_rows(rows, num_canvases) for name, rows in embeds.items()}
 
-        canvases, make_canvas = [], CANVASES.get(canvas, canvas) if isinstance(canvas, str) else canvas
+        canvases = []
         for sample in range(num_canvases):
             self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
             own = {name: None if rows is None else rows[sample, None] for name, rows in embeds.items()}
@@ -474,9 +490,10 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             run = CanvasRun(
                 source or torch.Generator().manual_seed(torch.initial_seed()),
                 accelerator,
-                partial(make_canvas, **{"height": settings.height, "width": settings.width, **(canvas_kwargs or {})}),
-                partial(getattr(torch.optim, optimizer), **{"lr": learning_rate, **optimizer_kwargs}),
+                settings.make_canvas,
+                settings.make_optimizer,
                 None if checkpoint_dir is None else Path(checkpoint_dir) / f"sample-{sample}.pt",
+                settings.to_compare(own, source, accelerator),
             )
 
             # 4. Optimise it by both priors
@@ -518,7 +535,8 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
     ) -> dict[str, torch.Tensor]:
         """Embeddings that the user's callback, if there is one, replaces."""
         returned = callback and callback(self, iteration, sample, {name: known[name] for name in inputs})
-        return {name: value for name, value in (returned or {}).items() if name.endswith("prompt_embeds")}
+        embeds = {name: value for name, value in known.items() if name.endswith("prompt_embeds")}
+        return tensors_returned(returned, embeds)
 
     def _iterate(
         self,
@@ -545,9 +563,10 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
                 image_loss = self._image_part(run, settings, canvas, prompt_embeds)
                 if image_loss is not None:
                     total = total + accelerator.num_processes * settings.image_weight * image_loss
+            losses = {"image_loss": image_loss, "audio_loss": audio_loss}
+            losses = {name: None if loss is None else float(loss.detach()) for name, loss in losses.items()}
+            _check_finite(iteration, canvas, losses)
             run.step(total)
-        losses = {"image_loss": image_loss, "audio_loss": audio_loss}
-        losses = {name: None if loss is None else float(loss.detach()) for name, loss in losses.items()}
         return {"canvas": canvas.detach(), **losses}
 
     def _audio_part(
@@ -601,6 +620,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             drawn = settings.timestep_scheduler.draw(
                 count, run.iteration, settings.num_iterations, alphas_cumprod, run.generator
             )
+            _check_drawn(drawn, count, len(alphas_cumprod))
         return drawn[0].to(self._execution_device), drawn[1].to(self._execution_device)
 
     def _draw_noise(self, run: CanvasRun, shape: tuple[int, ...]) -> torch.Tensor:
@@ -609,7 +629,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
 
 @dataclass(frozen=True)
 class SDSSettings:
-    """What an iteration needs to know of a call, as the call's arguments of these names, with nothing left open."""
+    """What a canvas depends on, as the call's arguments of these names, with nothing left open."""
 
     height: int
     width: int
@@ -622,6 +642,64 @@ class SDSSettings:
     audio_weight: float
     shared_timestep: bool
     timestep_scheduler: Any | None
+    guidance_scale: float
+    audio_guidance_scale: float
+    canvas: str | Callable[..., torch.nn.Module]
+    canvas_kwargs: dict[str, Any] | None
+    optimizer: str
+    learning_rate: float
+    optimizer_kwargs: dict[str, Any] | None
+
+    def make_canvas(self) -> torch.nn.Module:
+        make = CANVASES[self.canvas] if isinstance(self.canvas, str) else self.canvas
+        return make(**{"height": self.height, "width": self.width, **(self.canvas_kwargs or {})})
+
+    def make_optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        kwargs = {"weight_decay": 1e-3} if self.optimizer == "AdamW" else {}
+        kwargs = kwargs if self.optimizer_kwargs is None else self.optimizer_kwargs
+        return getattr(torch.optim, self.optimizer)(parameters, **{"lr": self.learning_rate, **kwargs})
+
+    def check_canvas(self) -> None:
+        """Raises `ValueError` unless a canvas can be made that has the size of the settings."""
+        if not callable(self.canvas) and not (isinstance(self.canvas, str) and self.canvas in CANVASES):
+            raise ValueError(
+                f"`canvas` has to be one of {sorted(CANVASES)} or make a module, but is {shown(self.canvas)}."
+            )
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                drawn = self.make_canvas()()
+            check_tensor("canvas", drawn, (1, 1 if drawn.shape[1] == 1 else 3, self.height, self.width))
+        except Exception as error:  # the module can be anybody's
+            raise ValueError(
+                f"`canvas` has to make a module with `canvas_kwargs` that returns (1, 1 or 3, {self.height},"
+                f" {self.width}), but {shown(self.canvas)} with {shown(self.canvas_kwargs)} does not: {error}"
+            ) from error
+
+    def check_optimizer(self) -> None:
+        """Raises `ValueError` unless there is such an optimiser and it takes a step."""
+        check_number("learning_rate", self.learning_rate, least=0)
+        parameter = torch.nn.Parameter(torch.zeros(1, 1))
+        parameter.grad = torch.zeros(1, 1)
+        try:
+            self.make_optimizer([parameter]).step()
+        except Exception as error:  # each optimiser refuses in its own way
+            raise ValueError(
+                "`optimizer` has to name a class of `torch.optim` that takes `optimizer_kwargs` and steps without a"
+                f" closure, but {shown(self.optimizer)} with {shown(self.optimizer_kwargs)} does not: {error}"
+            ) from error
+
+    def to_compare(
+        self, embeds: dict[str, torch.Tensor | None], generator: torch.Generator | None, accelerator: Accelerator
+    ) -> dict[str, str | torch.Tensor]:
+        """All that a run has to share with the one whose canvas it goes on with, by argument."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "crop_right"}
+        prompts = {name.removesuffix("_embeds"): rows for name, rows in embeds.items()}
+        precision = {
+            "mixed_precision": accelerator.mixed_precision,
+            "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
+        }
+        seed = None if generator is None else generator.initial_seed()
+        return {name: described(value) for name, value in {**own, **prompts, **precision, "generator": seed}.items()}
 
 
 def _latent_loss(
@@ -646,3 +724,32 @@ def _latent_loss(
 def _add_noise(side: Side, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
     # By the noise levels alone: that of some schedulers wants timesteps of a run.
     return DDPMScheduler.add_noise(side.scheduler, clean, noise.to(clean.dtype), timesteps)
+
+
+def _draws(schedule: Any) -> bool:
+    return schedule is None or (not isinstance(schedule, type) and callable(getattr(schedule, "draw", None)))
+
+
+def _check_drawn(drawn: Any, count: int, num_train_timesteps: int) -> None:
+    """Raises `ValueError` unless a schedule's timesteps and weights are those of `count` crops."""
+    tensors = isinstance(drawn, tuple) and len(drawn) == 2 and all(isinstance(each, torch.Tensor) for each in drawn)
+    fits = tensors and all(each.shape == (count,) for each in drawn) and drawn[0].dtype == torch.int64
+    if not fits or drawn[0].min() < 0 or drawn[0].max() >= num_train_timesteps:
+        raise ValueError(
+            f"`timestep_scheduler` has to draw int64 timesteps below {num_train_timesteps} and weights, both of shape"
+            f" ({count},), but drew {shown(drawn)}."
+        )
+
+
+def _check_finite(iteration: int, canvas: torch.Tensor, losses: dict[str, float | None]) -> None:
+    """Raises `ValueError`, before the canvas is touched, where a prior has no number for it."""
+    broken = [name for name, loss in losses.items() if loss is not None and not math.isfinite(loss)]
+    if not broken:
+        return
+    if not torch.isfinite(canvas).all():
+        raise ValueError(f"The canvas is not finite any more at iteration {iteration}: `learning_rate` is too large.")
+    unets = {"image_loss": "the image prior, `unet`", "audio_loss": "the audio prior, `unet_audio`"}
+    raise ValueError(
+        f"At iteration {iteration} {' and '.join(unets[name] for name in broken)}, yields values that are not finite,"
+        " with which no canvas can be optimised. Its weights may be damaged, or overflow in half precision."
+    )

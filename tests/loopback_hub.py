@@ -51,7 +51,8 @@ class LoopbackHub(ThreadingHTTPServer):
     Serves from its making on until `shutdown`.
 
     `tokens` are the names of users by their tokens. `objects` are large files by their hash, `received` the hashes in
-    the order in which they came. The next commit to a repo of `broken` is cut off in the middle.
+    the order in which they came. The next commit to a repo of `broken` is cut off in the middle. A file of `busy`, by
+    its path, is answered by its status such as 503.
     """
 
     daemon_threads = True
@@ -63,6 +64,7 @@ class LoopbackHub(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.received: list[str] = []
         self.broken: set[str] = set()
+        self.busy: dict[str, int] = {}
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -93,8 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def refuse(self, status: int, code: str = "", message: str = "") -> None:
-        self.answer({"error": message}, status, X_Error_Code=code, X_Error_Message=message)
+    def refuse(self, status: int, code: str = "", message: str = "", **headers: str) -> None:
+        self.answer({"error": message}, status, X_Error_Code=code, X_Error_Message=message, **headers)
 
     def body(self) -> bytes:
         return self.rfile.read(int(self.headers["Content-Length"]))
@@ -220,12 +222,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def resolve(self, name: str, repo: HubRepo, revision: str, path: str) -> None:
         sha = repo.sha(revision)
+        if path in self.server.busy:
+            return self.refuse(self.server.busy[path], message="Come back later")
         if repo.gated:
             return self.refuse(403, "GatedRepo", "Access to this model is restricted.")
         if sha is None:
             return self.refuse(404, "RevisionNotFound", "Invalid rev id")
         if path not in repo.commits[sha]:
-            return self.refuse(404, "EntryNotFound", "Entry not found")
+            return self.refuse(404, "EntryNotFound", "Entry not found", X_Repo_Commit=sha)
         content = repo.commits[sha][path]
         self.answer(content, X_Repo_Commit=sha, ETag=f'"{oid_of(content)}"')
 

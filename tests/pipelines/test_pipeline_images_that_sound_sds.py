@@ -97,6 +97,61 @@ def test_a_killed_run_goes_on_to_the_same_bits(pixel_pipe, tmp_path):
         pixel_pipe(*PROMPTS, **call, **kept, generator=generator())
 
 
+def test_a_run_takes_over_no_canvas_of_another(pixel_pipe, tmp_path):
+    call = {"prompt": PROMPTS[0], "audio_prompt": PROMPTS[1], **SMALL, "checkpoint_dir": tmp_path}
+    first = pixel_pipe(**call, generator=generator())
+    state = (tmp_path / "sample-0.pt").read_bytes()
+    for other in (
+        {"prompt": "a train"},
+        {"audio_prompt": "a whistle"},
+        {"negative_audio_prompt": "noise"},
+        {"num_iterations": 2},
+        {"num_iterations": 5},
+        {"audio_guidance_scale": 7.0},
+        {"learning_rate": 1e-3},
+        {"optimizer_kwargs": {"weight_decay": 0.1}},
+        {"timestep_scheduler": ScoreDistillationScheduler(final_max_timestep=0.5)},
+        {"generator": generator(1)},
+    ):
+        name = next(iter(other))
+        with pytest.raises(ValueError, match=f"`checkpoint_dir` holds .*`{name}`") as error:
+            pixel_pipe(**{**call, "generator": generator(), **other})
+        assert str(error.value).count("`") == 4, "nothing else differs"
+    assert (tmp_path / "sample-0.pt").read_bytes() == state
+    again = pixel_pipe(**{**call, "crop_right": 8}, generator=generator())
+    assert torch.equal(again.spectrograms, first.spectrograms[..., :-8])
+
+
+def test_a_folder_that_can_not_be_written_is_refused_before_anything_is_computed(pixel_pipe, tmp_path):
+    (tmp_path / "file").write_text("")
+    pixel_pipe.unet_audio.register_forward_pre_hook(lambda *_: pytest.fail("the call has begun"))
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
+        with pytest.raises(ValueError, match="`checkpoint_dir` has to be a folder"):
+            pixel_pipe(*PROMPTS, **SMALL, checkpoint_dir=folder, generator=generator())
+
+
+@pytest.mark.parametrize(
+    "broken, said", [("unet", "image prior, `unet`"), ("unet_audio", "audio prior, `unet_audio`")]
+)
+def test_a_prior_that_yields_nan_ends_the_run_and_spoils_no_checkpoint(pixel_pipe, tmp_path, broken, said):
+    call = {**SMALL, "num_iterations": 5}
+    whole = pixel_pipe(*PROMPTS, **call, generator=generator())
+    runs = []
+
+    def spoil(module, inputs, output):
+        runs.append(0)
+        return (output[0] * float("nan" if len(runs) == 3 else 1),)
+
+    hook = getattr(pixel_pipe, broken).register_forward_hook(spoil)
+    kept = {"checkpoint_dir": tmp_path, "checkpoint_every": 1}
+    iteration = 3 if broken == "unet" else 2
+    with pytest.raises(ValueError, match=f"At iteration {iteration} the {said}, yields values that are not finite"):
+        pixel_pipe(*PROMPTS, **call, **kept, generator=generator())
+    hook.remove()
+    resumed = pixel_pipe(*PROMPTS, **call, **kept, generator=generator())
+    assert torch.equal(resumed.spectrograms, whole.spectrograms)
+
+
 def test_batches_give_what_single_calls_give(pixel_pipe):
     prompts = [["castle", "kittens"], ["bell", "meow"]]
     batch = pixel_pipe(*prompts, **SMALL, generator=[generator(0), generator(1)])
