@@ -32,7 +32,7 @@ LAYOUTS = ("strip", "folded")
 
 
 class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
-    """The components of Stable Diffusion and Auffusion, and what the pipelines of both do with them."""
+    """The components of Stable Diffusion and its audio side, and what the pipelines of both do with them."""
 
     # Optional components have no default: diffusers would ignore what a caller of `DiffusionPipeline` passes for them.
     def __init__(
@@ -158,7 +158,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
                 f"`width` and `audio_length_in_s` exclude each other, but are {width} and {audio_length_in_s}."
             )
         else:
-            columns = max(round(_check_seconds(audio_length_in_s) * self.mel_spectrogram.columns_per_second), 1)
+            columns = self.mel_spectrogram.num_columns(_check_seconds(audio_length_in_s))
             width = -(-(columns + crop_right) // (folds * self.vae_scale_factor)) * self.vae_scale_factor
             crop_right = width * folds - columns
         self._check_size(height, width, crop_right, canvas_layout)
@@ -181,6 +181,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             raise ValueError(
                 f"`crop_right` has to be below the {width * folds} columns of the canvas, but is {crop_right}."
             )
+        self._check_playable("width", width * folds)
 
     def _latents_shape(self, batch_size: int, height: int, width: int) -> tuple[int, int, int, int]:
         sides = (side // self.vae_scale_factor for side in (height, width))
@@ -355,7 +356,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         audios = self.play(spectrograms)
         columns = spectrograms.shape[-1] - cut_columns
         spectrograms = spectrograms[..., :columns]
-        audios = audios[..., : columns * self.mel_spectrogram.hop_length]
+        audios = audios[..., : self.mel_spectrogram.num_samples(columns)]
         if canvas_layout == "strip":
             images = images[..., :columns]
         self._report(images, spectrograms, audios)

@@ -275,6 +275,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         if not isinstance(width, int) or isinstance(width, bool) or width < 1 or width % unit:
             raise ValueError(f"`width` has to be a positive multiple of {unit}, but is {width!r}.")
         check_integer("crop_right", settings.crop_right, least=0, most=width - 1)
+        self._check_playable("width", width - settings.crop_right)
         check_integer("crop_width", settings.crop_width, most=width)
         check_integer("num_crops", settings.num_crops)
         check_integer("num_iterations", settings.num_iterations)
