@@ -16,13 +16,13 @@ CLIPPED_SHARE = 1e-3
 # The peak to which sounds are scaled before they are drawn, and after they are read from a canvas without loudness.
 PEAK = 0.95
 # From Hz to where a frequency is on a scale, and back.
-SCALES = {
+FREQUENCY_SCALES = {
     "htk": (lambda hertz: 2595 * math.log10(1 + hertz / 700), lambda mel: 700 * (10 ** (mel / 2595) - 1)),
     "linear": (lambda hertz: hertz, lambda hertz: hertz),
     "logarithmic": (math.log, torch.exp),
 }
 # What constants that are words can be.
-CHOICES = {"frequency_scale": ("slaney", *SCALES), "filter_norm": ("slaney", None)}
+CHOICES = {"frequency_scale": ("slaney", *FREQUENCY_SCALES), "filter_norm": ("slaney", None)}
 MAY_BE_ZERO = ("min_frequency", "power_offset", "inverse_filter_iterations")
 
 
@@ -430,7 +430,7 @@ def _triangles(spectrogram: MelSpectrogram) -> torch.Tensor:
     Triangular filters `(F, M)`, none narrower than a bin to either side. In float32 from the first on, as torchaudio
     makes Riffusion's: rounding moves the edges of its filters so far that magnitudes show it.
     """
-    there, back = SCALES[spectrogram.frequency_scale]
+    there, back = FREQUENCY_SCALES[spectrogram.frequency_scale]
     ends = (there(frequency) for frequency in (spectrogram.min_frequency, spectrogram.max_frequency))
     edges = back(torch.linspace(*ends, spectrogram.num_mel_bins + 2))
     bins = torch.linspace(0, spectrogram.sampling_rate / 2, spectrogram.n_fft // 2 + 1)[:, None]
