@@ -438,7 +438,7 @@ def _triangles(spectrogram: MelSpectrogram) -> torch.Tensor:
     rise = (bins - (edges[1:-1] - widths[:-1])) / widths[:-1]
     fall = ((edges[1:-1] + widths[1:]) - bins) / widths[1:]
     filters = torch.minimum(rise, fall).clamp(min=0)
-    return filters if spectrogram.filter_norm is None else filters * (2 / (edges[2:] - edges[:-2]))
+    return filters if spectrogram.filter_norm is None else filters * (2 / (widths[1:] + widths[:-1]))
 
 
 @lru_cache(maxsize=8)
