@@ -1,7 +1,8 @@
-"""Reading the audio side of images that sound from Auffusion's repo, or from one that holds both sides."""
+"""Reading the audio side of images that sound from Auffusion's repo, Riffusion's, or one that holds both sides."""
 
 import os
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,33 +11,62 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundE
 from safetensors import SafetensorError
 from transformers import SpeechT5HifiGan
 
-from .images_that_sound_spectrogram import MelSpectrogram
+from .images_that_sound_spectrogram import SPECTROGRAMS, MelSpectrogram, find_spectrogram
 from .images_that_sound_vocoder import load_hifigan_vocoder, read_json_object
 
 
 HUB_ARGUMENTS = {"cache_dir", "token", "force_download", "local_files_only"}
 
+# What models want for call arguments left out, by the names of their spectrograms, where that is not the paper's.
+HABITS = {
+    "riffusion": {
+        "height": 512,
+        "width": 512,
+        "crop_right": 0,
+        "num_inference_steps": 30,
+        "num_audio_inference_steps": 30,
+        "guidance_scale": 7.0,
+        "audio_guidance_scale": 7.0,
+    }
+}
+
 
 def load_vocoder(
-    pretrained_model_name_or_path: str | os.PathLike, subfolder: str = "", revision: str | None = None, **kwargs: Any
+    pretrained_model_name_or_path: str | os.PathLike,
+    subfolder: str = "",
+    revision: str | None = None,
+    spectrogram: str | dict | MelSpectrogram | None = None,
+    **kwargs: Any,
 ) -> SpeechT5HifiGan | None:
     """
-    The vocoder alone of a repo or folder that `load_audio_prior` of the pipelines takes; `None` where a repo of
-    both sides does without.
+    The vocoder alone of a repo or folder that `load_audio_prior` of the pipelines takes, for the spectrograms that it
+    reads; `None` where one of those does without.
     """
-    return AudioPriorRepo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs}).load_vocoder()
+    kwargs["revision"] = revision
+    repo = AudioPriorRepo(pretrained_model_name_or_path, subfolder, kwargs, spectrogram)
+    check_vocoder(vocoder := repo.load_vocoder(), repo.spectrogram)
+    return vocoder
 
 
 class AudioPriorRepo:
     """A Hub repo or folder in the layout of Stable Diffusion, whose parts are the audio side's."""
 
-    def __init__(self, name_or_path: str | os.PathLike, subfolder: str, kwargs: dict):
+    def __init__(
+        self,
+        name_or_path: str | os.PathLike,
+        subfolder: str,
+        kwargs: dict,
+        spectrogram: str | dict | MelSpectrogram | None = None,
+        vocoder_reads: MelSpectrogram = SPECTROGRAMS["auffusion"],
+    ):
         if not isinstance(name_or_path, (str, os.PathLike)) or not isinstance(subfolder, str):
             raise ValueError(
                 "`pretrained_model_name_or_path` and `subfolder` have to be a repo or folder and a folder in it, but"
                 f" are {name_or_path!r} and {subfolder!r}."
             )
         self.name_or_path, self.subfolder, self.kwargs = str(name_or_path), subfolder, kwargs
+        self.vocoder_reads = vocoder_reads
+        self.given = None if spectrogram is None else find_spectrogram(spectrogram)
 
     def __str__(self) -> str:
         return "/".join(filter(None, (self.name_or_path, self.subfolder)))
@@ -56,10 +86,35 @@ class AudioPriorRepo:
         file = self.find("model_index.json")
         return {} if file is None else read_json_object(file)
 
+    @cached_property
+    def spectrogram(self) -> MelSpectrogram:
+        """The constants that are given, that the repo names, or that are known of its kind."""
+        if self.given is not None:
+            return self.given
+        if "spectrogram" in self.index:
+            return MelSpectrogram.from_dict(self.index["spectrogram"])
+        if self.vocoder_config is not None:
+            return self.vocoder_reads
+        is_folder = os.path.isdir(self.name_or_path)
+        if "riffusion" in (Path(self.name_or_path).name if is_folder else self.name_or_path).lower():
+            return SPECTROGRAMS["riffusion"]
+        raise ValueError(
+            f"`{self}` has no vocoder: `vocoder/config.json` is missing, as in no Auffusion repo, and neither"
+            " `model_index.json` nor the name of a Riffusion says how its spectrograms are drawn. Say so by"
+            f" `spectrogram`, a name among {sorted(SPECTROGRAMS)} or a dict of constants."
+        )
+
     @property
-    def spectrogram(self) -> MelSpectrogram | None:
-        """The constants that a repo of both sides names."""
-        return MelSpectrogram.from_dict(self.index["spectrogram"]) if "spectrogram" in self.index else None
+    def default_arguments(self) -> dict | None:
+        """What the repo wants for call arguments left out, or what is known of its kind."""
+        if self.spectrogram == self.given or "spectrogram" not in self.index:
+            names = [name for name, known in SPECTROGRAMS.items() if known == self.spectrogram]
+            return HABITS.get(names[0]) if names else {"height": self.spectrogram.num_mel_bins}
+        return self.index.get("default_arguments")
+
+    @cached_property
+    def vocoder_config(self) -> str | None:
+        return self.find("vocoder/config.json")
 
     def load_audio(self, model_class: type, folder: str, **kwargs: Any) -> Any:
         """The audio side's part, which in a repo of both sides has a folder of its own unless both share it."""
@@ -90,9 +145,9 @@ class AudioPriorRepo:
     def load_vocoder(self) -> SpeechT5HifiGan | None:
         if self.index.get("vocoder") == [None, None]:
             return None
-        config_file = self.find("vocoder/config.json")
+        config_file = self.vocoder_config
         if config_file is None:
-            raise ValueError(f"`{self}` has no vocoder: `vocoder/config.json` is missing, as in no Auffusion repo.")
+            return None
         if "model_in_dim" in read_json_object(config_file):
             return self.load(SpeechT5HifiGan, "vocoder", dtype=torch.float32).eval()
         checkpoint_file = self.find("vocoder/vocoder.pt")

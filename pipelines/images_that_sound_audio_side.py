@@ -29,7 +29,7 @@ from .images_that_sound_precision import exact_vocoder, kept_in_float32
 from .images_that_sound_prompts import Prompts, common_batch_size, tokenize
 from .images_that_sound_saving import SelfContainedSavingMixin
 from .images_that_sound_side import Side
-from .images_that_sound_spectrogram import MelSpectrogram, audio_problems
+from .images_that_sound_spectrogram import SPECTROGRAMS, MelSpectrogram, audio_problems
 
 
 logger = logging.get_logger(__name__)
@@ -155,37 +155,46 @@ class AudioSideMixin(SelfContainedSavingMixin):
         pretrained_model_name_or_path: str | os.PathLike,
         subfolder: str = "",
         revision: str | None = None,
+        spectrogram: str | dict | MelSpectrogram | None = None,
         **kwargs: Any,
     ) -> None:
         """
         Loads the audio side: `unet_audio`, `vocoder`, and what of it differs from the image side's, such as
-        `vae_audio` and `text_encoder_audio`.
+        `vae_audio` and `text_encoder_audio`. How its spectrograms are drawn, and what it wants for call arguments left
+        out, apply from then on.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`):
                 A Hub repo such as `auffusion/auffusion-full-no-adapter`, or a folder of the same layout: `unet`,
                 `vae`, `text_encoder`, `tokenizer`, and `vocoder` either as Auffusion stores it (`config.json`,
-                `vocoder.pt`) or as [`~transformers.SpeechT5HifiGan`]. Of a repo that holds both sides the audio side
-                is loaded, and its spectrogram's constants and default arguments apply.
+                `vocoder.pt`) or as [`~transformers.SpeechT5HifiGan`]; or such as `riffusion/riffusion-model-v1`, whose
+                name says what it is, and which has no vocoder. Of a repo that holds both sides the audio side is
+                loaded.
             subfolder (`str`, *optional*, defaults to `""`):
                 Folder inside the repo that holds this layout.
             revision (`str`, *optional*):
                 Branch, tag or commit of the repo.
+            spectrogram (`str`, `dict` or [`MelSpectrogram`], *optional*):
+                How the repo's spectrograms are drawn, where that is not what it says itself or what is known of its
+                kind: `"auffusion"`, `"riffusion"`, or constants.
             kwargs:
                 `cache_dir`, `token`, `force_download`, `local_files_only`, as in `from_pretrained`.
 
         Raises:
-            ValueError: If a part is missing or does not fit the image side, or if offloading is already enabled.
+            ValueError: If a part is missing or does not fit the image side, if nothing says how the repo's
+                spectrograms are drawn, or if offloading is already enabled.
         """
         check_not_offloaded(self, "load_audio_prior")
         if set(kwargs) - HUB_ARGUMENTS:
             raise ValueError(f"`load_audio_prior` takes {sorted(HUB_ARGUMENTS)} besides, but got {sorted(kwargs)}.")
-        repo = AudioPriorRepo(pretrained_model_name_or_path, subfolder, {"revision": revision, **kwargs})
-        vocoder = repo.load_vocoder()
-        check_vocoder(vocoder, repo.spectrogram or self.mel_spectrogram)
+        kwargs["revision"] = revision
+        # The first audio side gets the constants that the pipeline was made with, if it has none of its own.
+        reads = self.mel_spectrogram if self.unet_audio is None else SPECTROGRAMS["auffusion"]
+        repo = AudioPriorRepo(pretrained_model_name_or_path, subfolder, kwargs, spectrogram, vocoder_reads=reads)
+        default_arguments, vocoder = repo.default_arguments, repo.load_vocoder()
+        check_vocoder(vocoder, repo.spectrogram)
         modules = {**self._load_audio_modules(repo), "vocoder": vocoder}
-        if repo.spectrogram is not None:
-            default_arguments = repo.index.get("default_arguments")
+        if default_arguments is not None or repo.spectrogram != self.mel_spectrogram:
             self._set_default_arguments(default_arguments)
             self.mel_spectrogram = repo.spectrogram
             self.register_to_config(spectrogram=repo.spectrogram.to_dict(), default_arguments=default_arguments)
@@ -335,8 +344,9 @@ class AudioSideMixin(SelfContainedSavingMixin):
     def _check_audio_prior(self) -> None:
         if self.unet_audio is None:
             raise ValueError(
-                "`unet_audio` is not loaded yet. Call `pipe.load_audio_prior(...)` with an Auffusion repo such as"
-                " 'auffusion/auffusion-full-no-adapter', or load a repo that holds both sides."
+                "`unet_audio` is not loaded yet. Call `pipe.load_audio_prior(...)` with a repo such as"
+                " 'auffusion/auffusion-full-no-adapter' or 'riffusion/riffusion-model-v1', or load a repo that holds"
+                " both sides."
             )
 
     def _check_batch(
@@ -366,6 +376,11 @@ class AudioSideMixin(SelfContainedSavingMixin):
         batch_size = num_pairs * num_images_per_prompt
         check_generator(generator, batch_size)
         return batch_size
+
+    def _check_playable(self, name: str, columns: int) -> None:
+        least = self.mel_spectrogram.min_columns
+        if self.vocoder is None and columns < least:
+            raise ValueError(f"`{name}` has to give at least {least} columns to Griffin-Lim, but gives {columns}.")
 
     def play(self, spectrograms: torch.Tensor) -> torch.Tensor:
         """Waveforms `(B, N)` of gray canvases `(B, 1, M, T)` in 0..1, by the vocoder where there is one."""

@@ -1,10 +1,12 @@
-"""Audio to spectrogram canvas and back: the mel front end of Auffusion, with every constant in one place."""
+"""Audio to spectrogram canvas and back, as Auffusion or Riffusion draw it, with every constant in one place."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from transformers.audio_utils import mel_filter_bank
 
@@ -13,6 +15,17 @@ from .images_that_sound_checks import check_tensor, shown
 
 SILENCE_PEAK = 1e-3
 CLIPPED_SHARE = 1e-3
+# The peak to which sounds are scaled before they are drawn, and after they are read from a canvas without loudness.
+PEAK = 0.95
+# From Hz to where a frequency is on a scale, and back.
+FREQUENCY_SCALES = {
+    "htk": (lambda hertz: 2595 * math.log10(1 + hertz / 700), lambda mel: 700 * (10 ** (mel / 2595) - 1)),
+    "linear": (lambda hertz: hertz, lambda hertz: hertz),
+    "logarithmic": (math.log, torch.exp),
+}
+# What constants that are words can be.
+CHOICES = {"frequency_scale": ("slaney", *FREQUENCY_SCALES), "filter_norm": ("slaney", None)}
+MAY_BE_ZERO = ("min_frequency", "power_offset", "inverse_filter_iterations")
 
 # More than any spectrogram has; tables of these sizes take hundreds of megabytes.
 MOST = {"sampling_rate": 10**6, "n_fft": 2**15, "num_mel_bins": 2**10}
@@ -35,8 +48,21 @@ class MelSpectrogram:
         num_mel_bins (`int`): Rows of the canvas.
         min_frequency (`float`): Lower edge of the lowest mel filter in Hz.
         max_frequency (`float`): Upper edge of the highest mel filter in Hz.
-        min_magnitude (`float`): Mel magnitude that is drawn black (0).
-        max_magnitude (`float`): Mel magnitude that is drawn white (1).
+        min_magnitude (`float`): Mel magnitude that is drawn as silence, and all below it.
+        max_magnitude (`float`): Mel magnitude that is drawn loudest.
+        frequency_scale (`str`): Where the filters are: evenly on the mel scale of `"slaney"` or of `"htk"`, or on a
+            `"linear"` or `"logarithmic"` one.
+        filter_norm (`str`, *optional*): `"slaney"` gives all filters the same area, `None` the same height.
+        center (`bool`): Whether frame k is centred on sample k * `hop_length`, with reflected ends, so that
+            `T = 1 + N // hop_length`; else half a hop later, and `T = N // hop_length`.
+        power_offset (`float`): Added to the squares of magnitudes before the root is taken.
+        tone_exponent (`float`, *optional*): A canvas shows the magnitude's share of the clip's greatest to this
+            power, and nothing of the clip's loudness. `None`: it shows where the logarithm of the magnitude lies
+            between those of `min_magnitude` and `max_magnitude`.
+        black_is_loud (`bool`): Whether black is loud and white is silence, or the other way round.
+        inverse_filter_iterations (`int`): Rounds of multiplicative updates that look for the nonnegative magnitudes
+            behind mel magnitudes (Lee and Seung, NeurIPS 2000); 0 for the pseudo-inverse.
+        griffin_lim_iterations (`int`): Rounds of Griffin-Lim that a canvas is played with.
     """
 
     sampling_rate: int = 16000
@@ -48,6 +74,14 @@ class MelSpectrogram:
     max_frequency: float = 8000.0
     min_magnitude: float = 1e-5
     max_magnitude: float = 200.0
+    frequency_scale: str = "slaney"
+    filter_norm: str | None = "slaney"
+    center: bool = False
+    power_offset: float = 1e-9
+    tone_exponent: float | None = None
+    black_is_loud: bool = False
+    inverse_filter_iterations: int = 0
+    griffin_lim_iterations: int = 60
 
     @classmethod
     def from_dict(cls, constants: dict) -> "MelSpectrogram":
@@ -65,15 +99,9 @@ class MelSpectrogram:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            name, value = field.name, getattr(self, field.name)
-            kinds = (int, float) if field.type is float else (int,)
-            number = isinstance(value, kinds) and not isinstance(value, bool)
-            if not number or not 0 <= value <= MOST.get(name, 1e9) or (value == 0 and name != "min_frequency"):
-                kind = "number" if field.type is float else "integer"
-                raise ValueError(
-                    f"`{name}` of the spectrogram has to be a positive {kind} up to {MOST.get(name, 1e9):g}, but is"
-                    f" {shown(value)}."
-                )
+            self._check_value(field.name, field.type, getattr(self, field.name))
+        if self.frequency_scale == "logarithmic" and self.min_frequency == 0:
+            raise ValueError("`min_frequency` of the spectrogram has to be above 0 on a logarithmic scale, but is 0.")
         for low, high in (
             ("win_length", "n_fft"),
             ("hop_length", "win_length"),
@@ -86,14 +114,53 @@ class MelSpectrogram:
                     f" {getattr(self, high)}."
                 )
 
+    @staticmethod
+    def _check_value(name: str, kind: type, value: Any) -> None:
+        if name in CHOICES or kind is bool:
+            choices = CHOICES.get(name, (True, False))
+            if not any(value is each or value == each for each in choices) or (kind is bool) != isinstance(
+                value, bool
+            ):
+                raise ValueError(f"`{name}` of the spectrogram has to be among {choices}, but is {shown(value)}.")
+        elif value is not None or name != "tone_exponent":
+            number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+            most = MOST.get(name, 1e9)
+            if not (number and 0 <= value <= most and (value > 0 or name in MAY_BE_ZERO)):
+                kind_name = "integer" if kind is int else "number"
+                raise ValueError(
+                    f"`{name}` of the spectrogram has to be a positive {kind_name} up to {most:g}, but is {shown(value)}."
+                )
+
+    @property
+    def silence(self) -> float:
+        """How silence looks on a canvas: 0 is black, 1 is white."""
+        return float(self.black_is_loud)
+
+    @property
+    def min_columns(self) -> int:
+        """The narrowest canvas that can be played, and whose sound can be drawn again."""
+        return -(-self._padding // self.hop_length) + 1 + self.center
+
+    def num_samples(self, num_columns: int) -> int:
+        """Samples `N` of the sound of a canvas of `T` columns."""
+        return (num_columns - self.center) * self.hop_length
+
+    def num_columns(self, seconds: float) -> int:
+        """Columns `T` of the canvas of so long a sound."""
+        return max(round(seconds * self.columns_per_second), 1) + self.center
+
     @property
     def columns_per_second(self) -> float:
         """Canvas columns for one second of sound."""
         return self.sampling_rate / self.hop_length
 
     @property
+    def _padding(self) -> int:
+        return (self.n_fft - (0 if self.center else self.hop_length)) // 2
+
+    @property
     def log_range(self) -> tuple[float, float]:
-        """Natural logarithms of the magnitudes drawn black and white."""
+        """Natural logarithms of the magnitudes drawn as silence and loudest."""
         return math.log(self.min_magnitude), math.log(self.max_magnitude)
 
     def audio_to_log_mel(self, audio: torch.Tensor) -> torch.Tensor:
@@ -104,13 +171,13 @@ class MelSpectrogram:
             audio (`torch.Tensor` of shape `(B, N)` or `(N,)`): Waveform in -1..1 at `sampling_rate`.
 
         Returns:
-            `torch.Tensor` of shape `(B, M, T)` or `(M, T)` with `T = N // hop_length`, floored at ln `min_magnitude`.
+            `torch.Tensor` of shape `(B, M, T)` or `(M, T)`, floored at ln `min_magnitude`.
 
         Raises:
             ValueError: If the sound is shorter than the padding that the Fourier transform needs.
         """
         check_audio(audio)
-        padding = (self.n_fft - self.hop_length) // 2
+        padding = self._padding
         if audio.shape[-1] <= padding:
             raise ValueError(f"`audio` has to be longer than {padding} samples, but has {audio.shape[-1]}.")
         batch = torch.nn.functional.pad(audio.float().reshape(-1, 1, audio.shape[-1]), (padding, padding), "reflect")
@@ -123,27 +190,32 @@ class MelSpectrogram:
             center=False,
             return_complex=True,
         )
-        magnitude = torch.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-9)
+        magnitude = torch.sqrt(spectrum.real**2 + spectrum.imag**2 + self.power_offset)
         mel = self._filters(audio.device).T @ magnitude
         log_mel = mel.clamp(min=self.min_magnitude).log()
         return log_mel.reshape(*audio.shape[:-1], *log_mel.shape[-2:])
 
     def log_mel_to_canvas(self, log_mel: torch.Tensor) -> torch.Tensor:
         """
-        Log-mel to a picture: black is silence, white is `max_magnitude`, low frequencies are at the bottom.
+        Log-mel to a picture, with low frequencies at the bottom.
 
         Args:
             log_mel (`torch.Tensor` of shape `(..., M, T)`): Natural-log mel magnitudes.
 
         Returns:
-            `torch.Tensor` of shape `(..., 1, M, T)` in 0..1; louder than `max_magnitude` is clamped to 1.
+            `torch.Tensor` of shape `(..., 1, M, T)` in 0..1; louder than `max_magnitude` is drawn like it, unless the
+            clip's greatest magnitude is the measure.
         """
         low, high = self.log_range
-        return ((log_mel - low) / (high - low)).clamp(0, 1).flip(-2).unsqueeze(-3)
+        if self.tone_exponent is None:
+            loudness = ((log_mel - low) / (high - low)).clamp(0, 1)
+        else:
+            loudness = ((log_mel - log_mel.amax(dim=(-2, -1), keepdim=True)) * self.tone_exponent).exp()
+        return self._polarised(loudness).flip(-2).unsqueeze(-3)
 
     def canvas_to_log_mel(self, canvas: torch.Tensor) -> torch.Tensor:
         """
-        The inverse of `log_mel_to_canvas`.
+        The inverse of `log_mel_to_canvas`; what is drawn loudest becomes `max_magnitude`.
 
         Args:
             canvas (`torch.Tensor` of shape `(..., C, M, T)`): Picture in 0..1; its channels are averaged, as in the
@@ -161,11 +233,18 @@ class MelSpectrogram:
                 f" {tuple(canvas.shape)}."
             )
         low, high = self.log_range
-        return canvas.mean(dim=-3).flip(-2) * (high - low) + low
+        loudness = self._polarised(canvas.mean(dim=-3)).flip(-2)
+        if self.tone_exponent is None:
+            return loudness * (high - low) + low
+        return (loudness.clamp(min=0).log() / self.tone_exponent + high).clamp(min=low)
+
+    def _polarised(self, values: torch.Tensor) -> torch.Tensor:
+        """From loudness in 0..1 to brightness, and from brightness to loudness."""
+        return 1 - values if self.black_is_loud else values
 
     def audio_to_canvas(self, audio: torch.Tensor) -> torch.Tensor:
         """
-        Waveform to canvas, peak-normalised to 0.95 before, as Auffusion's training pictures were.
+        Waveform to canvas, scaled to a peak of 0.95 before, as the sounds that Auffusion was trained on.
 
         Args:
             audio (`torch.Tensor` of shape `(B, N)` or `(N,)`): Waveform at `sampling_rate`.
@@ -175,7 +254,7 @@ class MelSpectrogram:
         """
         check_audio(audio)
         peak = audio.abs().amax(dim=-1, keepdim=True)
-        scale = torch.where(peak > 0, 0.95 / peak.clamp(min=1e-12), torch.ones_like(peak))
+        scale = torch.where(peak > 0, PEAK / peak.clamp(min=1e-12), torch.ones_like(peak))
         return self.log_mel_to_canvas(self.audio_to_log_mel(audio * scale))
 
     def canvas_to_audio(self, canvas: torch.Tensor, vocoder: torch.nn.Module | None = None) -> torch.Tensor:
@@ -187,7 +266,7 @@ class MelSpectrogram:
             vocoder (`transformers.SpeechT5HifiGan`, *optional*): Maps log-mel `(B, T, M)` to waveform `(B, N)`.
 
         Returns:
-            `torch.Tensor` of shape `(B, N)` with `N = T * hop_length`: Float32 waveform in -1..1.
+            `torch.Tensor` of shape `(B, N)` with `N = num_samples(T)`: Float32 waveform in -1..1.
         """
         log_mel = self.canvas_to_log_mel(canvas.float())
         if vocoder is None:
@@ -197,58 +276,98 @@ class MelSpectrogram:
     def griffin_lim(
         self,
         log_mel: torch.Tensor,
-        num_iterations: int = 60,
+        num_iterations: int | None = None,
         momentum: float = 0.99,
         phases_of: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Waveform whose spectrogram is close to the given one: fast Griffin-Lim (Perraudin, Balazs and Søndergaard,
-        WASPAA 2013) on the pseudo-inverse of the mel filters. The first phases are drawn from a fixed seed, the same
-        for every sample, so the result depends on the sample alone. Louder than full scale is scaled down to a peak
-        of 1.
+        WASPAA 2013) on magnitudes behind the mel filters. The first phases are drawn from a fixed seed, the same for
+        every sample, so the result depends on the sample alone. Louder than full scale is scaled down to a peak of 1;
+        where canvases show nothing of loudness, all but silence is scaled to a peak of 0.95.
 
         Args:
             log_mel (`torch.Tensor` of shape `(B, M, T)`): Natural-log mel magnitudes.
-            num_iterations (`int`, defaults to 60): Rounds of projection.
+            num_iterations (`int`, *optional*, defaults to `griffin_lim_iterations`): Rounds of projection.
             momentum (`float`, defaults to 0.99): 0 is the plain algorithm of Griffin and Lim.
             phases_of (`torch.Tensor` of shape `(B, N)`, *optional*): Waveform whose phases to start from instead of
                 random ones; without iterations the result has these phases.
 
         Returns:
-            `torch.Tensor` of shape `(B, N)` with `N = T * hop_length`: Float32 waveform in -1..1.
+            `torch.Tensor` of shape `(B, N)` with `N = num_samples(T)`: Float32 waveform in -1..1.
+
+        Raises:
+            ValueError: If there are fewer than `min_columns` frames.
         """
         check_tensor("log_mel", log_mel, ("B", self.num_mel_bins, "T"))
-        if len(log_mel) > 1:
-            # One by one is three times faster on a processor: spectra of a whole batch leave its caches.
-            phases = [None] * len(log_mel) if phases_of is None else phases_of.split(1)
-            each = [self.griffin_lim(one, num_iterations, momentum, p) for one, p in zip(log_mel.split(1), phases)]
-            return torch.cat(each)
-        log_mel = log_mel.float()
-        magnitude = (self._inverse_filters(log_mel.device) @ log_mel.exp()).clamp(min=0)
-        # A frame of the front end is centred half a hop after its first sample. torch.istft centres frame k at
-        # sample k * hop_length, so one repeated frame at either end covers the half hops that it would leave out.
-        magnitude = torch.nn.functional.pad(magnitude, (1, 1), "replicate")
+        if log_mel.shape[-1] < self.min_columns:
+            raise ValueError(
+                f"`log_mel` has to have at least {self.min_columns} frames, but its shape is {tuple(log_mel.shape)}."
+            )
+        num_iterations = self.griffin_lim_iterations if num_iterations is None else num_iterations
+        # One by one is three times faster on a processor: spectra of a whole batch leave its caches.
+        phases = [None] * len(log_mel) if phases_of is None else phases_of.split(1)
+        each = [self._griffin_lim(one, num_iterations, momentum, p) for one, p in zip(log_mel.split(1), phases)]
+        return self._audible(torch.cat(each))
+
+    def _griffin_lim(
+        self, log_mel: torch.Tensor, num_iterations: int, momentum: float, phases_of: torch.Tensor | None
+    ) -> torch.Tensor:
+        """One waveform `(1, N)` at any scale."""
+        magnitude = self._unfiltered(log_mel.float().exp())
+        start = 0
+        if not self.center:
+            # A frame of the front end is centred half a hop after its first sample. torch.istft centres frame k at
+            # sample k * hop_length, so one repeated frame at either end covers the half hops that it would leave out.
+            magnitude = torch.nn.functional.pad(magnitude, (1, 1), "replicate")
+            start = self.hop_length // 2
         length = (magnitude.shape[-1] - 1) * self.hop_length
-        start = self.hop_length // 2
+        # Of a spectrum padded to more than twice the window, every other bin says the same; of frames that overlap
+        # more than four times, every other frame is enough.
+        bins, frames = self.n_fft // (2 * self.win_length), self.win_length // (4 * self.hop_length)
+        bins, frames = max(math.gcd(bins, self.n_fft), 1), max(frames, 1)
+        coarse = replace(self, n_fft=self.n_fft // bins, hop_length=self.hop_length * frames)
+        magnitude = magnitude[..., ::bins, ::frames].contiguous()
         if phases_of is None:
             generator = torch.Generator().manual_seed(0)
             phase = 2 * math.pi * torch.rand(magnitude.shape[-2:], generator=generator)
             angles = torch.polar(torch.ones_like(phase), phase).to(log_mel.device)
         else:
-            padded = torch.nn.functional.pad(phases_of.float(), (start, self.hop_length - start))
-            angles = torch.sgn(self._stft(padded))
+            padded = torch.nn.functional.pad(phases_of.float(), (start, length - phases_of.shape[-1] - start))
+            angles = torch.sgn(coarse._stft(padded))
         # In place and as real numbers where that is the same: most of the time goes into passes over memory.
         scale = magnitude[..., None]
         spectrum = torch.view_as_complex(torch.view_as_real(angles) * scale)
         previous = torch.zeros_like(spectrum)
         for _ in range(num_iterations):
-            rebuilt = self._stft(self._istft(spectrum, length))
+            rebuilt = coarse._stft(coarse._istft(spectrum, length))
             # Towards rebuilt + momentum * (rebuilt - previous), of which only the direction counts.
             spectrum = previous.mul_(-momentum / (1 + momentum)).add_(rebuilt).sgn_()
             torch.view_as_real(spectrum).mul_(scale)
             previous = rebuilt
-        audio = self._istft(spectrum, length)[..., start : start + log_mel.shape[-1] * self.hop_length]
-        return audio / audio.abs().amax(dim=-1, keepdim=True).clamp(min=1)
+        return coarse._istft(spectrum, length)[..., start : start + self.num_samples(log_mel.shape[-1])]
+
+    def _audible(self, audio: torch.Tensor) -> torch.Tensor:
+        peak = audio.abs().amax(dim=-1, keepdim=True)
+        if self.tone_exponent is None:
+            return audio / peak.clamp(min=1)
+        return torch.where(peak > SILENCE_PEAK, audio * (PEAK / peak), audio)
+
+    def _unfiltered(self, mel: torch.Tensor) -> torch.Tensor:
+        """Nonnegative magnitudes `(1, F, T)` of the Fourier transform behind mel magnitudes `(1, M, T)`."""
+        if self.inverse_filter_iterations == 0:
+            return (self._inverse_filters(mel.device) @ mel).clamp(min=0)
+        filters, goal = _mel_filters(self).astype(np.float32), mel[0].cpu().numpy()
+        heard = filters.any(axis=1)
+        back = scipy.sparse.csr_array(filters[heard])
+        forth = back.T.tocsr()
+        numerator, tiny = back @ goal, np.float32(1e-20)
+        found = numerator / np.maximum((back @ forth.sum(axis=1))[:, None], tiny)
+        for _ in range(self.inverse_filter_iterations):
+            found *= numerator / np.maximum(back @ (forth @ found), tiny)
+        magnitude = torch.zeros(1, len(filters), goal.shape[-1])
+        magnitude[0, heard] = torch.from_numpy(found)
+        return magnitude.to(mel.device)
 
     def _stft(self, audio: torch.Tensor) -> torch.Tensor:
         window = self._window(audio.device)
@@ -268,17 +387,71 @@ class MelSpectrogram:
         return torch.from_numpy(_inverse_mel_filters(self).astype(np.float32)).to(device)
 
 
+# The constants by the names of the models whose canvases are drawn with them.
+SPECTROGRAMS = {
+    "auffusion": MelSpectrogram(),
+    "riffusion": MelSpectrogram(
+        sampling_rate=44100,
+        n_fft=17640,
+        win_length=4410,
+        hop_length=441,
+        num_mel_bins=512,
+        max_frequency=10000.0,
+        min_magnitude=1e-7,
+        # Riffusion's own, for samples in -1..1.
+        max_magnitude=3e7 / 2**15,
+        frequency_scale="htk",
+        filter_norm=None,
+        center=True,
+        power_offset=0.0,
+        tone_exponent=0.25,
+        black_is_loud=True,
+        inverse_filter_iterations=20,
+        griffin_lim_iterations=32,
+    ),
+}
+
+
+def find_spectrogram(spectrogram: str | dict | MelSpectrogram) -> MelSpectrogram:
+    """The constants of a name among `SPECTROGRAMS`, or of a dict of them. Raises `ValueError` for anything else."""
+    if isinstance(spectrogram, MelSpectrogram):
+        return spectrogram
+    if isinstance(spectrogram, str):
+        if spectrogram not in SPECTROGRAMS:
+            raise ValueError(f"`spectrogram` has to be among {sorted(SPECTROGRAMS)}, but is {spectrogram!r}.")
+        return SPECTROGRAMS[spectrogram]
+    return MelSpectrogram.from_dict(spectrogram)
+
+
 @lru_cache(maxsize=8)
 def _mel_filters(spectrogram: MelSpectrogram) -> np.ndarray:
+    if spectrogram.frequency_scale != "slaney":
+        return _triangles(spectrogram).numpy()
     return mel_filter_bank(
         num_frequency_bins=spectrogram.n_fft // 2 + 1,
         num_mel_filters=spectrogram.num_mel_bins,
         min_frequency=spectrogram.min_frequency,
         max_frequency=spectrogram.max_frequency,
         sampling_rate=spectrogram.sampling_rate,
-        norm="slaney",
+        norm=spectrogram.filter_norm,
         mel_scale="slaney",
     )
+
+
+def _triangles(spectrogram: MelSpectrogram) -> torch.Tensor:
+    """
+    Triangular filters `(F, M)`, none narrower than a bin to either side. In float32 from the first on, as torchaudio
+    makes Riffusion's: rounding moves the edges of its filters so far that magnitudes show it.
+    """
+    there, back = FREQUENCY_SCALES[spectrogram.frequency_scale]
+    ends = (there(frequency) for frequency in (spectrogram.min_frequency, spectrogram.max_frequency))
+    edges = back(torch.linspace(*ends, spectrogram.num_mel_bins + 2))
+    bins = torch.linspace(0, spectrogram.sampling_rate / 2, spectrogram.n_fft // 2 + 1)[:, None]
+    widths = edges.diff().clamp(min=float(bins[1]))
+    rise = (bins - (edges[1:-1] - widths[:-1])) / widths[:-1]
+    fall = ((edges[1:-1] + widths[1:]) - bins) / widths[1:]
+    filters = torch.minimum(rise, fall).clamp(min=0)
+    return filters if spectrogram.filter_norm is None else filters * (2 / (widths[1:] + widths[:-1]))
 
 
 @lru_cache(maxsize=8)

@@ -40,7 +40,7 @@ LAYOUTS = ("strip", "folded")
 
 
 class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
-    """The components of Stable Diffusion and Auffusion, and what the pipelines of both do with them."""
+    """The components of Stable Diffusion and its audio side, and what the pipelines of both do with them."""
 
     # Optional components have no default: diffusers would ignore what a caller of `DiffusionPipeline` passes for them.
     def __init__(
@@ -167,9 +167,8 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
                 f" {shown(audio_length_in_s)}."
             )
         else:
-            columns_per_second = self.mel_spectrogram.columns_per_second
-            seconds = _check_seconds(audio_length_in_s, MOST_COLUMNS / columns_per_second)
-            columns = max(round(seconds * columns_per_second), 1)
+            most = MOST_COLUMNS / self.mel_spectrogram.columns_per_second
+            columns = self.mel_spectrogram.num_columns(_check_seconds(audio_length_in_s, most))
             width = -(-(columns + crop_right) // (folds * self.vae_scale_factor)) * self.vae_scale_factor
             crop_right = width * folds - columns
         self._check_size(height, width, crop_right, canvas_layout)
@@ -189,6 +188,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             raise ValueError(
                 f"`crop_right` has to be below the {width * folds} columns of the canvas, but is {shown(crop_right)}."
             )
+        self._check_playable("width", width * folds)
 
     def resolve_steps(self, name: str, num_steps: int | None) -> int:
         """A number of denoising steps, where the call leaves it open to the checkpoint; at most those of training."""
@@ -386,7 +386,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         columns = spectrograms.shape[-1]
         columns -= check_integer("cut_columns", cut_columns, least=0, most=columns - 1)
         spectrograms = spectrograms[..., :columns]
-        audios = audios[..., : columns * self.mel_spectrogram.hop_length]
+        audios = audios[..., : self.mel_spectrogram.num_samples(columns)]
         if canvas_layout == "strip":
             images = images[..., :columns]
         self._report(images, spectrograms, audios)

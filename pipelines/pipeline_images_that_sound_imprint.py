@@ -76,8 +76,9 @@ class ImagesThatSoundImprintPipeline(
     r"""
     Pipeline that paints a picture into a spectrogram: Stable Diffusion makes the picture, Auffusion the spectrogram,
     each on its own, and the spectrogram is darkened where the picture is dark
-    ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 4.1 and appendix A.3). A picture or a sound of one's
-    own may stand in for either.
+    ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 4.1 and appendix A.3); where black is loud, as
+    Riffusion paints, it is brightened where the picture is bright. A picture or a sound of one's own may stand in for
+    either.
 
     It loads and is made of the same components as [`ImagesThatSoundPipeline`].
 
@@ -236,8 +237,9 @@ class ImagesThatSoundImprintPipeline(
                 How strongly the picture is painted, in 0..1: the share of the spectrogram taken away where the picture
                 says most.
             invert_image (`bool`, defaults to `True`):
-                Whether dark parts of the picture take sound away, so that the picture shows as it is; else bright
-                ones do.
+                Whether the parts of the picture that look like silence take sound away, so that the picture shows as
+                it is; else those that look loud do, so that its negative shows. Silence is black, or white where
+                black is loud.
             height (`int`, *optional*, checkpoint, defaults to 256):
                 Pixels of the canvas: the number of mel bins.
             width (`int`, *optional*, checkpoint, defaults to 1024):
@@ -311,7 +313,8 @@ class ImagesThatSoundImprintPipeline(
         if spectrograms is not None:
             if width is not None or audio_length_in_s is not None:
                 raise ValueError("`width` and `audio_length_in_s` follow from `audio` and can't be given besides.")
-            crop_right, audio_length_in_s = 0, spectrograms.shape[-1] / self.mel_spectrogram.columns_per_second
+            num_samples = self.mel_spectrogram.num_samples(spectrograms.shape[-1])
+            crop_right, audio_length_in_s = 0, num_samples / self.sampling_rate
         height, width, cut_columns = self.resolve_size(height, width, audio_length_in_s, crop_right)
 
         image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
@@ -376,7 +379,9 @@ class ImagesThatSoundImprintPipeline(
         spectrograms = expand_rows(self._spectrograms(audio_latents, spectrograms, columns), batch_size)
 
         # 6. Paint the picture into the spectrogram, play it, and convert
-        spectrograms = imprint(spectrograms.float(), images.float(), magnitude_ratio, invert_image)
+        spectrograms = imprint(
+            spectrograms.float(), images.float(), magnitude_ratio, invert_image, silence=self.mel_spectrogram.silence
+        )
         audios = self.play(spectrograms)
         self._report(images, spectrograms, audios)
         self.maybe_free_model_hooks()
@@ -392,20 +397,27 @@ def _counted_on(callback: Callable | None, first: int) -> Callable | None:
 
 
 def imprint(
-    spectrograms: torch.Tensor, images: torch.Tensor, magnitude_ratio: float, invert_image: bool = True
+    spectrograms: torch.Tensor,
+    images: torch.Tensor,
+    magnitude_ratio: float,
+    invert_image: bool = True,
+    silence: float = 0.0,
 ) -> torch.Tensor:
     """
-    Paints pictures into spectrograms (arXiv 2405.12221, appendix A.3).
+    Paints pictures into spectrograms (arXiv 2405.12221, appendix A.3): takes them towards silence, as far as the
+    picture says.
 
     Args:
         spectrograms (`torch.Tensor` of shape `(B, 1, M, T)`): Canvases in 0..1.
         images (`torch.Tensor` of shape `(B, C, M, T)`): Pictures in 0..1, of which the mean over channels counts.
         magnitude_ratio (`float`): Share of the spectrogram that the picture takes away at most, 0..1.
-        invert_image (`bool`, defaults to `True`): Whether black takes away most; else white does.
+        invert_image (`bool`, defaults to `True`): Whether what looks like silence takes away most; else the opposite.
+        silence (`float`, defaults to 0.0): How silence looks: 0 is black, as in the paper, 1 is white.
 
     Returns:
         `torch.Tensor` of shape `(B, 1, M, T)`: Canvases in 0..1.
     """
     gray = images.mean(dim=1, keepdim=True)
-    taken = 1 - gray if invert_image else gray
-    return spectrograms * (1 - magnitude_ratio * taken)
+    loud = (gray - silence).abs()
+    taken = 1 - loud if invert_image else loud
+    return silence + (spectrograms - silence) * (1 - magnitude_ratio * taken)

@@ -289,6 +289,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             raise ValueError(f"`height` has to be {bins} mel bins, but is {shown(settings.height)}.")
         check_multiple("width", width, unit)
         check_integer("crop_right", settings.crop_right, least=0, most=width - 1)
+        self._check_playable("width", width - settings.crop_right)
         check_integer("crop_width", settings.crop_width, most=width)
         check_integer("num_crops", settings.num_crops, most=MOST_SAMPLES)
         check_integer("num_iterations", settings.num_iterations)

@@ -19,6 +19,7 @@ def check(sample_dir: Path, vocoder: str | None = None) -> Iterator[str]:
     import torch
 
     from ..pipelines import MelSpectrogram, load_vocoder
+    from ..pipelines.images_that_sound_audio_prior import check_vocoder
     from .common.canvases import canvas_of, heard_canvas, sheet_of
     from .common.samples import find_samples, read_picture, sample_settings
 
@@ -29,7 +30,8 @@ def check(sample_dir: Path, vocoder: str | None = None) -> Iterator[str]:
         mel = MelSpectrogram.from_dict(settings.get("spectrogram", {}))
         source = vocoder or settings.get("audio_model")
         if source is not None and source not in vocoders:
-            vocoders[source] = load_vocoder(source)
+            vocoders[source] = load_vocoder(source, spectrogram=None if vocoder else mel)
+        check_vocoder(vocoders.get(source), mel)
         canvas = canvas_of(read_picture(folder / "spectrogram.png"), mel)
         numbers, canvases = {}, {"picture": canvas[0]}
         for name, audio in sounds_of(folder, canvas, mel, vocoders.get(source)).items():

@@ -1,20 +1,26 @@
 """Plays any picture as a spectrogram: one made here with the constants inside it, any other with Auffusion's."""
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from .common.arguments import new_parser, run
+from .common.arguments import add_spectrogram_argument, new_parser, run
 from .common.files import check_writable, written
 
 
-def play(picture: Path, output: Path | None = None, vocoder: str | None = None) -> Iterator[Path]:
+def play(
+    picture: Path,
+    output: Path | None = None,
+    vocoder: str | None = None,
+    spectrogram: str | dict | None = None,
+    frequency_scale: str = "mel",
+) -> Iterator[Path]:
     """Makes a sound of a picture; yields its file."""
     import torch
 
     from ..pipelines import audio_problems, load_vocoder
-    from .common.canvases import canvas_of, constants_of
+    from ..pipelines.images_that_sound_audio_prior import check_vocoder
+    from .common.canvases import canvas_of, constants_of, on_scale
     from .common.samples import read_picture, write_audio
 
     output = output or picture.with_suffix(".wav")
@@ -22,15 +28,19 @@ def play(picture: Path, output: Path | None = None, vocoder: str | None = None) 
         raise ValueError(f"`output` has to end in .wav, but is {output}.")
     check_writable(output.parent)
     pixels = read_picture(picture)
-    mel, settings = constants_of(picture)
+    mel, settings = constants_of(picture, spectrogram)
+    mel = on_scale(mel, frequency_scale)
     canvas = canvas_of(pixels, mel, settings.get("canvas_layout") == "folded")
-    least = math.ceil((mel.n_fft - mel.hop_length) / 2 / mel.hop_length) + 1
-    if canvas.shape[-1] < least:
+    if canvas.shape[-1] < mel.min_columns:
         raise ValueError(
-            f"`picture` has to be at least {least} columns wide to be played, but has {canvas.shape[-1]}."
+            f"`picture` has to be at least {mel.min_columns} columns wide to be played, but has {canvas.shape[-1]}."
         )
+    if vocoder is not None and frequency_scale != "mel":
+        raise ValueError(f"`vocoder` reads mel only, so that it excludes `frequency_scale` {frequency_scale}.")
+    plays = None if vocoder is None else load_vocoder(vocoder)
+    check_vocoder(plays, mel)
     with torch.no_grad():
-        audio = mel.canvas_to_audio(canvas, None if vocoder is None else load_vocoder(vocoder))[0].numpy()
+        audio = mel.canvas_to_audio(canvas, plays)[0].numpy()
     for problem in audio_problems(audio):
         print(f"warning: {problem}", flush=True)
     with written(output) as file:
@@ -46,9 +56,16 @@ def main(input_args: list[str] | None = None) -> None:
     parser.add_argument(
         "--vocoder", help="Repo or folder such as Auffusion's whose vocoder plays. Default: Griffin-Lim."
     )
+    add_spectrogram_argument(parser, "How the picture is read. Default: as it says itself, or as Auffusion's.")
+    parser.add_argument(
+        "--frequency_scale",
+        choices=("mel", "linear", "logarithmic"),
+        default="mel",
+        help="On what scale the rows are, such as that of a viewer for which the picture was made. Default: mel.",
+    )
     parser.add_argument("--output", type=Path, help="WAV file. Default: the picture's name with .wav.")
     args = parser.parse_args(input_args)
-    run(lambda: play(args.picture, args.output, args.vocoder))
+    run(lambda: play(**vars(args)))
 
 
 if __name__ == "__main__":

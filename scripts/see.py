@@ -1,14 +1,16 @@
-"""Shows any sound as a canvas: black is silence, low frequencies are at the bottom, a column is a hop of the sound."""
+"""Shows any sound as a canvas: low frequencies are at the bottom, a column is a hop of the sound."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from .common.arguments import new_parser, run
+from .common.arguments import add_spectrogram_argument, new_parser, run
 from .common.files import check_writable, written
 
 
-def see(sound: Path, output: Path | None = None, params_from: Path | None = None) -> Iterator[Path]:
+def see(
+    sound: Path, output: Path | None = None, params_from: Path | None = None, spectrogram: str | dict | None = None
+) -> Iterator[Path]:
     """Makes a picture of a sound; yields its file."""
     import torch
 
@@ -19,7 +21,9 @@ def see(sound: Path, output: Path | None = None, params_from: Path | None = None
     if output.suffix.lower() != ".png":
         raise ValueError(f"`output` has to end in .png, but is {output}.")
     check_writable(output.parent)
-    mel, settings = constants_of(params_from or sound)
+    if params_from and spectrogram:
+        raise ValueError("`params_from` and `spectrogram` exclude each other.")
+    mel, settings = constants_of(params_from or sound, spectrogram)
     if params_from and not settings:
         raise ValueError(f"`params_from` has to be a file with settings, but {params_from} holds none.")
     canvas = mel.audio_to_canvas(torch.from_numpy(read_audio(sound, mel.sampling_rate)))
@@ -34,9 +38,10 @@ def main(input_args: list[str] | None = None) -> None:
         "sound", type=Path, help="A sound that libsndfile reads; peak-normalised, channels averaged, resampled."
     )
     parser.add_argument("--params_from", type=Path, help="A file made here whose spectrogram constants to use.")
+    add_spectrogram_argument(parser, "How to draw. Default: as the sound says itself, or as Auffusion.")
     parser.add_argument("--output", type=Path, help="PNG file. Default: the sound's name with .png.")
     args = parser.parse_args(input_args)
-    run(lambda: see(args.sound, args.output, args.params_from))
+    run(lambda: see(**vars(args)))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Models:
     Args:
         model (`str`): Repo or folder of the image side or of both, or a name of what ships with the package.
         audio_model (`str`): The audio side's, where it is another.
+        spectrogram (`str` or `dict`): How the audio side draws, where it does not say so itself.
         device (`str`): Where to compute; `None` for an accelerator where there is one, else the CPU.
         dtype (`str`): Precision of the weights.
         enable_model_cpu_offload (`bool`): Whether only what is in use is kept on the device.
@@ -48,6 +49,7 @@ class Models:
 
     model: str | None = "embedded"
     audio_model: str | None = None
+    spectrogram: str | dict | None = None
     device: str | None = None
     dtype: str = "float32"
     enable_model_cpu_offload: bool = False
@@ -198,6 +200,7 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     parser.add_argument("--num_images_per_prompt", type=int, default=1, help="Samples computed at once.")
     parser.add_argument("--model", help="Repo or folder of the image side, or of both. Default: embedded.")
     parser.add_argument("--audio_model", help="Repo or folder of the audio side, such as Auffusion's, or embedded.")
+    add_spectrogram_argument(parser, "How the audio side draws. Default: what is known of it.")
     parser.add_argument("--num_samples", type=int, help="Sample i has seed + i. Default: 1, or the example's.")
     parser.add_argument("--seed", type=int, help="Default: 0, or the example's.")
     add_device_arguments(parser)
@@ -209,6 +212,14 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
         "--output_dir", type=Path, default="outputs", help="Gets a folder for each sample. Default: %(default)s."
     )
     add_process_arguments(parser)
+
+
+def add_spectrogram_argument(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--spectrogram",
+        type=lambda text: json.loads(text) if text.startswith("{") else text,
+        help=f"{text} auffusion, riffusion or constants as JSON.",
+    )
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """Pictures as canvases, canvases as pictures, and how close a sound's canvas is to another."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +9,40 @@ import PIL.ImageDraw
 import PIL.ImageFont
 import torch
 
-from ...pipelines import MelSpectrogram, unfold_canvas
+from ...pipelines import MelSpectrogram, find_spectrogram, unfold_canvas
 from .samples import read_settings
 
 
 DECIBELS = 20 / np.log(10)
+# Where a logarithmic scale begins that would begin at 0 Hz: the lowest tone that people hear.
+LOWEST_TONE = 20.0
 
 
-def constants_of(path: str | Path) -> tuple[MelSpectrogram, dict]:
-    """The spectrogram's constants and the settings inside a file made here; defaults and nothing for any other."""
+def constants_of(path: str | Path, spectrogram: str | dict | None = None) -> tuple[MelSpectrogram, dict]:
+    """
+    The spectrogram's constants, those that are given or else those inside a file made here, and the settings in it;
+    defaults and nothing for any other.
+    """
     try:
         settings = read_settings(path)
     except ValueError:
-        return MelSpectrogram(), {}
-    return MelSpectrogram.from_dict(settings.get("spectrogram", {})), settings
+        settings = {}
+    return find_spectrogram(spectrogram or settings.get("spectrogram", {})), settings
+
+
+def on_scale(mel: MelSpectrogram, frequency_scale: str) -> MelSpectrogram:
+    """The same canvas with its rows on another scale: as they are for "mel", "linear" or "logarithmic"."""
+    if frequency_scale == "mel":
+        return mel
+    lowest = max(mel.min_frequency, LOWEST_TONE) if frequency_scale == "logarithmic" else mel.min_frequency
+    # Where rows are closer than the transform tells apart, only nonnegative magnitudes make sense.
+    return replace(
+        mel,
+        frequency_scale=frequency_scale,
+        filter_norm="slaney",
+        min_frequency=lowest,
+        inverse_filter_iterations=mel.inverse_filter_iterations or 20,
+    )
 
 
 def canvas_of(picture: PIL.Image.Image, mel: MelSpectrogram, folded: bool = False) -> torch.Tensor:
@@ -47,7 +68,9 @@ def heard_canvas(
     """The own canvas `(1, M, T)` in 0..1 of a sound `(N,)`, and how close it is to the given one, `(1, 1, M, T)`."""
     heard = mel.log_mel_to_canvas(mel.audio_to_log_mel(audio))
     columns = min(heard.shape[-1], canvas.shape[-1])
-    heard, canvas = heard[..., :columns], canvas[0, ..., :columns]
+    # Drawn again, since some canvases show the share of the greatest magnitude, whatever that is.
+    canvas = mel.log_mel_to_canvas(mel.canvas_to_log_mel(canvas[0, ..., :columns]))
+    heard = heard[..., :columns]
     distance = (mel.canvas_to_log_mel(heard) - mel.canvas_to_log_mel(canvas)).abs().mean()
     correlation = torch.corrcoef(torch.stack([heard.flatten(), canvas.flatten()]))[0, 1]
     return heard, {"correlation": float(correlation), "log_mel_distance_in_db": float(distance) * DECIBELS}

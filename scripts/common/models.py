@@ -28,7 +28,8 @@ def load_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> Di
     pipe = read_pipeline(models, pipeline_class)
     if models.audio_model is not None:
         with hub_errors(models.audio_model, "audio_model"):
-            pipe.load_audio_prior(SHIPPED.get(models.audio_model, models.audio_model))
+            source = SHIPPED.get(models.audio_model, models.audio_model)
+            pipe.load_audio_prior(source, spectrogram=models.spectrogram)
     pipe = on_device(models, pipe)
     _spread(models, pipe)
     return pipe

@@ -37,6 +37,7 @@ def load_scorer_for(scores: Scores, models: Models, settings: list[dict]) -> tup
         `tuple[Scorer, Scores]`: What scores, and its models, those that were left out by the samples' own.
     """
     made_by = {(each.get("model"), each.get("audio_model")) for each in settings}
+    spectrogram = settings[0].get("spectrogram")
     names = {model for model, _ in made_by}
     scores = scores.for_samples_of("embedded" if names == {"embedded"} else None)
     if "lift" not in scores.scores:
@@ -44,7 +45,8 @@ def load_scorer_for(scores: Scores, models: Models, settings: list[dict]) -> tup
     if len(made_by) > 1:
         raise ValueError(f"`scores` may name lift for samples of one model only, but these are of {sorted(names)}.")
     ((model, audio_model),) = made_by
-    pipe = load_pipeline(replace(models, model=model, audio_model=audio_model), ImagesThatSoundPipeline)
+    models = replace(models, model=model, audio_model=audio_model, spectrogram=spectrogram)
+    pipe = load_pipeline(models, ImagesThatSoundPipeline)
     return load_scorer(scores, models, pipe), scores
 
 

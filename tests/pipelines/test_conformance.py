@@ -6,7 +6,7 @@ at every step, so that whole runs are compared in float64.
 import pytest
 import torch
 
-from images_that_sound.pipelines import MelSpectrogram, load_hifigan_vocoder
+from images_that_sound.pipelines import SPECTROGRAMS, MelSpectrogram, load_hifigan_vocoder
 from images_that_sound.pipelines.images_that_sound_score_distillation import FourierCanvas
 from images_that_sound.pipelines.pipeline_images_that_sound_imprint import imprint
 
@@ -58,6 +58,42 @@ def test_spectrogram_matches_the_reference(golden):
     torch.testing.assert_close(canvas.expand(3, -1, -1), expected["canvas"], atol=1e-4, rtol=0)
     log_mel_back = mel.canvas_to_log_mel(expected["canvas"])
     torch.testing.assert_close(log_mel_back, expected["log_mel_back"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sound", ["mono", "stereo"])
+def test_riffusions_magnitudes_match_its_code(golden, sound):
+    """Its samples are whole numbers; the channels of a sound are a batch here."""
+    expected, _ = golden("riffusion-spectrogram")
+    mel = SPECTROGRAMS["riffusion"]
+    magnitudes = mel.audio_to_log_mel(expected[f"{sound}.samples"] / 2**15).exp() * 2**15
+    torch.testing.assert_close(magnitudes, expected[f"{sound}.mel"], rtol=1e-4, atol=0)
+    back = mel.canvas_to_log_mel(riffusion_canvases(expected, sound)).exp() * 2**15
+    torch.testing.assert_close(back, expected[f"{sound}.mel_back"], rtol=1e-4, atol=0)
+
+
+def riffusion_canvases(expected, sound):
+    """Each channel's canvas `(C, 1, M, T)` in 0..1: green is left and blue right in a stereo picture."""
+    channels = [0] if sound == "mono" else [1, 2]
+    return expected[f"{sound}.image"][..., channels].permute(2, 0, 1)[:, None] / 255
+
+
+def test_riffusions_picture_matches_its_code(golden):
+    expected, _ = golden("riffusion-spectrogram")
+    canvas = SPECTROGRAMS["riffusion"].audio_to_canvas(expected["mono.samples"] / 2**15)
+    levels = canvas[0, 0].mul(255).round()
+    assert levels.shape == expected["mono.image"].shape[:2]
+    assert (levels[..., None] - expected["mono.image"]).abs().max() <= 1
+
+
+@pytest.mark.parametrize("sound", ["mono", "stereo"])
+def test_riffusions_picture_is_played_as_well_as_by_its_code(golden, sound):
+    expected, _ = golden("riffusion-spectrogram")
+    mel = SPECTROGRAMS["riffusion"]
+    canvases = riffusion_canvases(expected, sound)
+    rebuilt = mel.canvas_to_audio(canvases)
+    assert rebuilt.shape == expected[f"{sound}.samples"].shape and rebuilt.abs().amax() <= 1
+    for canvas, again in zip(canvases, mel.audio_to_canvas(rebuilt)):
+        assert float(torch.corrcoef(torch.stack([canvas.flatten(), again.flatten()]))[0, 1]) >= 0.992
 
 
 @pytest.mark.parametrize(
