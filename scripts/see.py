@@ -1,11 +1,10 @@
 """Shows any sound as a canvas: black is silence, low frequencies are at the bottom, a column is a hop of the sound."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from .common.arguments import new_parser, run
-from .common.files import check_writable, written
+from .common.files import check_absent, check_writable, json_text, written
 
 
 def see(sound: Path, output: Path | None = None, params_from: Path | None = None) -> Iterator[Path]:
@@ -15,16 +14,19 @@ def see(sound: Path, output: Path | None = None, params_from: Path | None = None
     from .common.canvases import constants_of, picture_of
     from .common.samples import read_audio, write_picture
 
-    output = output or sound.with_suffix(".png")
+    given, output = output, output or sound.with_suffix(".png")
     if output.suffix.lower() != ".png":
         raise ValueError(f"`output` has to end in .png, but is {output}.")
-    check_writable(output.parent)
+    check_writable(output.parent, "output")
     mel, settings = constants_of(params_from or sound)
     if params_from and not settings:
         raise ValueError(f"`params_from` has to be a file with settings, but {params_from} holds none.")
-    canvas = mel.audio_to_canvas(torch.from_numpy(read_audio(sound, mel.sampling_rate)))
+    audio, _ = read_audio(sound, mel.sampling_rate)
+    if given is None:
+        check_absent(output, "output")
+    canvas = mel.audio_to_canvas(torch.from_numpy(audio))
     with written(output) as file:
-        write_picture(file, picture_of(canvas[0]), json.dumps({"spectrogram": mel.to_dict()}))
+        write_picture(file, picture_of(canvas[0]), json_text({"spectrogram": mel.to_dict()}))
     yield output
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from diffusers import DiffusionPipeline
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..pipelines.images_that_sound_steps import memories_of
@@ -182,8 +183,9 @@ class Halving:
             }
             tensors = {"latents": latents[row].cpu().contiguous(), "generator": generator.get_state()}
             file = self._file(seed, end)
-            save_file(tensors, file.with_suffix(".part"), metadata={"facts": json.dumps(facts)})
-            os.replace(file.with_suffix(".part"), file)
+            with tempfile.TemporaryDirectory(suffix=".part", dir=self.folder) as partial:
+                save_file(tensors, Path(partial, file.name), metadata={"facts": json.dumps(facts)})
+                os.replace(Path(partial, file.name), file)
 
     def _judge(self, latents: torch.Tensor, call: dict[str, Any]) -> dict[str, list[float]]:
         """Scores of the canvases that are expected in the end."""
@@ -203,8 +205,12 @@ class Halving:
         return self.folder / f"seed-{seed:06d}-{fraction:.4f}.safetensors"
 
     def _read(self, seed: int, fraction: float) -> tuple[dict[str, torch.Tensor], dict]:
-        with safe_open(self._file(seed, fraction), "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])
+        path = self._file(seed, fraction)
+        try:
+            with safe_open(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"The candidate {path} can't be read: {error}. Remove it to make it anew.") from error
 
 
 @contextmanager

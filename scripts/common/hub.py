@@ -44,13 +44,18 @@ def hub_errors(repo: str, argument: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
-    """As `hub_errors`, and raises `ValueError` too where `source`, given by `argument`, holds no checkpoint."""
+    """
+    As `hub_errors`, and raises `ValueError` too where `source`, given by `argument`, holds no checkpoint. What is
+    loaded inside is somebody else's files, so that whatever libraries raise is about these.
+    """
     try:
         with hub_errors(source, argument):
             yield
-    except OSError as error:
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:
         raise ValueError(
-            f"`{argument}` has to be a repo or folder of a checkpoint, but {source} is none: {error}"
+            f"`{argument}` has to be a repo or folder of a checkpoint, but {source} is none: {error!r}"
         ) from error
 
 
