@@ -47,6 +47,8 @@ DTYPES = ("float32", "float16", "bfloat16")
 SHIPPED_MODELS = ("embedded", "embedded-colorization")
 PUBLISHED_SCORES = {"clip_model": "openai/clip-vit-base-patch16", "clap_model": "laion/clap-htsat-unfused"}
 
+# What libraries raise where a file can't be read or written, such as on a full disk, besides OSError.
+FILE_ERRORS = (("soundfile", "LibsndfileError"), ("av.error", "FFmpegError"), ("safetensors", "SafetensorError"))
 # Of commands, besides the arguments of their pipelines' calls.
 OWN_NUMBERS = ("final_max_timestep",)
 
@@ -390,12 +392,22 @@ def run(make: Callable[[], Iterator[Path | str]]) -> None:
         with _ended_in_order():
             for path in make():
                 print(path, flush=True)
-    except (ValueError, OSError, MemoryError) as error:
-        raise SystemExit(f"error: {_one_line(error)}") from error
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
+    except Exception as error:
+        if not _is_from_outside(error):
             raise
         raise SystemExit(f"error: {_one_line(error)}") from error
+
+
+def _is_from_outside(error: Exception) -> bool:
+    # What is not imported can't have been raised.
+    foreign = tuple(getattr(sys.modules[module], name) for module, name in FILE_ERRORS if module in sys.modules)
+    if isinstance(error, (ValueError, OSError, MemoryError, *foreign)):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return should_reduce_batch_size(error) or "PytorchStreamWriter" in str(error)
 
 
 def _one_line(error: Exception) -> str:
@@ -403,12 +415,6 @@ def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     text = "".join(each if each.isprintable() else "?" for each in text)
     return text if len(text) <= 2000 else f"{text[:2000]}..."
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    return should_reduce_batch_size(error)
 
 
 @contextmanager

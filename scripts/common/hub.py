@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
+    HFValidationError,
     HTTPError,
     LocalTokenNotFoundError,
     RepositoryNotFoundError,
@@ -51,9 +53,11 @@ def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
     try:
         with hub_errors(source, argument):
             yield
-    except (ValueError, MemoryError):
-        raise
     except Exception as error:
+        # JSON and names of repos that are none are ValueErrors too, but do not say whose.
+        ours = isinstance(error, ValueError) and not isinstance(error, (JSONDecodeError, HFValidationError))
+        if ours or isinstance(error, MemoryError):
+            raise
         raise ValueError(
             f"`{argument}` has to be a repo or folder of a checkpoint, but {source} is none: {error!r}"
         ) from error
