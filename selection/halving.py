@@ -67,7 +67,7 @@ class Halving:
         batch_size (`int`, defaults to 8): Candidates computed at once.
 
     Raises:
-        ValueError: If the scheduler has a memory.
+        ValueError: If the scheduler has a memory, or, when it is called, if no step is between two rungs.
     """
 
     def __init__(
@@ -172,6 +172,8 @@ class Halving:
                 callback_on_step_end=note,
                 callback_on_step_end_tensor_inputs=["pred_original_sample"],
             ).images
+        if end < 1 and not expected:
+            raise ValueError(f"`rungs` have to be a step apart, but none is from {start} to {end} of the steps.")
         with counted_rows(self.pipe) as judge_rows:
             scores = self._judge(expected["pred_original_sample"], call) if end < 1 else {}
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from json import JSONDecodeError
 
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
-    HFValidationError,
     HTTPError,
     LocalTokenNotFoundError,
     RepositoryNotFoundError,
@@ -50,17 +48,16 @@ def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
     As `hub_errors`, and raises `ValueError` too where `source`, given by `argument`, holds no checkpoint. What is
     loaded inside is somebody else's files, so that whatever libraries raise is about these.
     """
-    try:
-        with hub_errors(source, argument):
+    with hub_errors(source, argument):
+        try:
             yield
-    except Exception as error:
-        # JSON and names of repos that are none are ValueErrors too, but do not say whose.
-        ours = isinstance(error, ValueError) and not isinstance(error, (JSONDecodeError, HFValidationError))
-        if ours or isinstance(error, MemoryError):
+        except MemoryError:
             raise
-        raise ValueError(
-            f"`{argument}` has to be a repo or folder of a checkpoint, but {source} is none: {error!r}"
-        ) from error
+        except Exception as error:
+            reason = error if isinstance(error, (OSError, ValueError)) else repr(error)
+            raise ValueError(
+                f"`{argument}` has to be a repo or folder of a checkpoint, but {source!r} is none: {reason}"
+            ) from error
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
