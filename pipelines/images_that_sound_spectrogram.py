@@ -128,7 +128,8 @@ class MelSpectrogram:
             if not (number and 0 <= value <= most and (value > 0 or name in MAY_BE_ZERO)):
                 kind_name = "integer" if kind is int else "number"
                 raise ValueError(
-                    f"`{name}` of the spectrogram has to be a positive {kind_name} up to {most:g}, but is {shown(value)}."
+                    f"`{name}` of the spectrogram has to be a positive {kind_name} up to {most:g}, but is"
+                    f" {shown(value)}."
                 )
 
     @property

@@ -1,11 +1,12 @@
 """Is the sound really the picture? Compares a sample's canvas with spectrograms of its sound and of rebuilt ones."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common.arguments import new_parser, run
-from .common.files import write_json, written
+from .common.files import check_writable, write_json, written
 
 
 if TYPE_CHECKING:
@@ -18,19 +19,26 @@ def check(sample_dir: Path, vocoder: str | None = None) -> Iterator[str]:
     """Checks all samples; yields the lines of a table."""
     import torch
 
-    from ..pipelines import MelSpectrogram, load_vocoder
+    from ..pipelines import MelSpectrogram
     from ..pipelines.images_that_sound_audio_prior import check_vocoder
     from .common.canvases import canvas_of, heard_canvas, sheet_of
+    from .common.models import SHIPPED, read_vocoder
     from .common.samples import find_samples, read_picture, sample_settings
 
+    folders = find_samples(sample_dir)
+    check_writable(sample_dir, "sample_dir")
     vocoders: dict[str, torch.nn.Module] = {}
     yield f"{'sample':<20} {'sound':<36} {'correlation':>11} {'distance in dB':>15}"
-    for folder in find_samples(sample_dir):
+    for folder in folders:
         settings = sample_settings(folder)
         mel = MelSpectrogram.from_dict(settings.get("spectrogram", {}))
-        source = vocoder or settings.get("audio_model")
+        source, made_by = vocoder, settings.get("audio_model")
+        if source is None and made_by in SHIPPED:
+            source = made_by
+        elif source is None and made_by is not None:
+            yield f"{folder.name:<20} for the vocoder of what made it, name it by --vocoder {shlex.quote(made_by)}"
         if source is not None and source not in vocoders:
-            vocoders[source] = load_vocoder(source, spectrogram=None if vocoder else mel)
+            vocoders[source] = read_vocoder(source, spectrogram=None if vocoder else mel)
         check_vocoder(vocoders.get(source), mel)
         canvas = canvas_of(read_picture(folder / "spectrogram.png"), mel)
         numbers, canvases = {}, {"picture": canvas[0]}
@@ -53,7 +61,7 @@ def sounds_of(
     from .common.samples import read_audio
 
     log_mel = mel.canvas_to_log_mel(canvas)
-    sounds = {"saved sound": torch.from_numpy(read_audio(folder / "audio.wav", mel.sampling_rate))}
+    sounds = {"saved sound": torch.from_numpy(read_audio(folder / "audio.wav", mel.sampling_rate)[0])}
     if vocoder is not None:
         with torch.no_grad():
             rebuilt = mel.canvas_to_audio(canvas, vocoder)
@@ -68,7 +76,7 @@ def main(input_args: list[str] | None = None) -> None:
     parser.add_argument(
         "--sample_dir", type=Path, required=True, help="Every sample at or below it gets check.png and check.json."
     )
-    parser.add_argument("--vocoder", help="Repo or folder of the vocoder. Default: that of the sample's audio model.")
+    parser.add_argument("--vocoder", help="Repo or folder of the vocoder, such as the sample's audio model.")
     args = parser.parse_args(input_args)
     run(lambda: check(args.sample_dir, args.vocoder))
 

@@ -9,11 +9,14 @@ from .common.arguments import (
     add_call_arguments,
     add_device_arguments,
     call_arguments,
+    check_count,
+    check_seed,
     complete_call,
     new_parser,
     run,
     values_of,
 )
+from .common.files import check_writable
 from .common.presets import COLORIZE_PRESETS
 
 
@@ -25,6 +28,7 @@ def colorize(
     from .common.samples import find_samples, sample_settings
 
     folders = find_samples(sample_dir)
+    check_writable(sample_dir, "sample_dir")
     painter = Painter(models, super_resolution_model, [sample_settings(folder) for folder in folders])
     for folder in folders:
         yield from painter(folder, call, seeds)
@@ -50,8 +54,8 @@ def parse_args(input_args: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--super_resolution_model", help="Stage II. Default for DeepFloyd's stage I: its stage II.")
     add_device_arguments(parser)
     args = parser.parse_args(input_args)
-    if args.num_images_per_prompt < 1:
-        raise ValueError(f"`num_images_per_prompt` has to be a positive integer, but is {args.num_images_per_prompt}.")
+    check_count("num_images_per_prompt", args.num_images_per_prompt)
+    check_seed(args.seed, args.num_images_per_prompt)
     if args.prompt is not None and args.example is not None:
         raise ValueError("`--prompt` and `--example` exclude each other.")
     return {

@@ -8,6 +8,7 @@ from .common.arguments import (
     Models,
     Scores,
     add_device_arguments,
+    add_lift_arguments,
     add_process_arguments,
     add_score_arguments,
     new_parser,
@@ -25,7 +26,7 @@ def evaluate(
     from .common.scoring import evaluate_samples, load_scorer_for, table
 
     folders = find_samples(sample_dir)
-    accelerator, models = start(models, sample_dir, report_to)
+    accelerator, models = start(models, sample_dir, report_to, "sample_dir")
     scorer, scores = load_scorer_for(scores, models, [sample_settings(folder) for folder in folders])
     yield from table(evaluate_samples(sample_dir, scorer, scores.models, accelerator, griffin_lim=griffin_lim))
     report_samples(accelerator, folders)
@@ -43,6 +44,7 @@ def main(input_args: list[str] | None = None) -> None:
         help="Whether to score sounds by Griffin-Lim from the saved spectrograms too. Default: yes.",
     )
     add_score_arguments(parser)
+    add_lift_arguments(parser)
     add_process_arguments(parser)
     add_device_arguments(parser)
     args = parser.parse_args(input_args)

@@ -1,11 +1,10 @@
 """Plays any picture as a spectrogram: one made here with the constants inside it, any other with Auffusion's."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from .common.arguments import add_spectrogram_argument, new_parser, run
-from .common.files import check_writable, written
+from .common.files import check_absent, check_writable, json_text, written
 
 
 def play(
@@ -18,16 +17,19 @@ def play(
     """Makes a sound of a picture; yields its file."""
     import torch
 
-    from ..pipelines import audio_problems, load_vocoder
+    from ..pipelines import audio_problems
     from ..pipelines.images_that_sound_audio_prior import check_vocoder
     from .common.canvases import canvas_of, constants_of, on_scale
+    from .common.models import read_vocoder
     from .common.samples import read_picture, write_audio
 
-    output = output or picture.with_suffix(".wav")
+    given, output = output, output or picture.with_suffix(".wav")
     if output.suffix.lower() != ".wav":
         raise ValueError(f"`output` has to end in .wav, but is {output}.")
-    check_writable(output.parent)
+    check_writable(output.parent, "output")
     pixels = read_picture(picture)
+    if given is None:
+        check_absent(output, "output")
     mel, settings = constants_of(picture, spectrogram)
     mel = on_scale(mel, frequency_scale)
     canvas = canvas_of(pixels, mel, settings.get("canvas_layout") == "folded")
@@ -37,14 +39,14 @@ def play(
         )
     if vocoder is not None and frequency_scale != "mel":
         raise ValueError(f"`vocoder` reads mel only, so that it excludes `frequency_scale` {frequency_scale}.")
-    plays = None if vocoder is None else load_vocoder(vocoder)
+    plays = None if vocoder is None else read_vocoder(vocoder)
     check_vocoder(plays, mel)
     with torch.no_grad():
         audio = mel.canvas_to_audio(canvas, plays)[0].numpy()
     for problem in audio_problems(audio):
         print(f"warning: {problem}", flush=True)
     with written(output) as file:
-        write_audio(file, audio, mel.sampling_rate, json.dumps({**settings, "spectrogram": mel.to_dict()}))
+        write_audio(file, audio, mel.sampling_rate, json_text({**settings, "spectrogram": mel.to_dict()}))
     yield output
 
 

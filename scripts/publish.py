@@ -283,7 +283,9 @@ def write_wheel(request: PublishRequest, folder: Path) -> None:
         )
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
         command += ["--wheel-dir", str(folder), str(sources)]
-        process = subprocess.run(command, capture_output=True, text=True)
+        # The same wheel of the same sources, whenever it is built: zip files begin with 1980.
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": "315532800"}
+        process = subprocess.run(command, env=environment, capture_output=True, text=True)
     if process.returncode != 0:
         raise ValueError(f"`source_dir` {request.source_dir} can't be built: {process.stderr.strip()}")
     (wheel,) = folder.glob("*.whl")

@@ -3,20 +3,30 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .common.arguments import Models, Scores, add_device_arguments, add_score_arguments, new_parser, run, values_of
-from .common.files import write_json
+from .common.arguments import (
+    Models,
+    Scores,
+    add_device_arguments,
+    add_lift_arguments,
+    add_score_arguments,
+    check_count,
+    new_parser,
+    run,
+    values_of,
+)
+from .common.files import check_writable, write_json
 
 
 def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, share: float = 0.2) -> Iterator[str]:
     """Scores all samples; yields the lines of the rankings."""
-    if top < 1:
-        raise ValueError(f"`top` has to be a positive integer, but is {top}.")
-    from ..selection import best, combined_score, top_by_all
+    check_count("top", top)
+    from ..selection import best, best_of, combined_score, top_by_all
     from .common.contact_sheet import write_contact_sheet
     from .common.samples import captions_of, find_samples, sample_settings
-    from .common.scoring import load_scorer_for, scores_of
+    from .common.scoring import load_scorer_for, problems_of, scores_of
 
     folders = find_samples(sample_dir)
+    check_writable(sample_dir, "sample_dir")
     settings = [sample_settings(folder) for folder in folders]
     scorer, scores = load_scorer_for(scores, models, settings)
     found = [scores_of(folder, scorer, scores.models) for folder in folders]
@@ -24,11 +34,12 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
     combined = combined_score(columns)
 
     agreed, rule = top_by_all(columns, share), f"in the top {share:.0%} by each"
-    rankings = {f"by {name}": best(values, top) for name, values in columns.items()}
-    rankings |= {"by all, combined": best(combined, top), rule: agreed}
+    rankings = {f"by {name}": best_of(values, top) for name, values in columns.items()}
+    rankings |= {"by all, combined": best_of(combined, top), rule: agreed}
     for name, indices in rankings.items():
         if not indices:
-            yield f"{name}: no sample. Make more of them, or take a larger --share."
+            hint = " Make more of them, or take a larger --share." if name == rule else ""
+            yield f"{name}: no sample.{hint}"
         for place, i in enumerate(indices, start=1):
             numbers = ", ".join(f"{column} {values[i]:.3f}" for column, values in columns.items())
             yield f"{name}, {place}. {folders[i]}: {numbers}"
@@ -38,8 +49,8 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
     samples = [
         {
             "folder": folders[i],
-            "seed": settings[i]["seed"],
-            "captions": captions_of(settings[i]),
+            "seed": settings[i].get("seed"),
+            "captions": [*captions_of(settings[i]), *(f"problem: {each}" for each in problems_of(folders[i]))],
             "numbers": {"combined": combined[i], **{name: values[i] for name, values in columns.items()}},
             "best": i in rankings["by all, combined"],
         }
@@ -62,6 +73,7 @@ def main(input_args: list[str] | None = None) -> None:
         "--share", type=float, default=0.2, help="Top share by every score, the paper's rule. Default: %(default)s."
     )
     add_score_arguments(parser)
+    add_lift_arguments(parser)
     add_device_arguments(parser)
     args = parser.parse_args(input_args)
     own = {"top": args.top, "share": args.share}

@@ -1,6 +1,5 @@
 """Optimises canvases against an image model and a spectrogram model; hours each, continued where a run stopped."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common.arguments import Request, add_sample_arguments, call_arguments, new_parser, read_request, run
-from .common.files import written
+from .common.files import check_own_folder, json_text, written
 from .common.presets import SDS_PRESETS
 
 
@@ -71,6 +70,7 @@ def sds(request: SDSRequest) -> Iterator[Path]:
 
     def of_seeds(seeds: list[int]) -> dict:
         folder = unfinished(seeds[0])
+        check_own_folder(folder)
         return {
             "accelerator": accelerator,
             "checkpoint_dir": folder,
@@ -119,7 +119,7 @@ def report(
         gray = tensors["canvas"].float().mean(dim=1, keepdim=True)
         audio = pipe.mel_spectrogram.canvas_to_audio(gray, pipe.vocoder)[0].cpu().numpy()
     with written(folder / "preview.png") as file:
-        write_picture(file, picture_of(gray[0, 0]), json.dumps({"spectrogram": pipe.mel_spectrogram.to_dict()}))
+        write_picture(file, picture_of(gray[0, 0]), json_text({"spectrogram": pipe.mel_spectrogram.to_dict()}))
     with written(folder / "preview.wav") as file:
         write_audio(file, audio, pipe.sampling_rate)
     for tracker in accelerator.trackers:

@@ -1,6 +1,5 @@
 """Finds the best of many seeds for a part of the price: candidates are judged on the way, the worse ones dropped."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from .common.arguments import (
     run,
     values_of,
 )
-from .common.files import write_json
+from .common.files import check_own_folder, json_text, parse_json, read_json, write_json
 from .common.presets import GENERATE_PRESETS
 
 
@@ -97,7 +96,8 @@ def search_folder(output_dir: Path, settings: dict) -> Path:
     """Where candidates are kept on the way. Raises `ValueError` if they were made with other settings."""
     folder = output_dir / ".search"
     file = folder / "settings.json"
-    if file.exists() and json.loads(file.read_text(encoding="utf-8")) != settings:
+    check_own_folder(folder)
+    if file.exists() and read_json(file) != parse_json(json_text(settings)):
         raise ValueError(f"`output_dir` holds {folder}, a search with other settings. Name another folder.")
     write_json(file, settings)
     return folder
@@ -105,22 +105,26 @@ def search_folder(output_dir: Path, settings: dict) -> Path:
 
 def write_report(request: SearchRequest, report: list[dict], scores: dict[int, dict]) -> Iterator[str]:
     """Writes `search.json`: what happened at each rung, the finalists' scores, the best, and what it cost."""
-    from ..selection import best, combined_score
+    from ..selection import best, best_of, combined_score
 
     samples, seeds = request.samples, list(scores)
     columns = {name: [scores[seed][name] for seed in seeds] for name in scores[seeds[0]]}
-    order = [seeds[i] for i in best(combined_score(columns), len(seeds))]
+    combined = combined_score(columns)
+    order = [seeds[i] for i in best(combined, len(seeds))]
+    winners = [seeds[i] for i in best_of(combined, request.keep)]
     spent = sum(rung["num_candidates"] * (rung["step_rows"] + rung["judge_rows"]) for rung in report)
     total = samples.num_samples * sum(rung["step_rows"] for rung in report)
     summary = {
-        "best": order[: request.keep],
+        "best": winners,
         "finalists": {str(seed): scores[seed] for seed in order},
         "rungs": report,
         "unet_rows": spent,
         "unet_rows_of_full_runs": total,
     }
     write_json(samples.output_dir / "search.json", summary)
-    for place, seed in enumerate(order[: request.keep], start=1):
+    if len(winners) < request.keep:
+        yield f"{len(order) - len(best_of(combined, len(order)))} of {len(order)} finalists have problems."
+    for place, seed in enumerate(winners, start=1):
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in scores[seed].items())
         yield f"{place}. {samples.folder(seed)}: {numbers}"
     yield f"{spent:.0f} UNet rows instead of {total:.0f} ({spent / total:.0%})."

@@ -1,11 +1,10 @@
 """Shows any sound as a canvas: low frequencies are at the bottom, a column is a hop of the sound."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from .common.arguments import add_spectrogram_argument, new_parser, run
-from .common.files import check_writable, written
+from .common.files import check_absent, check_writable, json_text, written
 
 
 def see(
@@ -17,18 +16,21 @@ def see(
     from .common.canvases import constants_of, picture_of
     from .common.samples import read_audio, write_picture
 
-    output = output or sound.with_suffix(".png")
+    given, output = output, output or sound.with_suffix(".png")
     if output.suffix.lower() != ".png":
         raise ValueError(f"`output` has to end in .png, but is {output}.")
-    check_writable(output.parent)
+    check_writable(output.parent, "output")
     if params_from and spectrogram:
         raise ValueError("`params_from` and `spectrogram` exclude each other.")
     mel, settings = constants_of(params_from or sound, spectrogram)
     if params_from and not settings:
         raise ValueError(f"`params_from` has to be a file with settings, but {params_from} holds none.")
-    canvas = mel.audio_to_canvas(torch.from_numpy(read_audio(sound, mel.sampling_rate)))
+    audio, _ = read_audio(sound, mel.sampling_rate)
+    if given is None:
+        check_absent(output, "output")
+    canvas = mel.audio_to_canvas(torch.from_numpy(audio))
     with written(output) as file:
-        write_picture(file, picture_of(canvas[0]), json.dumps({"spectrogram": mel.to_dict()}))
+        write_picture(file, picture_of(canvas[0]), json_text({"spectrogram": mel.to_dict()}))
     yield output
 
 

@@ -3,11 +3,12 @@
 import ast
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from .. import pipelines
-from .common.arguments import new_parser
-from .common.files import write_text
+from .common.arguments import new_parser, run
+from .common.files import check_writable, write_text
 
 
 MAIN = "pipeline_images_that_sound"
@@ -20,8 +21,14 @@ def main(input_args: list[str] | None = None) -> None:
     args = parser.parse_args(input_args)
     if args.output.suffix != ".py":
         parser.error(f"`--output` has to end in .py, but is {args.output}.")
-    write_text(args.output, merge(Path(pipelines.__path__[0])))
-    print(args.output)
+    run(lambda: single_file(args.output))
+
+
+def single_file(output: Path) -> Iterator[Path]:
+    """Writes the file; yields it."""
+    check_writable(output.parent, "output")
+    write_text(output, merge(Path(pipelines.__path__[0])))
+    yield output
 
 
 def merge(folder: Path, name: str = MAIN) -> str:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .clip import CLIPScore
     from .halving import Halving, Rung, rungs_of
     from .lift import prediction_lift
-    from .ranking import best, combined_score, mean_and_interval, share_and_interval, top_by_all
+    from .ranking import best, best_of, combined_score, mean_and_interval, share_and_interval, top_by_all
     from .scorer import Scorer
 
 SCORES = ("clip", "clap", "lift")
@@ -20,6 +20,7 @@ _MODULES = {
     "Rung": "halving",
     "Scorer": "scorer",
     "best": "ranking",
+    "best_of": "ranking",
     "combined_score": "ranking",
     "mean_and_interval": "ranking",
     "prediction_lift": "lift",

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from diffusers import DiffusionPipeline
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..pipelines.images_that_sound_steps import memories_of
@@ -66,7 +67,7 @@ class Halving:
         batch_size (`int`, defaults to 8): Candidates computed at once.
 
     Raises:
-        ValueError: If the scheduler has a memory.
+        ValueError: If the scheduler has a memory, or, when it is called, if no step is between two rungs.
     """
 
     def __init__(
@@ -171,6 +172,8 @@ class Halving:
                 callback_on_step_end=note,
                 callback_on_step_end_tensor_inputs=["pred_original_sample"],
             ).images
+        if end < 1 and not expected:
+            raise ValueError(f"`rungs` have to be a step apart, but none is from {start} to {end} of the steps.")
         with counted_rows(self.pipe) as judge_rows:
             scores = self._judge(expected["pred_original_sample"], call) if end < 1 else {}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -182,8 +185,9 @@ class Halving:
             }
             tensors = {"latents": latents[row].cpu().contiguous(), "generator": generator.get_state()}
             file = self._file(seed, end)
-            save_file(tensors, file.with_suffix(".part"), metadata={"facts": json.dumps(facts)})
-            os.replace(file.with_suffix(".part"), file)
+            with tempfile.TemporaryDirectory(suffix=".part", dir=self.folder) as partial:
+                save_file(tensors, Path(partial, file.name), metadata={"facts": json.dumps(facts)})
+                os.replace(Path(partial, file.name), file)
 
     def _judge(self, latents: torch.Tensor, call: dict[str, Any]) -> dict[str, list[float]]:
         """Scores of the canvases that are expected in the end."""
@@ -203,8 +207,12 @@ class Halving:
         return self.folder / f"seed-{seed:06d}-{fraction:.4f}.safetensors"
 
     def _read(self, seed: int, fraction: float) -> tuple[dict[str, torch.Tensor], dict]:
-        with safe_open(self._file(seed, fraction), "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])
+        path = self._file(seed, fraction)
+        try:
+            with safe_open(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"The candidate {path} can't be read: {error}. Remove it to make it anew.") from error
 
 
 @contextmanager

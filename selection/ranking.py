@@ -11,18 +11,24 @@ def best(scores: Sequence[float], k: int) -> list[int]:
     return [int(i) for i in np.argsort(-np.where(np.isnan(values), -np.inf, values), kind="stable")[:k]]
 
 
+def best_of(scores: Sequence[float], k: int) -> list[int]:
+    """As `best`, without what is `nan`."""
+    return [i for i in best(scores, k) if not np.isnan(scores[i])]
+
+
 def combined_score(scores: dict[str, Sequence[float]]) -> list[float]:
     """
     One number per result for all of its scores: the mean of its percentile ranks.
 
     Args:
-        scores (`dict[str, Sequence[float]]`): For each score its values for all `N` results, more is better. `nan`
-            ranks lowest.
+        scores (`dict[str, Sequence[float]]`): For each score its values for all `N` results, more is better.
 
     Returns:
-        `list[float]` of length `N`: From 0 (worst by all) to 1 (best by all).
+        `list[float]` of length `N`: From 0 (worst by all) to 1 (best by all); `nan` where a score is.
     """
-    return np.mean([_percentile_ranks(values) for values in scores.values()], axis=0).tolist()
+    ranks = np.mean([_percentile_ranks(values) for values in scores.values()], axis=0)
+    unknown = np.isnan([np.asarray(values, np.float64) for values in scores.values()]).any(axis=0)
+    return np.where(unknown, np.nan, ranks).tolist()
 
 
 def _percentile_ranks(scores: Sequence[float]) -> np.ndarray:
@@ -50,7 +56,7 @@ def top_by_all(scores: dict[str, Sequence[float]], share: float = 0.2) -> list[i
     """
     if not 0 <= share <= 1:
         raise ValueError(f"`share` has to be in 0..1, but is {share!r}.")
-    tops = [best(values, int(share * len(values))) for values in scores.values()]
+    tops = [best_of(values, int(share * len(values))) for values in scores.values()]
     return [i for i in tops[0] if all(i in top for top in tops[1:])]
 
 

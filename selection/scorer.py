@@ -1,5 +1,7 @@
 """All scores that are asked for at once, by their names."""
 
+import math
+
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
@@ -56,19 +58,22 @@ class Scorer:
             canvas_layout (`str`, defaults to `"strip"`): Of the pictures.
 
         Returns:
-            `dict[str, list[float]]`: For each score its `B` values; more is better.
+            `dict[str, list[float]]`: For each score its `B` values; more is better, and `nan` is the value of a result
+            that is not finite.
         """
+        finite = pictures.isfinite().flatten(1).all(dim=1).cpu() & torch.from_numpy(np.isfinite(audios).all(axis=1))
+        pictures, audios = pictures.nan_to_num(0, 0, 0), np.nan_to_num(audios, nan=0, posinf=0, neginf=0)
         scores = {}
         if self.clip is not None:
             scores["clip"] = self.clip(pictures, prompts)
         if self.clap is not None:
             scores["clap"] = self.clap(audios, sampling_rate, audio_prompts)
         if self.pipe is not None:
-            latents = self._encode(pictures) if latents is None else latents
+            latents = self._encode(pictures) if latents is None else latents.nan_to_num(0, 0, 0)
             audio_latents = unfold_canvas(latents) if canvas_layout == "folded" else latents
             lifts = prediction_lift(self.pipe, latents, prompts, audio_prompts, audio_latents=audio_latents)
             scores["image_lift"], scores["audio_lift"] = lifts
-        return {name: values.tolist() for name, values in scores.items()}
+        return {name: values.cpu().where(finite, math.nan).tolist() for name, values in scores.items()}
 
     @torch.no_grad()
     def _encode(self, pictures: torch.Tensor) -> torch.Tensor:

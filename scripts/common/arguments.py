@@ -3,8 +3,12 @@
 import argparse
 import ast
 import inspect
-import json
+import shlex
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +16,7 @@ from typing import Any, TypeVar
 from ... import pipelines
 from ...pipelines.images_that_sound_call import CallArgument, read_call
 from ...selection import SCORES
+from .files import parse_json
 
 
 # The file of each pipeline that a command calls.
@@ -26,8 +31,26 @@ NOT_OFFERED = {
     *("denoising_start", "denoising_end", "num_images_per_prompt", "output_type", "return_dict"),
     *("checkpoint_dir", "checkpoint_every", "shared_timestep"),
 }
-TYPES: dict[str, Callable] = {"int": int, "float": float, "str": str, "dict": json.loads}
+# More than any text encoder reads.
+MAX_TEXT = 10_000
+MAX_SAMPLES = 1_000_000
+
+
+def json_dict(text: str) -> dict[str, Any]:
+    """What argparse names by this function's name if it is refused."""
+    return parse_json(text)
+
+
+TYPES: dict[str, Callable] = {"int": int, "float": float, "str": str, "dict": json_dict}
+DTYPES = ("float32", "float16", "bfloat16")
+# What ships with the package, and is loaded because a file says so.
+SHIPPED_MODELS = ("embedded", "embedded-colorization")
 PUBLISHED_SCORES = {"clip_model": "openai/clip-vit-base-patch16", "clap_model": "laion/clap-htsat-unfused"}
+
+# What libraries raise where a file can't be read or written, such as on a full disk, besides OSError.
+FILE_ERRORS = (("soundfile", "LibsndfileError"), ("av.error", "FFmpegError"), ("safetensors", "SafetensorError"))
+# Of commands, besides the arguments of their pipelines' calls.
+OWN_NUMBERS = ("final_max_timestep",)
 
 Values = TypeVar("Values")
 
@@ -80,10 +103,8 @@ class Samples:
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "num_images_per_prompt"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"`{name}` has to be a positive integer, but is {getattr(self, name)!r}.")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise ValueError(f"`seed` has to be an integer from 0 to 2**63 - 1, but is {self.seed!r}.")
+            check_count(name, getattr(self, name))
+        check_seed(self.seed, self.num_samples)
 
     @property
     def seeds(self) -> list[int]:
@@ -138,6 +159,18 @@ class Request:
     models: Models
     samples: Samples
     report_to: str | None = None
+
+
+def check_count(name: str, value: int) -> None:
+    """Raises `ValueError` for a number of samples that is none, or is more than anybody can use."""
+    if not isinstance(value, int) or not 1 <= value <= MAX_SAMPLES:
+        raise ValueError(f"`{name}` has to be a positive integer of at most {MAX_SAMPLES}, but is {value!r}.")
+
+
+def check_seed(seed: int, number: int) -> None:
+    """Raises `ValueError` if a `number` of seeds from the first on are not all those of a generator."""
+    if not isinstance(seed, int) or not 0 <= seed <= 2**63 - number:
+        raise ValueError(f"`seed` has to be an integer from 0 to 2**63 - {number}, but is {seed!r}.")
 
 
 def values_of(values_class: type[Values], args: argparse.Namespace, **given: Any) -> Values:
@@ -196,7 +229,9 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     """Prompts, presets, arguments of the call, models, seeds and the output folder."""
     add_call_arguments(parser, arguments)
     parser.add_argument("--example", choices=presets, help="Prompts, seed and number of a published example.")
-    parser.add_argument("--params_from", help="A picture, sound or video made earlier, whose settings are repeated.")
+    parser.add_argument(
+        "--params_from", help="A picture, sound, video or settings.json made earlier, whose settings are repeated."
+    )
     parser.add_argument("--num_images_per_prompt", type=int, default=1, help="Samples computed at once.")
     parser.add_argument("--model", help="Repo or folder of the image side, or of both. Default: embedded.")
     parser.add_argument("--audio_model", help="Repo or folder of the audio side, such as Auffusion's, or embedded.")
@@ -204,7 +239,8 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     parser.add_argument("--num_samples", type=int, help="Sample i has seed + i. Default: 1, or the example's.")
     parser.add_argument("--seed", type=int, help="Default: 0, or the example's.")
     add_device_arguments(parser)
-    parser.add_argument("--device_map", type=json.loads, help='JSON, such as {"unet_audio": "cuda:1"}.')
+    parser.set_defaults(dtype=None)
+    parser.add_argument("--device_map", type=json_dict, help='JSON, such as {"unet_audio": "cuda:1"}.')
     parser.add_argument(
         "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make videos. Default: yes."
     )
@@ -217,20 +253,26 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
 def add_spectrogram_argument(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
         "--spectrogram",
-        type=lambda text: json.loads(text) if text.startswith("{") else text,
+        type=lambda text: parse_json(text) if text.startswith("{") else text,
         help=f"{text} auffusion, riffusion or constants as JSON.",
     )
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="Default: an accelerator where there is one, else cpu.")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="Of the weights. Default: float32.")
     parser.add_argument("--enable_model_cpu_offload", action="store_true", help="Keep on the device what is in use.")
 
 
 def add_process_arguments(parser: argparse.ArgumentParser) -> None:
     """For commands whose samples `accelerate launch` spreads over processes."""
     parser.add_argument("--report_to", help="A tracker of accelerate, such as tensorboard, for pictures and sounds.")
+
+
+def add_lift_arguments(parser: argparse.ArgumentParser) -> None:
+    """For commands that may judge samples by the models that made them."""
+    parser.add_argument("--model", help="For lift: what made the samples. Default: as the samples', if embedded.")
+    parser.add_argument("--audio_model", help="For lift: the audio side's, where it is another.")
 
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -254,7 +296,8 @@ def read_request(
     The values of `add_sample_arguments`. What was not given comes from `--params_from`, then from the example, then
     from the defaults of the call.
     """
-    known = {"seed": 0, "num_samples": 1, "model": "embedded", **_known(args, presets)}
+    known = {"seed": 0, "num_samples": 1, "model": "embedded", "dtype": "float32"}
+    known |= _known(args, presets, arguments, [field.name for field in fields(request_class)])
     complete = argparse.Namespace(
         **{name: known.get(name) if value is None else value for name, value in vars(args).items()}
     )
@@ -276,10 +319,27 @@ def complete_call(arguments: dict[str, CallArgument], parsed: dict[str, Any], kn
         if "nargs" in parser_options(argument) and isinstance(value, list) and len(value) == 1:
             value = value[0]
         call[name] = None if value is inspect.Parameter.empty else value
+        if isinstance(value, str):
+            _check_text(name, value)
     return call
 
 
-def _known(args: argparse.Namespace, presets: dict) -> dict[str, Any]:
+def _check_text(name: str, text: str) -> None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"`{name}` has to be text, but holds what is none: {text[:100]!r}.") from error
+    if size > MAX_TEXT:
+        raise ValueError(f"`{name}` has to be at most {MAX_TEXT} bytes long, but has {size}.")
+
+
+def _known(
+    args: argparse.Namespace, presets: dict, arguments: dict[str, CallArgument], own: list[str]
+) -> dict[str, Any]:
+    """
+    What the example or the file says. Of a file, which anybody may have made, that is the arguments of the call and
+    `own` ones of the command as the command line could give them, the seed, the precision, and models that ship.
+    """
     if args.params_from and args.example:
         raise ValueError("`--params_from` and `--example` exclude each other.")
     if not args.params_from:
@@ -287,13 +347,95 @@ def _known(args: argparse.Namespace, presets: dict) -> dict[str, Any]:
     from .samples import read_settings
 
     saved = read_settings(args.params_from)
-    return {name: saved[name] for name in vars(args) if name in saved and name not in ("device", "output_dir")}
+    for name in ("image", "audio"):
+        if name in own and saved.get(name) is not None and getattr(args, name) is None:
+            raise ValueError(
+                f"`params_from` names a file, which is read only if you name it once more:"
+                f" --{name} {shlex.quote(saved[name])}"
+            )
+    kinds = {name: parser_options(argument) for name, argument in arguments.items()}
+    kinds |= {"seed": {"type": int}, "dtype": {"choices": DTYPES}}
+    kinds |= {name: {"type": float} for name in OWN_NUMBERS if name in own}
+    known = {name: saved[name] for name in kinds if saved.get(name) is not None}
+    for name, value in known.items():
+        _check_kind(name, value, kinds[name])
+    if args.model in (None, saved.get("model")):
+        left = [name for name in ("model", "audio_model") if getattr(args, name) is None]
+        known |= shipped_models({name: saved.get(name) for name in left}, "params_from")
+    return known
+
+
+def _check_kind(name: str, value: Any, options: dict[str, Any]) -> None:
+    """Raises `ValueError` for what the command line could not give."""
+    if "choices" in options:
+        right = value in options["choices"]
+    elif "type" not in options:
+        right = isinstance(value, bool)
+    else:
+        kind = {json_dict: dict, float: (int, float)}.get(options["type"], options["type"])
+        values = value if "nargs" in options and isinstance(value, list) else [value]
+        right = all(isinstance(each, kind) and not isinstance(each, bool) for each in values)
+    if not right:
+        raise ValueError(f"`params_from` holds a `{name}` that is none: {str(value)[:100]!r}.")
+
+
+def shipped_models(models: dict[str, str | None], argument: str) -> dict[str, str]:
+    """
+    The models that files given by `argument` name. Raises `ValueError` for others than those that ship with the
+    package: nothing is loaded because a file says so.
+    """
+    named = {name: model for name, model in models.items() if model is not None}
+    if not set(named.values()) <= set(SHIPPED_MODELS):
+        once_more = " ".join(f"--{name} {shlex.quote(model)}" for name, model in named.items())
+        raise ValueError(f"`{argument}` names models, which are loaded only if you name them once more: {once_more}")
+    return named
+
+
+# -------------------- The border --------------------
 
 
 def run(make: Callable[[], Iterator[Path | str]]) -> None:
-    """Prints what `make` yields; an error of the user's is said in one line."""
+    """
+    Prints what `make` yields. What goes wrong outside of the program, the user's input, files, devices, memory, is
+    said in one line; anything else is a fault of the program and passes as it is.
+    """
     try:
-        for path in make():
-            print(path, flush=True)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+        with _ended_in_order():
+            for path in make():
+                print(path, flush=True)
+    except Exception as error:
+        if not _is_from_outside(error):
+            raise
+        raise SystemExit(f"error: {_one_line(error)}") from error
+
+
+def _is_from_outside(error: Exception) -> bool:
+    # What is not imported can't have been raised.
+    foreign = tuple(getattr(sys.modules[module], name) for module, name in FILE_ERRORS if module in sys.modules)
+    if isinstance(error, (ValueError, OSError, MemoryError, *foreign)):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return should_reduce_batch_size(error) or "PytorchStreamWriter" in str(error)
+
+
+def _one_line(error: Exception) -> str:
+    """The message without what could write elsewhere on a terminal."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(each if each.isprintable() else "?" for each in text)
+    return text if len(text) <= 2000 else f"{text[:2000]}..."
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Lets SIGTERM end the program as an exception would, so that nothing half-written is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

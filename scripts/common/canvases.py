@@ -16,6 +16,8 @@ from .samples import read_settings
 DECIBELS = 20 / np.log(10)
 # Where a logarithmic scale begins that would begin at 0 Hz: the lowest tone that people hear.
 LOWEST_TONE = 20.0
+# Five and a half minutes, and what Griffin-Lim makes of it takes two gigabytes.
+MAX_COLUMNS = 2**15
 
 
 def constants_of(path: str | Path, spectrogram: str | dict | None = None) -> tuple[MelSpectrogram, dict]:
@@ -46,14 +48,24 @@ def on_scale(mel: MelSpectrogram, frequency_scale: str) -> MelSpectrogram:
 
 
 def canvas_of(picture: PIL.Image.Image, mel: MelSpectrogram, folded: bool = False) -> torch.Tensor:
-    """A picture as canvas `(1, 1, M, T)` in 0..1: unfolded, or resized to M rows where it has another height."""
-    gray = torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255).mean(dim=-1)[None, None]
-    if folded and picture.height == 2 * mel.num_mel_bins:
+    """
+    A picture as canvas `(1, 1, M, T)` in 0..1: unfolded, or resized to M rows where it has another height. Raises
+    `ValueError` for a sound that would be longer than any honest one.
+    """
+    folded = folded and picture.height == 2 * mel.num_mel_bins
+    columns = picture.width * (2 if folded else mel.num_mel_bins / picture.height)
+    if columns > MAX_COLUMNS:
+        raise ValueError(
+            f"The picture has to be at most {MAX_COLUMNS} columns wide where it has {mel.num_mel_bins} rows, but has"
+            f" {columns:.0f}."
+        )
+    gray = np.asarray(picture.convert("RGB")).mean(axis=-1, dtype=np.float32) / 255
+    gray = torch.from_numpy(gray)[None, None]
+    if folded:
         return unfold_canvas(gray)
     if picture.height == mel.num_mel_bins:
         return gray
-    columns = max(round(picture.width * mel.num_mel_bins / picture.height), 1)
-    size = (mel.num_mel_bins, columns)
+    size = (mel.num_mel_bins, max(round(columns), 1))
     return torch.nn.functional.interpolate(gray, size, mode="bilinear", antialias=True)
 
 

@@ -1,6 +1,5 @@
 """Samples in colour: several tries for each, as files beside its own."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
-import soundfile
 import torch
 
 from ...pipelines import FactorizedColorizationPipeline
 from .arguments import Models
-from .files import write_json, written
+from .files import json_text, read_json, write_json, written
+from .hub import checkpoint_errors
 from .models import on_device, read_pipeline
-from .samples import captions_of, panel_of, read_picture, sample_settings, write_picture
+from .samples import captions_of, panel_of, read_audio, read_picture, sample_settings, write_picture
 from .video import write_video
 
 
@@ -53,7 +52,8 @@ class Painter:
     def pipe(self) -> FactorizedColorizationPipeline:
         pipe = read_pipeline(self.models, FactorizedColorizationPipeline)
         if self.super_resolution_model is not None:
-            pipe.load_super_resolution(self.super_resolution_model)
+            with checkpoint_errors(self.super_resolution_model, "super_resolution_model"):
+                pipe.load_super_resolution(self.super_resolution_model)
         return on_device(self.models, pipe)
 
     def __call__(self, folder: Path, call: dict[str, Any], seeds: list[int]) -> Iterator[Path]:
@@ -87,7 +87,7 @@ def _pending_seeds(folder: Path, settings: dict, seeds: list[int]) -> list[int]:
         if not file.exists():
             pending.append(seed)
             continue
-        saved = json.loads(file.read_text(encoding="utf-8"))
+        saved = read_json(file)
         if {**saved, **settings} != saved:
             raise ValueError(f"`sample_dir` holds {file}, made with other settings. Move it away.")
     return pending
@@ -96,10 +96,10 @@ def _pending_seeds(folder: Path, settings: dict, seeds: list[int]) -> list[int]:
 def _write_try(folder: Path, picture: PIL.Image.Image, sample: dict, made: dict) -> Path:
     """The video, the colour picture, and last the settings, which say that the try is complete."""
     file = folder / f"color-{made['seed']:06d}.png"
-    text = json.dumps({**sample, "color": made})
+    text = json_text({**sample, "color": made})
     captions = [*captions_of(sample), f"colors: {made['prompt']}"]
     panels = [panel_of(picture, sample), (read_picture(folder / "spectrogram.png"), 1)]
-    audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
+    audio, sampling_rate = read_audio(folder / "audio.wav")
     with written(file.with_suffix(".mp4")) as video:
         write_video(video, panels, audio, sampling_rate, captions, text)
     with written(file) as image:

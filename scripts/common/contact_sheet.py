@@ -1,8 +1,10 @@
 """One page that shows samples beside their sounds and scores, and that opens from disk without a network."""
 
 import html
+import math
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from .files import write_text
 
@@ -35,8 +37,9 @@ def write_contact_sheet(path: Path, title: str, samples: list[dict], notes: list
     Args:
         path (`Path`): Ends in `.html`; the page refers to the samples' files relative to it.
         title (`str`): Its heading.
-        samples (`list[dict]`): In order: each sample's `folder` (`Path`), `seed` (`int`), `captions` (`list[str]`),
-            `numbers` (`dict[str, float]`, the same names for all) and whether it is among the `best` (`bool`).
+        samples (`list[dict]`): In order: each sample's `folder` (`Path`), `seed` (`int` or `None`), `captions`
+            (`list[str]`), `numbers` (`dict[str, float]`, the same names for all) and whether it is among the `best`
+            (`bool`).
         notes (`list[str]`): Paragraphs above the table.
     """
     columns = ["seed", *samples[0]["numbers"]]
@@ -53,12 +56,19 @@ def write_contact_sheet(path: Path, title: str, samples: list[dict], notes: list
 
 
 def _row(home: Path, sample: dict) -> str:
-    base = html.escape(Path(os.path.relpath(sample["folder"], home)).as_posix())
-    captions = "<br>".join(html.escape(caption) for caption in sample["captions"])
-    cells = [f'<td data-value="{sample["seed"]}">{sample["seed"]}</td>']
-    cells += [f'<td data-value="{value}">{value:.3f}</td>' for value in sample["numbers"].values()]
+    base = quote(os.fsencode(Path(os.path.relpath(sample["folder"], home)).as_posix()))
+    captions = [html.escape(str(caption)) for caption in sample["captions"]]
+    numbers = [_cell(sample["seed"], ""), *(_cell(value, ".3f") for value in sample["numbers"].values())]
     return (
         f'<tr{" class=best" if sample["best"] else ""}><td class="sample"><a href="{base}/video.mp4">'
-        f'<img src="{base}/image.png" alt="{html.escape(sample["captions"][0])}" loading="lazy"></a>'
-        f'<audio controls preload="none" src="{base}/audio.wav"></audio>{captions}</td>{"".join(cells)}</tr>'
+        f'<img src="{base}/image.png" alt="{captions[0]}" loading="lazy"></a>'
+        f'<audio controls preload="none" src="{base}/audio.wav"></audio>{"<br>".join(captions)}</td>'
+        f"{''.join(numbers)}</tr>"
     )
+
+
+def _cell(value: float | None, form: str) -> str:
+    """A number's cell; one that is none sorts below all."""
+    if value is None or not math.isfinite(value):
+        return '<td data-value="-Infinity">–</td>'
+    return f'<td data-value="{value}">{value:{form}}</td>'

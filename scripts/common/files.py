@@ -1,11 +1,18 @@
-"""Files and folders that appear under their name only when they are complete."""
+"""Files and folders that appear under their name only when they are complete, and JSON that others can read."""
 
+import errno
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+
+# More than any settings, scores or prompts that were written here.
+MAX_JSON_BYTES = 2**20
 
 
 @contextmanager
@@ -14,17 +21,26 @@ def written(path: str | Path) -> Iterator[Path]:
     Makes a file or a folder that appears under its name only when it is complete.
 
     Args:
-        path (`str` or `Path`): Its name. A file that is there is replaced; a folder may not be there.
+        path (`str` or `Path`): Its name. A file that is there is replaced; a folder is not.
 
     Yields:
         `Path`: Where to write it: the same name in a new folder beside `path`, open to no other user and to no other
         process, which is removed in the end, whatever happens.
+
+    Raises:
+        FileExistsError: If a folder was written, and in the end something is there under its name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
-        yield Path(folder, path.name)
-        os.replace(Path(folder, path.name), path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent) as folder:
+        partial = Path(folder, path.name)
+        yield partial
+        try:
+            os.replace(partial, path)
+        except OSError as error:
+            if partial.is_dir() and os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, "There is something already", str(path)) from error
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,13 +49,71 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json_text(content, indent=2) + "\n")
 
 
-def check_writable(folder: str | Path) -> None:
-    """Raises `ValueError` if `folder` can't be written to, without writing anything."""
-    ancestor = Path(folder).absolute()
-    while not ancestor.exists():
+def json_text(content: object, indent: int | None = None) -> str:
+    """JSON, in which a number that is not finite is null, since JSON has none."""
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a dict that `write_json` wrote. Raises `ValueError` if the file can't be read or holds something else."""
+    try:
+        with open(path, "rb") as file:
+            content = parse_json(file.read(MAX_JSON_BYTES + 1).decode())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`{path}` can't be read: {error}") from error
+    return content
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """The dict that a JSON text holds. Raises `ValueError` if it holds none, or is longer than any honest one."""
+    try:
+        content = json.loads(text) if len(text) <= MAX_JSON_BYTES else None
+        # Halves of characters, which JSON may hold and no other file.
+        json.dumps(content, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"no dict in JSON of at most {MAX_JSON_BYTES} characters")
+    return content
+
+
+def check_writable(folder: str | Path, argument: str = "output_dir") -> None:
+    """Raises `ValueError` if `folder`, given by `argument`, can't be written to, without writing anything."""
+    folder = Path(folder).absolute()
+    ancestor, missing = folder, []
+    while not os.path.lexists(ancestor):
+        missing.append(ancestor.name)
         ancestor = ancestor.parent
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
-        raise ValueError(f"`output_dir` has to be a folder that can be written to, but {ancestor} is none.")
+    try:
+        # A name that is too long is found so where its folder is to be, or else by the length of the whole.
+        for path in (*(ancestor / name for name in missing), folder / ("x" * 100)):
+            with suppress(FileNotFoundError):
+                os.lstat(path)
+        tempfile.TemporaryFile(dir=ancestor).close()
+    except OSError as error:
+        raise ValueError(
+            f"`{argument}` needs a folder that can be written to, but {folder} is none: {error.strerror}."
+        ) from error
+
+
+def check_own_folder(folder: Path) -> None:
+    """Raises `ValueError` for a link under the name of a folder whose files are ours alone to write."""
+    if folder.is_symlink():
+        raise ValueError(f"{folder} has to be a folder, but is a link. Move it away.")
+
+
+def check_absent(path: Path, argument: str) -> None:
+    """Raises `ValueError` if something is there under a name that nobody gave."""
+    if os.path.lexists(path):
+        raise ValueError(f"`{argument}` has to be given, since {path} is there already.")

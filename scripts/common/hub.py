@@ -44,14 +44,20 @@ def hub_errors(repo: str, argument: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
-    """As `hub_errors`, and raises `ValueError` too where `source`, given by `argument`, holds no checkpoint."""
-    try:
-        with hub_errors(source, argument):
+    """
+    As `hub_errors`, and raises `ValueError` too where `source`, given by `argument`, holds no checkpoint. What is
+    loaded inside is somebody else's files, so that whatever libraries raise is about these.
+    """
+    with hub_errors(source, argument):
+        try:
             yield
-    except OSError as error:
-        raise ValueError(
-            f"`{argument}` has to be a repo or folder of a checkpoint, but {source} is none: {error}"
-        ) from error
+        except MemoryError:
+            raise
+        except Exception as error:
+            reason = error if isinstance(error, (OSError, ValueError)) else repr(error)
+            raise ValueError(
+                f"`{argument}` has to be a repo or folder of a checkpoint, but {source!r} is none: {reason}"
+            ) from error
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -7,10 +7,12 @@ import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import get_device
+from transformers import SpeechT5HifiGan
 
 from ... import embedded, embedded_colorization
+from ...pipelines import MelSpectrogram, load_vocoder
 from .arguments import Models
-from .hub import checkpoint_errors, hub_errors
+from .hub import checkpoint_errors
 
 
 EMBEDDED = Path(embedded.__file__).parent
@@ -19,15 +21,27 @@ SHIPPED = {"embedded": EMBEDDED, "embedded-colorization": Path(embedded_coloriza
 
 
 def device_of(models: Models) -> str:
-    """Where the models run."""
-    return models.device or get_device()
+    """Where the models run. Raises `ValueError` for a device that this machine lacks."""
+    return get_device() if models.device is None else checked_device(models.device, "device")
+
+
+def checked_device(device: str, argument: str) -> str:
+    """The device. Raises `ValueError` if nothing can be computed there."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"`{argument}` has to name a device of this machine, such as cpu, but is {device!r}: {reason}"
+        ) from error
+    return device
 
 
 def load_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
     """The pipeline of `--model`, with the audio side of `--audio_model`, where it is to run."""
     pipe = read_pipeline(models, pipeline_class)
     if models.audio_model is not None:
-        with hub_errors(models.audio_model, "audio_model"):
+        with checkpoint_errors(models.audio_model, "audio_model"):
             source = SHIPPED.get(models.audio_model, models.audio_model)
             pipe.load_audio_prior(source, spectrogram=models.spectrogram)
     pipe = on_device(models, pipe)
@@ -40,6 +54,12 @@ def read_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> Di
     with checkpoint_errors(models.model, "model"):
         source = SHIPPED.get(models.model, models.model)
         return pipeline_class.from_pretrained(source, dtype=getattr(torch, models.dtype))
+
+
+def read_vocoder(source: str, spectrogram: MelSpectrogram | None = None) -> SpeechT5HifiGan | None:
+    """The vocoder of a repo or folder, or of what ships with the package, for such spectrograms."""
+    with checkpoint_errors(source, "vocoder"):
+        return load_vocoder(SHIPPED.get(source, source), spectrogram=spectrogram)
 
 
 def on_device(models: Models, pipe: DiffusionPipeline) -> DiffusionPipeline:
@@ -59,6 +79,7 @@ def _spread(models: Models, pipe: DiffusionPipeline) -> None:
                 f"`device_map` has to name models of the pipeline, without `enable_model_cpu_offload`, but is"
                 f" {models.device_map}."
             )
+        device = checked_device(device, "device_map")
         hook = AlignDevicesHook(execution_device=torch.device(device), io_same_device=True)
         add_hook_to_module(model.to(device), hook)
 

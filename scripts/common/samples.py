@@ -1,8 +1,13 @@
 """Sample folders: what a sample consists of, its settings inside every file, and how to find them again."""
 
-import json
 import math
+import os
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,11 +17,22 @@ import PIL.PngImagePlugin
 import scipy.signal
 import soundfile
 
-from .files import write_json, written
+from .files import check_own_folder, json_text, parse_json, read_json, write_json, written
 from .video import Panel, poster, write_video
 
 
 SETTINGS_KEY = "images_that_sound"
+SAMPLE_FILES = {"image.png", "spectrogram.png", "audio.wav", "settings.json"}
+# Formats that Pillow reads by itself, without running another program.
+PICTURE_FORMATS = ("PNG", "JPEG", "JPEG2000", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "TGA")
+# Bounds that no honest sound meets; memory and time are taken by these.
+SAMPLING_RATES = range(1000, 768001)
+MAX_SECONDS = 600
+MAX_VALUES = 2**27
+
+TEXT, NAMES = (str, type(None)), ("prompt", "audio_prompt", "image", "audio", "model", "audio_model", "canvas_layout")
+# Kinds of what the commands read in settings.
+KINDS = {**dict.fromkeys(NAMES, TEXT), "seed": int, "spectrogram": dict, "problems": list}
 
 
 def write_sample(
@@ -41,11 +57,14 @@ def write_sample(
         settings (`dict`): What made it, JSON-ready; written as `settings.json` and into PNG, WAV and MP4.
         others (`dict[str, PIL.Image.Image]`, *optional*): More pictures by the names of their files.
         video (`bool`, defaults to `True`): Whether to write `video.mp4` and `poster.png`.
+
+    Raises:
+        ValueError: If the folder is there, and not because another process made the same sample.
     """
-    text = json.dumps(settings)
+    text = json_text(settings)
     stretched = PIL.ImageOps.autocontrast(spectrogram, cutoff=1)
     images = {"image": picture, "spectrogram": spectrogram, "spectrogram_stretched": stretched, **(others or {})}
-    with written(folder) as partial:
+    with _unless_made(folder, settings), written(folder) as partial:
         partial.mkdir()
         for name, image in images.items():
             write_picture(partial / f"{name}.png", image, text)
@@ -55,6 +74,44 @@ def write_sample(
             write_video(partial / "video.mp4", panels, audio, sampling_rate, captions, text)
             write_picture(partial / "poster.png", poster(panels, captions), text)
         write_json(partial / "settings.json", settings)
+
+
+@contextmanager
+def _unless_made(folder: Path, settings: dict) -> Iterator[None]:
+    """Drops what is made inside if another process made the same sample meanwhile."""
+    try:
+        yield
+    except FileExistsError:
+        if not is_made(folder, settings):
+            raise
+
+
+def is_made(folder: Path, settings: dict) -> bool:
+    """
+    Whether a sample is there.
+
+    Args:
+        folder (`Path`): Its folder.
+        settings (`dict`): Those of its settings that are to be the same, but for `versions`.
+
+    Raises:
+        ValueError: If something else is there.
+    """
+    check_own_folder(folder)
+    if not folder.exists():
+        return False
+    if not is_sample(folder, os.listdir(folder)):
+        raise ValueError(f"`output_dir` holds {folder}, which is no whole sample. Move it away.")
+    saved = sample_settings(folder)
+    if any(saved.get(name) != value for name, value in parse_json(json_text(settings)).items() if name != "versions"):
+        raise ValueError(f"`output_dir` holds {folder}, made with other settings. Name another folder.")
+    return True
+
+
+def is_sample(folder: Path, names: list[str]) -> bool:
+    """Whether files of these names make a sample, and none that is being written or was left so."""
+    parent = folder.parent.name
+    return SAMPLE_FILES <= set(names) and not (parent.startswith(".") and parent.endswith(".part"))
 
 
 def panel_of(picture: PIL.Image.Image, settings: dict) -> Panel:
@@ -77,37 +134,89 @@ def write_audio(path: Path, audio: np.ndarray, sampling_rate: int, settings_text
         file.write(np.nan_to_num(audio))
 
 
-def read_audio(path: str | Path, sampling_rate: int) -> np.ndarray:
+def read_audio(path: str | Path, sampling_rate: int | None = None) -> tuple[np.ndarray, int]:
     """
-    Reads any sound that libsndfile knows as a mono float32 waveform of shape `(N,)` at `sampling_rate`.
+    Reads any sound that libsndfile knows.
+
+    Args:
+        path (`str` or `Path`): Its file.
+        sampling_rate (`int`, *optional*): Samples per second of what is returned; the file's own where absent.
+
+    Returns:
+        `tuple[np.ndarray, int]`: Mono float32 waveform of shape `(N,)`, and its samples per second.
 
     Raises:
-        ValueError: If the file can't be read or is empty.
+        ValueError: If the file can't be read, is empty, holds values that are not finite, or is larger or of another
+            sampling rate than any honest one.
     """
     try:
-        channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
+        with soundfile.SoundFile(path) as file:
+            _check_size(path, file)
+            rate, audio = file.samplerate, file.read(dtype="float32", always_2d=True).mean(axis=1)
+    except (OSError, RuntimeError) as error:
         raise ValueError(f"`{path}` can't be read as a sound: {error}") from error
-    audio = channels.mean(axis=1)
     if not len(audio):
         raise ValueError(f"`{path}` holds no sound.")
+    if not np.isfinite(audio).all():
+        raise ValueError(f"`{path}` holds a sound with values that are not finite.")
+    if sampling_rate in (None, rate):
+        return audio, rate
     divisor = math.gcd(rate, sampling_rate)
-    return scipy.signal.resample_poly(audio, sampling_rate // divisor, rate // divisor).astype(np.float32)
+    resampled = scipy.signal.resample_poly(audio, sampling_rate // divisor, rate // divisor)
+    return resampled.astype(np.float32), sampling_rate
+
+
+def _check_size(path: str | Path, file: soundfile.SoundFile) -> None:
+    if file.samplerate not in SAMPLING_RATES:
+        raise ValueError(
+            f"`{path}` has to have {SAMPLING_RATES[0]} to {SAMPLING_RATES[-1]} samples per second, but has"
+            f" {file.samplerate}."
+        )
+    if file.frames > MAX_SECONDS * file.samplerate or file.frames * file.channels > MAX_VALUES:
+        raise ValueError(
+            f"`{path}` has to be at most {MAX_SECONDS} seconds and {MAX_VALUES} values long, but has {file.frames} in"
+            f" each of {file.channels} channels at {file.samplerate} per second."
+        )
 
 
 def read_picture(path: str | Path) -> PIL.Image.Image:
     """
-    Reads a picture.
+    Reads a picture of 8 bits per channel, the right side up; gray ones of 16 bits or of floats are brought to 8.
 
     Raises:
-        ValueError: If the file is no picture.
+        ValueError: If the file is no picture, is larger than any honest one, or holds gray values outside of 0..1 and
+            0..255.
     """
+    picture = _open_picture(path)
+    return _of_8_bits(path, picture) if picture.mode[0] in "IF" else picture
+
+
+def _open_picture(path: str | Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> PIL.Image.Image:
     try:
-        with PIL.Image.open(path) as picture:
-            picture.load()
-            return picture
-    except (OSError, SyntaxError, ValueError) as error:
+        with warnings.catch_warnings():
+            # A limit of Pillow's own, which is to be kept here.
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(path, formats=formats) as picture:
+                picture.load()
+                PIL.ImageOps.exif_transpose(picture, in_place=True)
+                return picture
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        limit = PIL.Image.MAX_IMAGE_PIXELS
+        raise ValueError(f"`{path}` has to be a picture of at most {limit} pixels: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise ValueError(f"`{path}` can't be read as a picture: {error}") from error
+
+
+def _of_8_bits(path: str | Path, picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Gray pictures of modes I, I;16 and F, whose values Pillow would clip."""
+    values = np.asarray(picture, np.float32)
+    if picture.mode.startswith("I"):
+        values = values / 65535
+    elif values.size and values.max() > 1:
+        values = values / 255
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        raise ValueError(f"`{path}` has to be a picture of 8 or 16 bits, or of numbers in 0..1 or 0..255.")
+    return PIL.Image.fromarray((values * 255).round().astype(np.uint8))
 
 
 def write_picture(path: Path, picture: PIL.Image.Image, settings_text: str) -> None:
@@ -116,32 +225,40 @@ def write_picture(path: Path, picture: PIL.Image.Image, settings_text: str) -> N
     picture.save(path, pnginfo=info)
 
 
-def read_settings(path: str | Path) -> dict:
+def read_settings(path: str | Path) -> dict[str, Any]:
     """
-    Reads the settings inside a PNG, WAV or MP4 that `write_sample` wrote.
+    Reads the settings inside a PNG, WAV or MP4 that `write_sample` wrote, or its `settings.json`.
 
     Raises:
         ValueError: If the file can't be read or holds no settings.
     """
     path = Path(path)
+    if path.suffix.lower() == ".json":
+        return _checked(path, read_json(path))
     readers = {".wav": _read_wav_comment, ".mp4": _read_mp4_comment}
     try:
         text = readers.get(path.suffix.lower(), _read_png_text)(path)
-    except (OSError, av.error.FFmpegError, soundfile.LibsndfileError, SyntaxError, ValueError) as error:
+    except (OSError, av.error.FFmpegError, RuntimeError, ValueError) as error:
         raise ValueError(f"`{path}` can't be read: {error}") from error
     try:
-        settings = json.loads(text)
-    except (TypeError, ValueError, RecursionError):
-        settings = None
-    if not isinstance(settings, dict):
-        raise ValueError(f"`{path}` holds no settings of images-that-sound.")
+        settings = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"`{path}` holds no settings of images-that-sound.") from error
+    return _checked(path, settings)
+
+
+def _checked(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    for name, kind in KINDS.items():
+        value = settings.get(name)
+        if name in settings and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise ValueError(f"`{path}` holds no settings of images-that-sound: `{name}` is {str(value)[:100]!r}.")
+    if not 0 <= settings.get("seed", 0) < 2**63:
+        raise ValueError(f"`{path}` holds no settings of images-that-sound: `seed` is no seed.")
     return settings
 
 
 def _read_png_text(path: Path) -> str | None:
-    with PIL.Image.open(path) as picture:
-        picture.load()
-        return picture.info.get(SETTINGS_KEY)
+    return _open_picture(path, formats=("PNG",)).info.get(SETTINGS_KEY)
 
 
 def _read_wav_comment(path: Path) -> str:
@@ -150,24 +267,24 @@ def _read_wav_comment(path: Path) -> str:
 
 
 def _read_mp4_comment(path: Path) -> str | None:
-    with av.open(str(path)) as container:
+    # As an open file of one format, for which nothing is fetched that it or its name refers to.
+    with open(path, "rb") as file, av.open(file, format="mp4") as container:
         return container.metadata.get("comment")
 
 
-def sample_settings(folder: Path) -> dict:
-    """What made a sample."""
-    return json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+def sample_settings(folder: Path) -> dict[str, Any]:
+    """What made a sample. Raises `ValueError` if its `settings.json` can't be read."""
+    return read_settings(folder / "settings.json")
 
 
 def find_samples(sample_dir: str | Path) -> list[Path]:
     """
-    Folders of finished samples at or below `sample_dir`, in order.
+    Folders of finished samples at or below `sample_dir`, in order; links to folders are not followed.
 
     Raises:
         ValueError: If there is none.
     """
-    folders = sorted(file.parent for file in Path(sample_dir).rglob("settings.json"))
-    folders = [folder for folder in folders if not any(part.startswith(".") for part in folder.parts[-2:])]
+    folders = sorted(Path(root) for root, _, names in os.walk(sample_dir) if is_sample(Path(root), names))
     if not folders:
         raise ValueError(f"`sample_dir` has to hold samples with their `settings.json`, but {sample_dir} holds none.")
     return folders

@@ -1,6 +1,5 @@
 """What the commands share that make samples from seeds: processes, trackers, and going on where a run stopped."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -8,24 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 
 from ...pipelines import audio_problems
 from .arguments import Models, Samples
-from .files import check_writable
+from .files import check_writable, read_json
 from .models import device_of
-from .samples import read_picture, sample_settings, write_sample
+from .samples import is_made, read_audio, read_picture, write_sample
 
 
-def start(models: Models, output_dir: Path, report_to: str | None, **kwargs: Any) -> tuple[Accelerator, Models]:
+def start(
+    models: Models, output_dir: Path, report_to: str | None, argument: str = "output_dir", **kwargs: Any
+) -> tuple[Accelerator, Models]:
     """
     This process among those of `accelerate launch`, and the models for it: each of several processes gets an
-    accelerator of its own, where `models.device` does not name one.
+    accelerator of its own, where `models.device` does not name one. `argument` is the name of what gave `output_dir`.
     """
-    check_writable(output_dir)
+    check_writable(output_dir, argument)
     device = torch.device(device_of(models))
     accelerator = Accelerator(cpu=device.type == "cpu", log_with=report_to, project_dir=output_dir, **kwargs)
     if accelerator.num_processes > 1 and device.index is None:
@@ -47,9 +47,10 @@ def report_samples(accelerator: Accelerator, folders: list[Path]) -> None:
     accelerator.wait_for_everyone()
     for step, folder in enumerate(folders):
         if (folder / "scores.json").exists():
-            accelerator.log(json.loads((folder / "scores.json").read_text(encoding="utf-8"))["scores"], step=step)
+            scores = read_json(folder / "scores.json")["scores"]
+            accelerator.log({name: value for name, value in scores.items() if value is not None}, step=step)
         picture = np.asarray(read_picture(folder / "image.png").convert("RGB"))[None]
-        audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
+        audio, sampling_rate = read_audio(folder / "audio.wav")
         for tracker in accelerator.trackers:
             if hasattr(tracker, "log_images"):
                 tracker.log_images({"image": picture}, step=step, dataformats="NHWC")
@@ -82,17 +83,8 @@ def complete_settings(models: Models, pipe: DiffusionPipeline, settings: dict[st
 
 
 def pending_seeds(samples: Samples, seeds: list[int], settings: dict) -> list[int]:
-    """Seeds whose sample is not there yet. Raises `ValueError` for one that is there with other settings."""
-    pending = []
-    for seed in seeds:
-        folder = samples.folder(seed)
-        if not (folder / "settings.json").exists():
-            pending.append(seed)
-            continue
-        saved = sample_settings(folder)
-        if any(saved.get(name) != value for name, value in settings.items() if name != "versions"):
-            raise ValueError(f"`output_dir` holds {folder}, made with other settings. Name another folder.")
-    return pending
+    """Seeds whose sample is not there yet. Raises `ValueError` for one in whose place something else is."""
+    return [seed for seed in seeds if not is_made(samples.folder(seed), settings)]
 
 
 def make_samples(

@@ -2,24 +2,23 @@
 
 import csv
 import io
-import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from accelerate import Accelerator
 
-from ...pipelines import ImagesThatSoundPipeline, MelSpectrogram
+from ...pipelines import ImagesThatSoundPipeline, MelSpectrogram, audio_problems
 from ...selection import CLAPScore, CLIPScore, Scorer, mean_and_interval
-from .arguments import Models, Scores
+from .arguments import Models, Scores, shipped_models
 from .canvases import canvas_of
-from .files import write_json, write_text
+from .files import read_json, write_json, write_text
 from .hub import checkpoint_errors
 from .models import EMBEDDED, device_of, load_pipeline
-from .samples import find_samples, read_picture, sample_settings
+from .samples import find_samples, read_audio, read_picture, sample_settings
 from .sampling import own_share
 
 
@@ -29,7 +28,7 @@ def load_scorer_for(scores: Scores, models: Models, settings: list[dict]) -> tup
 
     Args:
         scores ([`Scores`]): What to load.
-        models ([`Models`]): Where it runs.
+        models ([`Models`]): Where it runs, and what made the samples unless that ships with the package.
         settings (`list[dict]`): Of the samples; lifts are judged by the models that made them, which have to be the
             same for all.
 
@@ -43,9 +42,15 @@ def load_scorer_for(scores: Scores, models: Models, settings: list[dict]) -> tup
     if "lift" not in scores.scores:
         return load_scorer(scores, models), scores
     if len(made_by) > 1:
-        raise ValueError(f"`scores` may name lift for samples of one model only, but these are of {sorted(names)}.")
-    ((model, audio_model),) = made_by
-    models = replace(models, model=model, audio_model=audio_model, spectrogram=spectrogram)
+        raise ValueError(
+            f"`scores` may name lift for samples of one model only, but these are of {sorted(map(str, names))}."
+        )
+    if models.model is None:
+        ((model, audio_model),) = made_by
+        models = replace(models, **shipped_models({"model": model, "audio_model": audio_model}, "sample_dir"))
+    models = replace(models, spectrogram=spectrogram)
+    if models.model is None:
+        raise ValueError("`model` has to be given for lift, since the samples do not name what made them.")
     pipe = load_pipeline(models, ImagesThatSoundPipeline)
     return load_scorer(scores, models, pipe), scores
 
@@ -68,7 +73,8 @@ def load_scorer(scores: Scores, models: Models, pipe: ImagesThatSoundPipeline | 
 
 def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim: bool = False) -> dict[str, float]:
     """
-    A sample's scores, from its `scores.json` where the same models gave them, else computed and written there.
+    A sample's scores, from its `scores.json` where the same models gave them, else computed and written there; `nan`
+    for a sample with problems.
 
     Args:
         folder (`Path`): The sample's.
@@ -78,8 +84,7 @@ def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim:
             from the saved spectrogram.
     """
     file = folder / "scores.json"
-    saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    known = saved.get("scores", {}) if saved.get("models") == models else {}
+    known = _known_scores(file, models)
     missing = Scorer(
         clip=None if "clip" in known else scorer.clip,
         clap=None if "clap" in known else scorer.clap,
@@ -92,14 +97,32 @@ def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim:
         canvas = canvas_of(read_picture(folder / "spectrogram.png"), mel)
         audio = mel.griffin_lim(mel.canvas_to_log_mel(canvas)).numpy()
         new["clap_griffin_lim"] = scorer.clap(audio, mel.sampling_rate, [settings.get("audio_prompt") or ""]).item()
+    if problems_of(folder):
+        new = dict.fromkeys(new, math.nan)
     if new:
         write_json(file, {"models": models, "scores": {**known, **new}})
     return {**known, **new}
 
 
+def problems_of(folder: Path) -> list[str]:
+    """What is wrong with a sample's sound: what was found when it was made, and what its file shows."""
+    noted = sample_settings(folder).get("problems", [])
+    return [*map(str, noted)] or audio_problems(read_audio(folder / "audio.wav")[0])
+
+
+def _known_scores(file: Path, models: dict[str, str]) -> dict[str, float]:
+    """What a file of scores holds; nothing if it is of other models, or damaged, since it can be made anew."""
+    try:
+        saved = read_json(file)
+        scores = saved["scores"] if saved["models"] == models else {}
+        return {name: math.nan if value is None else float(value) for name, value in scores.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
 def _new_scores(folder: Path, settings: dict, scorer: Scorer) -> dict[str, float]:
     picture = np.asarray(read_picture(folder / "image.png").convert("RGB"), np.float32) / 255
-    audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
+    audio, sampling_rate = read_audio(folder / "audio.wav")
     scores = scorer(
         torch.from_numpy(picture).permute(2, 0, 1)[None],
         audio[None],
@@ -128,8 +151,8 @@ def evaluate_samples(
         griffin_lim (`bool`): Whether to add scores of sounds that Griffin-Lim makes from the saved spectrograms.
 
     Returns:
-        `list[dict]`: A row for each pair of prompts and one for all: number of samples, and of each score the mean and
-        half the 95 % interval; none but in the first process.
+        `list[dict]`: A row for each pair of prompts and one for all: numbers of samples and of those without problems,
+        and of each score of the latter the mean and half the 95 % interval; none but in the first process.
     """
     folders = find_samples(sample_dir)
     for folder in own_share(accelerator, folders):
@@ -152,9 +175,11 @@ def _means(settings: list[dict], scores: list[dict], names: list[str]) -> list[d
         groups.setdefault(pair, []).append(score)
     rows = []
     for (prompt, audio_prompt), group in [*groups.items(), (("all", "all"), scores)]:
-        row = {"prompt": prompt, "audio_prompt": audio_prompt, "num_samples": len(group)}
+        sound = [score for score in group if not any(math.isnan(score[name]) for name in names)]
+        row = {"prompt": prompt, "audio_prompt": audio_prompt, "num_samples": len(group), "num_scored": len(sound)}
         for name in names:
-            row[name], row[f"{name}_interval"] = mean_and_interval([score[name] for score in group])
+            mean_and_half = mean_and_interval([score[name] for score in sound]) if sound else (math.nan, math.nan)
+            row[name], row[f"{name}_interval"] = mean_and_half
         rows.append(row)
     return rows
 
@@ -174,4 +199,7 @@ def table(rows: list[dict]) -> Iterator[str]:
         if row is rows[0]:
             yield f"{'picture':<34} {'sound':<26} {'n':>5}" + "".join(f" {name:>17}" for name in names)
         cells = "".join(f" {row[name]:>8.3f} ± {row[name + '_interval']:>6.3f}" for name in names)
-        yield f"{row['prompt'][:34]:<34} {row['audio_prompt'][:26]:<26} {row['num_samples']:>5}{cells}"
+        prompts = f"{row['prompt'] or '':<34.34} {row['audio_prompt'] or '':<26.26}"
+        yield f"{prompts} {row['num_samples']:>5}{cells}"
+        if row["num_scored"] < row["num_samples"]:
+            yield f"{row['num_samples'] - row['num_scored']} of these have problems and do not count."

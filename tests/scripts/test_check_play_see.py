@@ -55,7 +55,7 @@ def test_check_tells_a_true_sound_from_a_wrong_one(tmp_path, capsys):
     assert similarity(np.asarray(sheet)[24:88, :100], canvas_picture()) > 0.999
 
 
-def test_check_rebuilds_by_the_vocoder_too(tmp_path, pipe, auffusion_folder):
+def test_check_rebuilds_by_the_vocoder_that_is_named(tmp_path, pipe, auffusion_folder, capsys):
     mel = MelSpectrogram()
     picture = canvas_picture(mel)
     canvas = torch.from_numpy(np.asarray(picture, np.float32) / 255)[None, None]
@@ -64,6 +64,9 @@ def test_check_rebuilds_by_the_vocoder_too(tmp_path, pipe, auffusion_folder):
     settings = {"prompt": "p", "audio_prompt": "a", "spectrogram": mel.to_dict(), "audio_model": str(auffusion_folder)}
     write_sample(tmp_path / "sample", picture, picture, audio, 16000, settings)
     check.main(["--sample_dir", str(tmp_path)])
+    assert f"name it by --vocoder {auffusion_folder}" in capsys.readouterr().out
+    assert set(json.loads((tmp_path / "sample" / "check.json").read_text())) == {"saved sound", "Griffin-Lim"}
+    check.main(["--sample_dir", str(tmp_path), "--vocoder", str(auffusion_folder)])
     numbers = json.loads((tmp_path / "sample" / "check.json").read_text())
     assert set(numbers) == {"saved sound", "vocoder", "magnitude with the vocoder's phase", "Griffin-Lim"}
     assert numbers["vocoder"]["correlation"] == pytest.approx(numbers["saved sound"]["correlation"], abs=0.05)

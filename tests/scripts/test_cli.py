@@ -48,9 +48,15 @@ def test_help_comes_at_once(command):
         ([], "images-that-sound COMMAND --help says more"),
         (["paint"], "error: 'paint' is no command."),
         (["generate", "--width", "wide"], "argument --width: invalid int value: 'wide'"),
-        (["sds", "--canvas_kwargs", "{"], "argument --canvas_kwargs: invalid loads value"),
-        (["search", "--num_samples", "0"], "error: `num_samples` has to be a positive integer, but is 0."),
-        (["rank", "--sample_dir", ".", "--top", "0"], "error: `top` has to be a positive integer, but is 0."),
+        (["sds", "--canvas_kwargs", "{"], "argument --canvas_kwargs: invalid json_dict value"),
+        (
+            ["search", "--num_samples", "0"],
+            "error: `num_samples` has to be a positive integer of at most 1000000, but is 0.",
+        ),
+        (
+            ["rank", "--sample_dir", ".", "--top", "0"],
+            "error: `top` has to be a positive integer of at most 1000000, but is 0.",
+        ),
         (["colorize", "--sample_dir", ".", "--prompt", "a", "--example", "bell"], "exclude each other"),
         (["single-file", "--output", "file.txt"], "`--output` has to end in .py, but is file.txt."),
     ],

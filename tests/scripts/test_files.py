@@ -1,10 +1,11 @@
 """Files and folders that appear only when they are complete."""
 
 import stat
+from pathlib import Path
 
 import pytest
 
-from images_that_sound.scripts.common.files import written
+from images_that_sound.scripts.common.files import check_writable, read_json, write_json, written
 
 
 def test_a_file_replaces_another_when_it_is_complete(tmp_path):
@@ -45,3 +46,50 @@ def test_others_and_planted_names_are_left_alone(tmp_path):
         file.write_text("x")
     assert not (tmp_path / "target").exists()
     assert {each.name for each in tmp_path.iterdir()} == {"file", ".file.part", ".file.other.part"}
+
+
+def test_whoever_comes_second_drops_its_own_folder(tmp_path):
+    def make(content: str) -> None:
+        with written(tmp_path / "folder") as folder:
+            folder.mkdir()
+            (folder / "file").write_text(content)
+            if content == "second":
+                make("first")
+
+    with pytest.raises(FileExistsError):
+        make("second")
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+    assert (tmp_path / "folder" / "file").read_text() == "first"
+
+
+def test_names_as_long_as_the_file_system_takes(tmp_path):
+    name = "x" * 255
+    with written(tmp_path / name) as file:
+        file.write_text("whole")
+    assert (tmp_path / name).read_text() == "whole"
+
+
+def test_folders_that_cannot_be_written_to_are_found_before(tmp_path):
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    (tmp_path / "file").write_text("")
+    bad = [tmp_path / "dangling", tmp_path / "dangling" / "a", tmp_path / "file", tmp_path / "file" / "a"]
+    bad += [tmp_path / "a" / ("x" * 300) / "b", tmp_path.joinpath(*["x" * 100] * 41), Path("/proc/nothing")]
+    for folder in bad:
+        with pytest.raises(ValueError, match="`sample_dir` needs a folder that can be written to, but"):
+            check_writable(folder, "sample_dir")
+    check_writable(tmp_path / "new" / "folder")
+    assert {each.name for each in tmp_path.iterdir()} == {"dangling", "file"}
+
+
+def test_json_holds_null_for_what_is_not_finite(tmp_path):
+    write_json(tmp_path / "file.json", {"a": [float("nan"), 1.5], "b": (float("inf"),)})
+    text = (tmp_path / "file.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    assert read_json(tmp_path / "file.json") == {"a": [None, 1.5], "b": [None]}
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "[" * 100_000, '{"a": "\\ud800"}', "1" * 5000, " " * 2**21 + "{}", "\0"])
+def test_json_of_the_wrong_kind(tmp_path, text):
+    (tmp_path / "file.json").write_text(text)
+    with pytest.raises(ValueError, match="file.json` can't be read: no "):
+        read_json(tmp_path / "file.json")

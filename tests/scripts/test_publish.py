@@ -22,6 +22,7 @@ from images_that_sound.scripts.publish import (
     publish,
     revision,
     stricter_license,
+    write_wheel,
 )
 
 
@@ -239,6 +240,8 @@ def test_the_space_installs_the_package_from_its_own_repo(hub, results, tmp_path
     assert {"README.md", "app.py", "studio.py", "requirements.txt", wheel, ".gitattributes"} == set(files)
     address = files["requirements.txt"].decode().split(" @ ")[1].strip()
     assert address == f"{hub.address}/spaces/tester/{SPACE}/resolve/main/{wheel}"
+    write_wheel(parse_args(["--namespace", "tester", "--source_dir", str(ROOT)]), tmp_path)
+    assert (tmp_path / wheel).read_bytes() == files[wheel], "the same sources make the same wheel at any time"
     (tmp_path / "package.zip").write_bytes(urllib.request.urlopen(address).read())
     names = zipfile.ZipFile(tmp_path / "package.zip").namelist()
     for folder in ("pipelines", "schedulers", "selection", "scripts", "embedded", "embedded_colorization"):
@@ -264,7 +267,7 @@ def test_names_of_code_collide_nowhere(hub, results):
         (["--source_dir", str(MODELS)], "`source_dir` has to be a clone of this project"),
         (["--merge", "one", "two", "--repo", "images-that-sound"], "`merge` and `repo` exclude each other"),
         (["--private", "--repo", SPACE], "`private` is not for images-that-sound-demo"),
-        (["--output_dir", __file__], "`output_dir` has to be a folder that can be written to"),
+        (["--output_dir", __file__], "`output_dir` needs a folder that can be written to"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments, message):

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from images_that_sound.selection import best, combined_score, mean_and_interval, share_and_interval, top_by_all
+from images_that_sound.selection import (
+    best,
+    best_of,
+    combined_score,
+    mean_and_interval,
+    share_and_interval,
+    top_by_all,
+)
 
 
 def test_best_sorts_and_puts_what_has_no_score_last():
@@ -22,9 +29,11 @@ def test_combined_score_is_the_mean_percentile():
     np.testing.assert_allclose(combined_score({"clip": first, "clap": second}), np.mean(percentiles, axis=0))
 
 
-def test_combined_score_counts_equal_ones_by_half_and_ranks_nan_lowest():
+def test_combined_score_counts_equal_ones_by_half_and_has_none_for_what_lacks_a_score():
     np.testing.assert_allclose(combined_score({"clip": [1, 1, 1]}), [0.5] * 3)
-    assert best(combined_score({"clip": [math.nan, 0.1, 0.2], "clap": [0.9, 0.8, 0.9]}), 3) == [2, 0, 1]
+    combined = combined_score({"clip": [math.nan, 0.1, 0.2], "clap": [0.9, 0.8, 0.9]})
+    assert best(combined, 3) == [2, 1, 0] and best_of(combined, 3) == [2, 1]
+    assert top_by_all({"clip": [math.nan] * 2, "clap": [1, 2]}, 1.0) == []
     assert combined_score({"clip": [0.3]}) == [0.0]
 
 

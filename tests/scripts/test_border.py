@@ -1,0 +1,156 @@
+"""Where commands meet the machine and the user: what goes wrong there is one line, and ends in order."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from images_that_sound.scripts import generate, sds, search
+from images_that_sound.scripts.common.arguments import run
+from images_that_sound.scripts.common.models import EMBEDDED
+
+
+PROMPTS = ["--prompt", "a painting of trains, grayscale", "--audio_prompt", "train whistling"]
+QUICK = [*PROMPTS, "--width", "64", "--num_inference_steps", "2", "--device", "cpu", "--no-video"]
+
+
+def failing(error: BaseException):
+    yield "a line"
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (ValueError("`a` is\n  wrong \x1b[2J"), "error: `a` is wrong ?[2J"),
+        (OSError(28, "No space left on device", "file"), "error: [Errno 28] No space left on device: 'file'"),
+        (MemoryError(), "error: MemoryError"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "error: DefaultCPUAllocator: can't"),
+    ],
+)
+def test_what_goes_wrong_outside_is_one_line(error, line, capsys):
+    with pytest.raises(SystemExit) as exit:
+        run(lambda: failing(error))
+    assert str(exit.value).startswith(line) and str(exit.value).isprintable()
+    assert capsys.readouterr().out == "a line\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), TypeError("x"), KeyError("x"), AttributeError("x")])
+def test_faults_of_the_program_are_not_hidden(error):
+    with pytest.raises(type(error)):
+        run(lambda: failing(error))
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--device", "cuda:99"], "`device` has to name a device of this machine, such as cpu, but is 'cuda:99'"),
+        (["--device", "meta"], "`device` has to name a device"),
+        (["--device", "toaster"], "`device` has to name a device"),
+        (["--device_map", '{"unet": "toaster"}'], "`device_map` has to name a device"),
+        (["--device_map", '{"unet": 1.5}'], "`device_map` has to name a device"),
+        (["--prompt", "a" * 400_000], "`prompt` has to be at most 10000 bytes long, but has 400000"),
+        (["--prompt", "\udcff"], "`prompt` has to be text"),
+        (["--num_samples", "1000000000"], "`num_samples` has to be a positive integer of at most"),
+        (["--seed", str(2**63)], "`seed` has to be an integer"),
+        (["--model", "no/such/repo"], "`model` has to be a repo or folder of a checkpoint"),
+    ],
+)
+def test_arguments_that_this_machine_has_no_use_for(tmp_path, arguments, words):
+    with pytest.raises(SystemExit, match=f"error: {words}"):
+        generate.main([*QUICK, "--output_dir", str(tmp_path / "out"), *arguments])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command, arguments",
+    [
+        (generate, ["--device_map", '["unet"]']),
+        (generate, ["--cross_attention_kwargs", "1"]),
+        (sds, ["--optimizer_kwargs", "[]"]),
+        (sds, ["--canvas_kwargs", "[" * 100_000]),
+    ],
+)
+def test_json_of_the_wrong_kind(command, arguments, capsys):
+    with pytest.raises(SystemExit) as exit:
+        command.main(arguments)
+    assert exit.value.code == 2
+    assert f"error: argument {arguments[0]}: invalid json_dict value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("model_index.json", b"{"),
+        ("model_index.json", b"[]"),
+        ("unet/config.json", b"[1]"),
+        ("unet/config.json", b'{"sample_size": "x"}'),
+        ("unet/diffusion_pytorch_model.safetensors", b"x" * 1000),
+        ("scheduler/scheduler_config.json", b"null"),
+        ("tokenizer/tokenizer.json", b"[]"),
+    ],
+)
+def test_damaged_checkpoints(tmp_path, name, content):
+    for file in EMBEDDED.rglob("*.*"):
+        if file.is_file():
+            target = tmp_path / "model" / file.relative_to(EMBEDDED)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(file.resolve())
+    damaged = tmp_path / "model" / name
+    damaged.unlink()
+    damaged.write_bytes(content)
+    with pytest.raises(SystemExit, match="^error: `model` has to be a repo or folder of a checkpoint, but "):
+        generate.main([*QUICK, "--output_dir", str(tmp_path / "out"), "--model", str(tmp_path / "model")])
+
+
+@pytest.mark.parametrize(
+    "command, more",
+    [(generate, []), (search, ["--num_samples", "2", "--keep", "1", "--rungs", "0.5", "--shares", "1"])],
+)
+def test_a_full_disk_leaves_nothing_half(tmp_path, command, more):
+    """Files may not grow beyond 2 kB, of which Python and the libraries learn as of a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(SystemExit, match="^error: "):
+            command.main([*QUICK, *more, "--output_dir", str(tmp_path)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in tmp_path.iterdir()} <= {".search"}
+    command.main([*QUICK, *more, "--output_dir", str(tmp_path)])
+    assert list(tmp_path.glob("seed-*/settings.json"))
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from images_that_sound.scripts.common.arguments import run
+from images_that_sound.scripts.common.files import written
+
+def make():
+    with written(Path(sys.argv[1]) / "folder") as folder:
+        folder.mkdir()
+        yield "begun"
+        time.sleep(100)
+
+run(make)
+"""
+
+
+def test_sigterm_ends_in_order(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", WAITING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n" and list(tmp_path.iterdir())
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_hold_no_bare_nan(tmp_path):
+    generate.main([*QUICK, "--output_dir", str(tmp_path)])
+    text = Path(tmp_path, "seed-000000", "settings.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["problems"] == []
