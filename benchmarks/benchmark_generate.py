@@ -16,7 +16,7 @@ from diffusers.utils.torch_utils import get_device
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.scripts.sampling import EMBEDDED
+from images_that_sound.scripts.common.models import EMBEDDED
 
 
 def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:

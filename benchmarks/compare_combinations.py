@@ -1,6 +1,6 @@
 """
 An experiment: is there a better way to combine two noise predictions than their plain average? On the embedded
-checkpoint, at equal UNet rows, for 20 pairs of prompts, judged by the two classifiers of `measure_embedded`.
+checkpoint, at equal UNet rows, for 20 pairs of prompts, judged by the two classifiers of `training.judges`.
 
 - average: the pipeline's call.
 - stochastic average: the same, but by ancestral Euler steps, which add fresh noise; the control of the next.
@@ -24,12 +24,12 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.pipelines.images_that_sound_weights import audio_noise_shares
-from images_that_sound.scripts.measure_embedded import recognised, share, train_judge
-from images_that_sound.scripts.presets import MIXED_PAIRS, WORLD_PROMPTS
-from images_that_sound.scripts.samples import write_json
-from images_that_sound.scripts.sampling import EMBEDDED
-from images_that_sound.scripts.train_embedded import KINDS
+from images_that_sound.scripts.common.files import write_json
+from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.presets import MIXED_PAIRS, WORLD_PROMPTS
 from images_that_sound.selection import CLAPScore, CLIPScore, Scorer
+from training.judges import recognised, share, train_judge
+from training.world import KINDS
 
 
 STEPS, GUIDANCE = 25, 10.0
@@ -173,7 +173,7 @@ def main() -> None:
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED, dtype=getattr(torch, args.dtype))
     pipe.set_progress_bar_config(disable=True)
     ddim = pipe.scheduler
-    judges = {kind: train_judge(args, kind)[0] for kind in KINDS}
+    judges = {kind: train_judge(kind, Path(args.work_dir), args.judge_draws, args.judge_steps)[0] for kind in KINDS}
     scorer = Scorer(
         CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32),
         CLAPScore.from_pretrained(EMBEDDED, subfolder="clap", dtype=torch.float32),

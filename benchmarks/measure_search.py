@@ -1,7 +1,7 @@
 """
 Measures what search by successive halving loses against full runs, on the embedded checkpoint: 20 pairs of prompts,
 32 seeds each. Candidates are steered by the embedded CLIP and CLAP; the outcome is judged by the two classifiers of
-`measure_embedded`, other models on other draws. Since a candidate that goes on is exactly what a full run with its
+`training.judges`, other models on other draws. Since a candidate that goes on is exactly what a full run with its
 seed is, full runs that are scored on the way tell what any choice of rungs would have found; `--verify` compares one
 pair with a search that is really run. A stopped run goes on.
 """
@@ -16,11 +16,9 @@ import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.pipelines.images_that_sound_weights import audio_noise_shares
-from images_that_sound.scripts.measure_embedded import train_judge
-from images_that_sound.scripts.presets import MIXED_PAIRS, WORLD_PROMPTS
-from images_that_sound.scripts.samples import write_json
-from images_that_sound.scripts.sampling import EMBEDDED
-from images_that_sound.scripts.train_embedded import KINDS
+from images_that_sound.scripts.common.files import write_json
+from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.presets import MIXED_PAIRS, WORLD_PROMPTS
 from images_that_sound.selection import (
     CLAPScore,
     CLIPScore,
@@ -31,6 +29,8 @@ from images_that_sound.selection import (
     mean_and_interval,
     rungs_of,
 )
+from training.judges import train_judge
+from training.world import KINDS
 
 
 STEPS = 25
@@ -177,7 +177,7 @@ def main() -> None:
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED, dtype=getattr(torch, args.dtype))
     pipe.set_progress_bar_config(disable=True)
-    judges = {kind: train_judge(args, kind)[0] for kind in KINDS}
+    judges = {kind: train_judge(kind, Path(args.work_dir), args.judge_draws, args.judge_steps)[0] for kind in KINDS}
     scorer = Scorer(
         CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32),
         CLAPScore.from_pretrained(EMBEDDED, subfolder="clap", dtype=torch.float32),

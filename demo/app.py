@@ -18,10 +18,15 @@ import gradio as gr
 import PIL.Image
 from studio import Studio, as_command, as_python, label_of, video_of
 
-from images_that_sound.scripts.presets import GENERATE_PRESETS
-from images_that_sound.scripts.samples import sample_settings
-from images_that_sound.scripts.sampling import add_device_arguments
-from images_that_sound.scripts.scoring import add_score_arguments, fill_in_score_models
+from images_that_sound.scripts.common.arguments import (
+    Models,
+    Scores,
+    add_device_arguments,
+    add_score_arguments,
+    values_of,
+)
+from images_that_sound.scripts.common.presets import GENERATE_PRESETS
+from images_that_sound.scripts.common.samples import sample_settings
 
 
 MAX_CANDIDATES = 8
@@ -76,10 +81,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     add_device_arguments(parser)
     parser.set_defaults(dtype=os.environ.get("DTYPE", "float32"))
     parser.add_argument("--server_port", type=int, help="Default: the first from 7860 on that is free.")
-    args = parser.parse_args(input_args)
-    args.device_map = None
-    fill_in_score_models(args, args.model)
-    return args
+    return parser.parse_args(input_args)
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -89,7 +91,7 @@ def build(studio: Studio) -> gr.Blocks:
         # The samples of all runs of a visitor, of the last run, and the one that is shown.
         runs, folders, current = gr.State([], time_to_live=3600, delete_callback=remove), gr.State([]), gr.State()
         gr.Markdown(INTRODUCTION)
-        if studio.args.model == "embedded":
+        if studio.models.model == "embedded":
             gr.Markdown(EMBEDDED_WORLD)
         with gr.Row():
             with gr.Column(scale=2):
@@ -161,7 +163,7 @@ def build(studio: Studio) -> gr.Blocks:
                 sound: folder / "audio.wav",
                 colors: studio.colors_of(folder),
                 command: as_command(settings),
-                python: as_python(settings, studio.args.device),
+                python: as_python(settings, studio.models),
             }
 
         def begin(prompt: str, audio_prompt: str, seed: int | None) -> dict:
@@ -274,7 +276,7 @@ def main(input_args: list[str] | None = None) -> None:
     args = parse_args(input_args)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            studio = Studio(args, Path(folder))
+            studio = Studio(values_of(Models, args), values_of(Scores, args), Path(folder))
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error
         build(studio).launch(server_port=args.server_port, show_error=True, css=GALLERY_STYLE)

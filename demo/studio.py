@@ -1,11 +1,11 @@
 """What the page does with the models: denoising in view, ranking, videos, colours, and how to do it all again."""
 
-import argparse
 import json
 import shlex
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,12 +15,21 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import FactorizedColorizationPipeline, ImagesThatSoundPipeline, audio_problems
-from images_that_sound.scripts import colorize
-from images_that_sound.scripts.generate import pictures_of
-from images_that_sound.scripts.samples import captions_of, read_picture, sample_settings, write_sample
-from images_that_sound.scripts.sampling import complete_settings, load_pipeline, with_checkpoint_defaults
-from images_that_sound.scripts.scoring import load_scorer, scores_of
-from images_that_sound.scripts.video import write_video
+from images_that_sound.scripts.colorize import ColorizeRequest, default_call, with_models_for
+from images_that_sound.scripts.common.arguments import Models, Scores
+from images_that_sound.scripts.common.colors import load_colorization, make_tries
+from images_that_sound.scripts.common.files import written
+from images_that_sound.scripts.common.models import device_of, load_pipeline, with_checkpoint_defaults
+from images_that_sound.scripts.common.samples import (
+    captions_of,
+    panel_of,
+    read_picture,
+    sample_settings,
+    write_sample,
+)
+from images_that_sound.scripts.common.sampling import complete_settings, pictures_of
+from images_that_sound.scripts.common.scoring import load_scorer, scores_of
+from images_that_sound.scripts.common.video import write_video
 from images_that_sound.selection import Scorer, best, combined_score
 
 
@@ -41,33 +50,31 @@ class Studio:
     The models, for one user at a time.
 
     Args:
-        args (`argparse.Namespace`): Of `add_score_arguments` and `add_device_arguments`, with `model`, `audio_model`.
+        models ([`Models`]): What makes samples, and where.
+        scores ([`Scores`]): What ranks them.
         folder (`Path`): Gets a folder for each run.
     """
 
-    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
-        self.args, self.folder = args, folder
-        self.pipe = load_pipeline(args, ImagesThatSoundPipeline)
+    def __init__(self, models: Models, scores: Scores, folder: Path) -> None:
+        self.models, self.scores, self.folder = models, scores.for_samples_of(models.model), folder
+        self.pipe = load_pipeline(models, ImagesThatSoundPipeline)
         self.pipe.set_progress_bar_config(disable=True)
         # A run that was stopped may still be at work on its last steps when the next one starts.
         self.lock = threading.Lock()
 
     @cached_property
     def scorer(self) -> Scorer:
-        return load_scorer(self.args, self.pipe)
+        return load_scorer(self.scores, self.models, self.pipe)
 
     @cached_property
-    def color_args(self) -> argparse.Namespace:
-        words = ["--sample_dir", str(self.folder), "--num_images_per_prompt", "1"]
-        words += ["--device", self.args.device, "--dtype", self.args.dtype]
-        args = colorize.parse_args(words)
-        args.enable_model_cpu_offload = self.args.enable_model_cpu_offload
-        colorize.fill_in_models(args, [{"model": self.args.model}])
-        return args
+    def coloring(self) -> ColorizeRequest:
+        models = replace(self.models, model=None, audio_model=None)
+        request = ColorizeRequest(sample_dir=self.folder, call=default_call(), models=models, num_images_per_prompt=1)
+        return with_models_for(request, [{"model": self.models.model}])
 
     @cached_property
     def colorization(self) -> FactorizedColorizationPipeline:
-        pipe = colorize.load_colorization(self.color_args)
+        pipe = load_colorization(self.coloring.models, self.coloring.super_resolution_model)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -109,7 +116,7 @@ class Studio:
     def write(self, arguments: dict, seeds: list[int], output: object) -> list[Path]:
         """Writes samples without videos into a new folder; returns their folders, the best by their scores first."""
         home = Path(tempfile.mkdtemp(dir=self.folder))
-        settings = complete_settings(self.args, self.pipe, arguments)
+        settings = complete_settings(self.models, self.pipe, arguments)
         folders = [home / f"seed-{seed:06d}" for seed in seeds]
         for row, (folder, seed, audio) in enumerate(zip(folders, seeds, output.audios)):
             own = {**settings, "seed": seed, "problems": audio_problems(audio)}
@@ -118,19 +125,21 @@ class Studio:
         if len(folders) == 1:
             return folders
         with self.lock:
-            scores = [scores_of(self.args, folder, self.scorer) for folder in folders]
+            scores = [scores_of(folder, self.scorer, self.scores.models) for folder in folders]
         columns = {name: [each[name] for each in scores] for name in scores[0]}
         return [folders[i] for i in best(combined_score(columns), len(folders))]
 
     def colors(self, folder: Path) -> Path:
         """A sample's picture in colour, made where it is missing."""
         with self.lock:
-            list(colorize.make_tries(self.color_args, self.colorization, folder, sample_settings(folder)))
+            list(
+                make_tries(self.colorization, folder, self.coloring.call, self.coloring.made_by, [self.coloring.seed])
+            )
         return self.colors_of(folder)
 
     def colors_of(self, folder: Path) -> Path | None:
         """The picture in colour, where it has been made."""
-        file = folder / f"color-{self.color_args.seed:06d}.json"
+        file = folder / f"color-{self.coloring.seed:06d}.json"
         return file.with_suffix(".png") if file.exists() else None
 
 
@@ -140,8 +149,9 @@ def video_of(folder: Path) -> Path:
     if not file.exists():
         settings = sample_settings(folder)
         audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
-        panels = [(read_picture(folder / "image.png"), 1)]
-        write_video(file, panels, audio, sampling_rate, captions_of(settings), json.dumps(settings))
+        panels = [panel_of(read_picture(folder / "image.png"), settings)]
+        with written(file) as video:
+            write_video(video, panels, audio, sampling_rate, captions_of(settings), json.dumps(settings))
     return file
 
 
@@ -162,7 +172,7 @@ def as_command(settings: dict) -> str:
     return shlex.join(words)
 
 
-def as_python(settings: dict, device: str) -> str:
+def as_python(settings: dict, models: Models) -> str:
     """The lines of Python that make a sample again."""
     lines = ["import soundfile", "import torch", "from images_that_sound.pipelines import ImagesThatSoundPipeline"]
     source = repr(settings["model"])
@@ -172,6 +182,7 @@ def as_python(settings: dict, device: str) -> str:
     lines += ["", f"pipe = ImagesThatSoundPipeline.from_pretrained({source}, dtype=torch.{settings['dtype']})"]
     if settings["audio_model"] is not None:
         lines.append(f"pipe.load_audio_prior({settings['audio_model']!r})")
+    device = device_of(models)
     if device != "cpu":
         lines.append(f"pipe.to({device!r})")
     lines += ["output = pipe(", *(f"    {name}={settings[name]!r}," for name in CALL_NAMES)]

@@ -3,7 +3,7 @@
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from images_that_sound.pipelines.images_that_sound_weights import audio_noise_shares
+from ..pipelines.images_that_sound_weights import audio_noise_shares
 
 
 class ModalityScheduler(SchedulerMixin, ConfigMixin):

@@ -4,7 +4,7 @@ import torch
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from images_that_sound.pipelines.images_that_sound_score_distillation import (
+from ..pipelines.images_that_sound_score_distillation import (
     draw_timesteps,
     score_distillation_weights,
 )

@@ -3,6 +3,8 @@
 import sys
 from importlib import import_module
 
+from .. import __version__
+
 
 COMMANDS = {
     "generate": "Makes images that sound.",
@@ -23,13 +25,19 @@ COMMANDS = {
 
 def main() -> None:
     names = "".join(f"\n  {name:<12}{text}" for name, text in COMMANDS.items())
-    usage = f"usage: images-that-sound COMMAND [arguments]\n{names}\n\nimages-that-sound COMMAND --help says more."
+    usage = (
+        f"usage: images-that-sound COMMAND [arguments]\n{names}\n\n"
+        "images-that-sound COMMAND --help says more; images-that-sound --version, which one this is."
+    )
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(usage)
         return
+    if sys.argv[1] == "--version":
+        print(f"images-that-sound {__version__}")
+        return
     if sys.argv[1] not in COMMANDS:
         raise SystemExit(f"error: {sys.argv[1]!r} is no command.\n\n{usage}")
-    import_module(f"images_that_sound.scripts.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
+    import_module(f".{sys.argv[1].replace('-', '_')}", __package__).main(sys.argv[2:])
 
 
 if __name__ == "__main__":

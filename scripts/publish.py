@@ -1,8 +1,6 @@
 """Puts this project's repos on the Hub: code, cards and weights, each loaded by a fresh process before it goes."""
 
-import argparse
 import ast
-import inspect
 import json
 import os
 import re
@@ -12,46 +10,37 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from diffusers import DiffusionPipeline
-from diffusers.utils.dynamic_modules_utils import get_relative_import_files
 from huggingface_hub import HfApi, ModelCard, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from images_that_sound.pipelines import (
-    FactorizedColorizationPipeline,
-    ImagesThatSoundImprintPipeline,
-    ImagesThatSoundPipeline,
-    ImagesThatSoundSDSPipeline,
-)
-from images_that_sound.scripts.hub import hub_errors
-from images_that_sound.scripts.modular import write_modular_files
-from images_that_sound.scripts.samples import check_writable, write_json
-from images_that_sound.scripts.sampling import run
+from .. import __version__
+from .common.arguments import FILES, new_parser, run, values_of
+from .common.files import check_writable, write_json, written
+from .common.hub import hub_errors
 
 
 MAIN_REPO = "images-that-sound"
 # The same method as blocks of Modular Diffusers, which only the main repo holds.
 BLOCKS = "images_that_sound_blocks.py"
 CODE_REPOS = {
-    MAIN_REPO: ImagesThatSoundPipeline,
-    "images-that-sound-imprint": ImagesThatSoundImprintPipeline,
-    "images-that-sound-sds": ImagesThatSoundSDSPipeline,
-    "images-that-sound-colorization": FactorizedColorizationPipeline,
+    MAIN_REPO: "ImagesThatSoundPipeline",
+    "images-that-sound-imprint": "ImagesThatSoundImprintPipeline",
+    "images-that-sound-sds": "ImagesThatSoundSDSPipeline",
+    "images-that-sound-colorization": "FactorizedColorizationPipeline",
 }
 WEIGHT_REPOS = {
-    "images-that-sound-embedded": ImagesThatSoundPipeline,
-    "images-that-sound-embedded-colorization": FactorizedColorizationPipeline,
+    "images-that-sound-embedded": "ImagesThatSoundPipeline",
+    "images-that-sound-embedded-colorization": "FactorizedColorizationPipeline",
 }
 MERGED_REPO = "images-that-sound-merged"
 # The page of `demo`, for which a Space installs this package.
 SPACE = "images-that-sound-demo"
 REPOS = (*CODE_REPOS, *WEIGHT_REPOS, SPACE)
-PIPELINES = {**CODE_REPOS, **WEIGHT_REPOS, MERGED_REPO: ImagesThatSoundPipeline}
+PIPELINES = {**CODE_REPOS, **WEIGHT_REPOS, MERGED_REPO: "ImagesThatSoundPipeline"}
 
 # By the Hub's names, from what allows most to what allows least.
 LICENSES = (
@@ -91,19 +80,49 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import app
-app.build(app.Studio(app.parse_args([]), Path(".")))
+args = app.parse_args([])
+app.build(app.Studio(app.values_of(app.Models, args), app.values_of(app.Scores, args), Path(".")))
 """
 
 
-def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="images-that-sound publish", description=__doc__)
+@dataclass(frozen=True, kw_only=True)
+class PublishRequest:
+    """
+    Args:
+        namespace (`str`): User or organisation of the Hub that gets the repos.
+        repo (`list[str]`): Which ones, all that are there by default.
+        private (`bool`): Whether new repos are private.
+        dry_run (`bool`): Whether nothing is sent.
+        source_dir (`Path`): Clone of this project.
+        output_dir (`Path`): Keeps the repos' folders.
+        merge (`list[str]`): Repos or folders of the two sides to make one of, instead.
+        license (`str`): Of what is merged.
+        dtype (`str`): The same's precision.
+    """
+
+    namespace: str
+    repo: list[str] | None
+    private: bool
+    dry_run: bool
+    source_dir: Path
+    output_dir: Path | None
+    merge: list[str] | None
+    license: str | None
+    dtype: str
+
+
+def parse_args(input_args: list[str] | None = None) -> PublishRequest:
+    parser = new_parser("publish", __doc__)
     parser.add_argument("--namespace", required=True, help="User or organisation of the Hub that gets the repos.")
     parser.add_argument("--repo", nargs="+", choices=REPOS, help="Default: all that are there.")
     parser.add_argument("--private", action="store_true", help="New repos are private.")
     parser.add_argument("--dry_run", action="store_true", help="Show and check what would go; send nothing.")
-    parser.add_argument("--source_dir", default=".", help="Clone of this project. Default: the current folder.")
+    parser.add_argument(
+        "--source_dir", type=Path, default=".", help="Clone of this project. Default: the current folder."
+    )
     parser.add_argument(
         "--output_dir",
+        type=Path,
         help="Keeps the repos' folders. One that is there already goes as it is. Default: kept nowhere.",
     )
     merge = parser.add_argument_group("one repo of both sides")
@@ -115,97 +134,100 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     )
     merge.add_argument("--license", choices=LICENSES, help="Needed where the card of a side names none of these.")
     merge.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
-    return parser.parse_args(input_args)
+    return values_of(PublishRequest, parser.parse_args(input_args))
 
 
-def publish(args: argparse.Namespace) -> Iterator[str]:
+def publish(request: PublishRequest) -> Iterator[str]:
     """Assembles, shows, checks and uploads the repos; yields what to print of each."""
-    names = check_args(args)
+    names = check_request(request)
     api = HfApi()
-    if not args.dry_run:
-        with hub_errors(args.namespace):
+    if not request.dry_run:
+        with hub_errors(request.namespace):
             api.whoami()
     with tempfile.TemporaryDirectory() as temporary:
-        root = Path(args.output_dir or temporary).absolute()
-        folders = [assemble(args, name, root) for name in names]
+        root = Path(request.output_dir or temporary).absolute()
+        folders = [assemble(request, name, root) for name in names]
         for folder in folders:
-            yield from listing(args, folder)
+            yield from listing(request, folder)
         check_loading(folders)
         yield "Each loads in a fresh process."
         for folder in folders:
-            if not args.dry_run:
-                yield from upload(api, args, folder)
+            if not request.dry_run:
+                yield from upload(api, request, folder)
 
 
-def check_args(args: argparse.Namespace) -> list[str]:
+def check_request(request: PublishRequest) -> list[str]:
     """Raises `ValueError` for arguments that do not make sense; returns the names of the repos."""
     try:
-        validate_repo_id(f"{args.namespace}/{MERGED_REPO}")
+        validate_repo_id(f"{request.namespace}/{MERGED_REPO}")
     except HFValidationError as error:
-        raise ValueError(f"`namespace` has to be a name of the Hub, but is {args.namespace!r}.") from error
-    if args.merge and args.repo:
+        raise ValueError(f"`namespace` has to be a name of the Hub, but is {request.namespace!r}.") from error
+    if request.merge and request.repo:
         raise ValueError("`merge` and `repo` exclude each other.")
-    if not (Path(args.source_dir) / "model_cards").is_dir():
-        raise ValueError(f"`source_dir` has to be a clone of this project, but {args.source_dir} has no model_cards.")
-    if args.output_dir:
-        check_writable(args.output_dir)
-    if args.merge:
+    if not (request.source_dir / "model_cards").is_dir():
+        raise ValueError(
+            f"`source_dir` has to be a clone of this project, but {request.source_dir} has no model_cards."
+        )
+    if request.output_dir:
+        check_writable(request.output_dir)
+    if request.merge:
         return [MERGED_REPO]
-    for name in args.repo or []:
-        if not is_complete(args, name):
-            raise ValueError(f"`repo` {name} has no card or no weights yet: see {home_of(args, name)}.")
-    if args.private and SPACE in (args.repo or []):
+    for name in request.repo or []:
+        if not is_complete(request, name):
+            raise ValueError(f"`repo` {name} has no card or no weights yet: see {home_of(request, name)}.")
+    if request.private and SPACE in (request.repo or []):
         raise ValueError(f"`private` is not for {SPACE}, since a Space can't install a package from a private repo.")
-    return args.repo or [name for name in REPOS if is_complete(args, name) and not (args.private and name == SPACE)]
+    return request.repo or [
+        name for name in REPOS if is_complete(request, name) and not (request.private and name == SPACE)
+    ]
 
 
-def home_of(args: argparse.Namespace, name: str) -> Path:
+def home_of(request: PublishRequest, name: str) -> Path:
     """Where the sources have what only this repo holds, its card first of all."""
-    return Path(args.source_dir) / ("demo" if name == SPACE else f"model_cards/{name}")
+    return request.source_dir / ("demo" if name == SPACE else f"model_cards/{name}")
 
 
-def is_complete(args: argparse.Namespace, name: str) -> bool:
+def is_complete(request: PublishRequest, name: str) -> bool:
     needed = ["README.md", "model_index.json"] if name in WEIGHT_REPOS else ["README.md"]
-    return all((home_of(args, name) / file).is_file() for file in needed)
+    return all((home_of(request, name) / file).is_file() for file in needed)
 
 
-def assemble(args: argparse.Namespace, name: str, root: Path) -> Path:
+def assemble(request: PublishRequest, name: str, root: Path) -> Path:
     """The folder of a repo, which appears under its name only when it is complete."""
-    folder, partial = root / name, root / f".{name}.part"
+    folder = root / name
     if folder.exists():
         return folder
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with written(folder) as partial:
         metadata = {}
         if name == MERGED_REPO:
-            metadata = merged_metadata(args)
-            merge(args, partial)
+            metadata = merged_metadata(request)
+            merge(request, partial)
         else:
-            shutil.copytree(home_of(args, name), partial, ignore=shutil.ignore_patterns("__*__*", ".*", "*.ipynb"))
+            shutil.copytree(home_of(request, name), partial, ignore=shutil.ignore_patterns("__*__*", ".*", "*.ipynb"))
         if name == SPACE:
-            write_wheel(args, partial)
+            write_wheel(request, partial)
         else:
-            write_code(partial, Path(args.source_dir) / "pipelines", PIPELINES[name])
-        write_card(args, partial, home_of(args, name) / "README.md", metadata)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+            write_code(partial, request.source_dir / "pipelines", PIPELINES[name])
+        write_card(request, partial, home_of(request, name) / "README.md", metadata)
     return folder
 
 
-def merged_metadata(args: argparse.Namespace) -> dict:
+def merged_metadata(request: PublishRequest) -> dict:
     """What the card of one repo of both sides says of them: the stricter licence, and their names on the Hub."""
-    on_hub = [source for source in args.merge if not is_local(source)]
-    return {"license": stricter_license(args), **({"base_model": on_hub} if on_hub else {})}
+    on_hub = [source for source in request.merge if not is_local(source)]
+    return {"license": stricter_license(request), **({"base_model": on_hub} if on_hub else {})}
 
 
-def merge(args: argparse.Namespace, folder: Path) -> None:
+def merge(request: PublishRequest, folder: Path) -> None:
     """Saves Stable Diffusion with Auffusion's side, parts that both share once."""
-    image, audio = args.merge
+    import torch
+
+    from ..pipelines import ImagesThatSoundPipeline
+
+    image, audio = request.merge
     try:
         with hub_errors(image, "merge"):
-            pipe = ImagesThatSoundPipeline.from_pretrained(image, dtype=getattr(torch, args.dtype))
+            pipe = ImagesThatSoundPipeline.from_pretrained(image, dtype=getattr(torch, request.dtype))
         with hub_errors(audio, "merge"):
             pipe.load_audio_prior(audio)
     except OSError as error:
@@ -213,14 +235,14 @@ def merge(args: argparse.Namespace, folder: Path) -> None:
     pipe.save_pretrained(folder)
 
 
-def stricter_license(args: argparse.Namespace) -> str:
+def stricter_license(request: PublishRequest) -> str:
     """Of the licences that the sides' cards and `--license` name, the one that allows least."""
-    licenses = [args.license] if args.license else []
-    for source in args.merge:
+    licenses = [request.license] if request.license else []
+    for source in request.merge:
         named = license_of(source)
         if named in LICENSES:
             licenses.append(named)
-        elif not args.license:
+        elif not request.license:
             raise ValueError(
                 f"`license` has to be given, among {', '.join(LICENSES)}, since the card of {source} names {named}."
             )
@@ -242,44 +264,41 @@ def is_local(source: str) -> bool:
     return Path(source).is_dir()
 
 
-def write_code(folder: Path, pipelines: Path, pipeline_class: type[DiffusionPipeline]) -> None:
+def write_code(folder: Path, pipelines: Path, class_name: str) -> None:
     """The pipeline's file and its siblings, and what leads diffusers to the class in it."""
-    file = pipelines / Path(inspect.getsourcefile(pipeline_class)).name
-    entries = [file, pipelines / BLOCKS] if folder.name == f".{MAIN_REPO}.part" else [file]
+    from diffusers.utils.dynamic_modules_utils import get_relative_import_files
+
+    from .common.modular import write_modular_files
+
+    file = pipelines / FILES[class_name]
+    entries = [file, pipelines / BLOCKS] if folder.name == MAIN_REPO else [file]
     for each in {path for entry in entries for path in (entry, *map(Path, get_relative_import_files(entry)))}:
         shutil.copyfile(each, folder / each.name)
     if len(entries) > 1:
         write_modular_files(folder)
     index = folder / "model_index.json"
     if index.exists():
-        names = {"_class_name": [file.stem, pipeline_class.__name__]}
+        names = {"_class_name": [file.stem, class_name]}
         write_json(index, {**json.loads(index.read_text(encoding="utf-8")), **names})
     else:
-        (folder / "pipeline.py").write_text(entry_of(file, pipeline_class.__name__), encoding="utf-8")
+        (folder / "pipeline.py").write_text(entry_of(file, class_name), encoding="utf-8")
 
 
-def write_wheel(args: argparse.Namespace, folder: Path) -> None:
+def write_wheel(request: PublishRequest, folder: Path) -> None:
     """The package, and the line that lets a Space install it from its own repo."""
     with tempfile.TemporaryDirectory() as directory:
         # Of a copy, since setuptools leaves files behind in what it builds.
         sources = Path(directory) / "sources"
-        shutil.copytree(args.source_dir, sources, ignore=shutil.ignore_patterns(".*", "build", "tests", "__pycache__"))
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--wheel-dir",
-            str(folder),
-            str(sources),
-        ]
+        shutil.copytree(
+            request.source_dir, sources, ignore=shutil.ignore_patterns(".*", "build", "tests", "__pycache__")
+        )
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+        command += ["--wheel-dir", str(folder), str(sources)]
         process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode != 0:
-        raise ValueError(f"`source_dir` {args.source_dir} can't be built: {process.stderr.strip()}")
+        raise ValueError(f"`source_dir` {request.source_dir} can't be built: {process.stderr.strip()}")
     (wheel,) = folder.glob("*.whl")
-    url = hf_hub_url(f"{args.namespace}/{SPACE}", wheel.name, repo_type="space")
+    url = hf_hub_url(f"{request.namespace}/{SPACE}", wheel.name, repo_type="space")
     (folder / "requirements.txt").write_text(f"images-that-sound @ {url}\n", encoding="utf-8")
 
 
@@ -291,7 +310,7 @@ def entry_of(file: Path, class_name: str) -> str:
     return "\n".join([title, "", *siblings, f"from .{file.stem} import {class_name}", ""])
 
 
-def write_card(args: argparse.Namespace, folder: Path, source: Path, metadata: dict) -> None:
+def write_card(request: PublishRequest, folder: Path, source: Path, metadata: dict) -> None:
     """The card, with its namespace and revision filled in, and the files that it links to."""
     text = source.read_text(encoding="utf-8")
     for link in LINK.findall(text):
@@ -301,8 +320,8 @@ def write_card(args: argparse.Namespace, folder: Path, source: Path, metadata: d
         shutil.copyfile(file, folder / file.name)
         text = text.replace(f"]({link})", f"]({file.name})")
     # A checkpoint that ships with the package is loaded by its folder in a clone, and by its name from the Hub.
-    text = text.replace("model_cards/", f"{args.namespace}/")
-    text = text.replace("{namespace}", args.namespace).replace("{revision}", revision())
+    text = text.replace("model_cards/", f"{request.namespace}/")
+    text = text.replace("{namespace}", request.namespace).replace("{revision}", revision())
     card = ModelCard(text)
     for name, value in metadata.items():
         card.data[name] = value
@@ -311,19 +330,19 @@ def write_card(args: argparse.Namespace, folder: Path, source: Path, metadata: d
 
 def revision() -> str:
     """The tag that the files of this version get, so that cards can pin it."""
-    return f"v{version('images-that-sound')}"
+    return f"v{__version__}"
 
 
-def listing(args: argparse.Namespace, folder: Path) -> Iterator[str]:
+def listing(request: PublishRequest, folder: Path) -> Iterator[str]:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    yield f"{args.namespace}/{folder.name}, {len(files)} files:"
+    yield f"{request.namespace}/{folder.name}, {len(files)} files:"
     for file in files:
         yield f"  {file.stat().st_size:>13,}  {file.relative_to(folder).as_posix()}"
 
 
 def check_loading(folders: list[Path]) -> None:
     """Raises `ValueError` if a fresh process without this package can't load what the folders hold."""
-    expected = [(str(folder), PIPELINES[folder.name].__name__) for folder in folders if folder.name != SPACE]
+    expected = [(str(folder), PIPELINES[folder.name]) for folder in folders if folder.name != SPACE]
     checks = [(LOAD, json.dumps(expected), None)] if expected else []
     checks += [(OPEN, str(folder), folder) for folder in folders if folder.name == SPACE]
     for code, argument, space in checks:
@@ -347,14 +366,14 @@ def check_loading(folders: list[Path]) -> None:
             raise ValueError(f"{''.join(folder)} does not load in a fresh process: {lines[-1]}")
 
 
-def upload(api: HfApi, args: argparse.Namespace, folder: Path) -> Iterator[str]:
+def upload(api: HfApi, request: PublishRequest, folder: Path) -> Iterator[str]:
     """Makes the repo where it is missing and brings it to the folder's state; yields where it is."""
-    repo = f"{args.namespace}/{folder.name}"
+    repo = f"{request.namespace}/{folder.name}"
     kind = {"repo_type": "space"} if folder.name == SPACE else {}
     with hub_errors(repo):
         sdk = {"space_sdk": "gradio"} if kind else {}
-        url = api.create_repo(repo, private=args.private or None, exist_ok=True, **kind, **sdk)
-        if args.private and not api.repo_info(repo, **kind).private:
+        url = api.create_repo(repo, private=request.private or None, exist_ok=True, **kind, **sdk)
+        if request.private and not api.repo_info(repo, **kind).private:
             raise ValueError(f"`private` is asked for, but {repo} is public. Make it private at {url}/settings first.")
         # Code that went away must not stay loadable.
         commit = api.upload_folder(

@@ -1,44 +1,74 @@
 """Ranks samples by how well they look and sound like their prompts, and shows them on one page."""
 
-import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from images_that_sound.scripts.contact_sheet import write_contact_sheet
-from images_that_sound.scripts.samples import captions_of, find_samples, sample_settings, write_json
-from images_that_sound.scripts.sampling import add_device_arguments, run
-from images_that_sound.scripts.scoring import add_score_arguments, load_scorer_for, scores_of
-from images_that_sound.selection import best, combined_score, top_by_all
+from .common.arguments import (
+    Models,
+    Scores,
+    add_device_arguments,
+    add_score_arguments,
+    new_parser,
+    run,
+    values_of,
+)
+from .common.files import write_json
 
 
-def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="images-that-sound rank", description=__doc__)
-    parser.add_argument("--sample_dir", required=True, help="Every sample at or below it is scored.")
+@dataclass(frozen=True, kw_only=True)
+class RankRequest:
+    """
+    Args:
+        sample_dir (`Path`): Every sample at or below it is scored.
+        top (`int`): How many to name by each ranking.
+        share (`float`): Top share by every score.
+        scores ([`Scores`]): What scores.
+        models ([`Models`]): Where that runs.
+    """
+
+    sample_dir: Path
+    top: int
+    share: float
+    scores: Scores
+    models: Models
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(f"`top` has to be a positive integer, but is {self.top}.")
+
+
+def parse_args(input_args: list[str] | None = None) -> RankRequest:
+    parser = new_parser("rank", __doc__)
+    parser.add_argument("--sample_dir", type=Path, required=True, help="Every sample at or below it is scored.")
     parser.add_argument("--top", type=int, default=5, help="How many to name by each ranking. Default: %(default)s.")
     parser.add_argument(
         "--share", type=float, default=0.2, help="Top share by every score, the paper's rule. Default: %(default)s."
     )
     add_score_arguments(parser)
     add_device_arguments(parser)
-    return parser.parse_args(input_args)
+    args = parser.parse_args(input_args)
+    return values_of(RankRequest, args, scores=values_of(Scores, args), models=values_of(Models, args))
 
 
-def rank(args: argparse.Namespace) -> Iterator[str]:
+def rank(request: RankRequest) -> Iterator[str]:
     """Scores all samples; yields the lines of the rankings."""
-    if args.top < 1:
-        raise ValueError(f"`top` has to be a positive integer, but is {args.top}.")
-    folders = find_samples(args.sample_dir)
+    from ..selection import best, combined_score, top_by_all
+    from .common.contact_sheet import write_contact_sheet
+    from .common.samples import captions_of, find_samples, sample_settings
+    from .common.scoring import load_scorer_for, scores_of
+
+    folders = find_samples(request.sample_dir)
     settings = [sample_settings(folder) for folder in folders]
-    scorer = load_scorer_for(args, settings)
-    scores = [scores_of(args, folder, scorer) for folder in folders]
+    scorer, judges = load_scorer_for(request.scores, request.models, settings)
+    scores = [scores_of(folder, scorer, judges.models) for folder in folders]
     columns = {name: [each[name] for each in scores] for name in scorer.names}
     combined = combined_score(columns)
 
-    rankings = {f"by {name}": best(values, args.top) for name, values in columns.items()}
-    rankings["by all, combined"] = best(combined, args.top)
-    agreed = top_by_all(columns, args.share)
-    rule = f"in the top {args.share:.0%} by each"
-    for name, indices in {**rankings, rule: agreed}.items():
+    agreed, rule = top_by_all(columns, request.share), f"in the top {request.share:.0%} by each"
+    rankings = {f"by {name}": best(values, request.top) for name, values in columns.items()}
+    rankings |= {"by all, combined": best(combined, request.top), rule: agreed}
+    for name, indices in rankings.items():
         if not indices:
             yield f"{name}: no sample. Make more of them, or take a larger --share."
         for place, i in enumerate(indices, start=1):
@@ -46,10 +76,9 @@ def rank(args: argparse.Namespace) -> Iterator[str]:
             yield f"{name}, {place}. {folders[i]}: {numbers}"
 
     named = {
-        name: [str(folders[i].relative_to(args.sample_dir)) for i in indices]
-        for name, indices in {**rankings, rule: agreed}.items()
+        name: [str(folders[i].relative_to(request.sample_dir)) for i in indices] for name, indices in rankings.items()
     }
-    write_json(Path(args.sample_dir) / "ranking.json", named)
+    write_json(request.sample_dir / "ranking.json", named)
     samples = [
         {
             "folder": folders[i],
@@ -64,7 +93,7 @@ def rank(args: argparse.Namespace) -> Iterator[str]:
         f"{len(folders)} samples, the best by all scores first; a click on a column's name sorts by it.",
         f"{len(agreed)} of them are {rule} score." if agreed else f"None is {rule} score.",
     ]
-    page = Path(args.sample_dir) / "index.html"
+    page = request.sample_dir / "index.html"
     write_contact_sheet(page, "Images that sound", samples, notes)
     yield str(page)
 

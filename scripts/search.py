@@ -1,30 +1,44 @@
 """Finds the best of many seeds for a part of the price: candidates are judged on the way, the worse ones dropped."""
 
-import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.scripts.generate import call_arguments, complete, new_parser, pictures_of
-from images_that_sound.scripts.samples import write_json
-from images_that_sound.scripts.sampling import (
-    all_seeds,
-    check_args,
-    load_pipeline,
-    make_samples,
-    new_accelerator,
-    own_share,
-    report_samples,
+from .common.arguments import (
+    Request,
+    Scores,
+    add_sample_arguments,
+    add_score_arguments,
+    call_arguments,
+    new_parser,
+    read_request,
     run,
-    sample_folder,
+    values_of,
 )
-from images_that_sound.scripts.scoring import add_score_arguments, fill_in_score_models, load_scorer, scores_of
-from images_that_sound.selection import Halving, best, combined_score, rungs_of
+from .common.files import write_json
+from .common.presets import GENERATE_PRESETS
 
 
-def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
-    parser = new_parser("search", __doc__)
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest(Request):
+    """
+    Args:
+        scores ([`Scores`]): What judges.
+        keep (`int`): How many of the best are wanted.
+        rungs (`list[float]`): Fractions of the steps at which to judge.
+        shares (`list[float]`): Of the candidates, that go on after each rung.
+    """
+
+    scores: Scores
+    keep: int
+    rungs: list[float]
+    shares: list[float]
+
+
+def parse_args(input_args: list[str] | None = None) -> SearchRequest:
+    parser, arguments = new_parser("search", __doc__), call_arguments("ImagesThatSoundPipeline")
+    add_sample_arguments(parser, GENERATE_PRESETS, arguments)
     add_score_arguments(parser)
     group = parser.add_argument_group("search", "--num_samples candidates, of which the best are finished.")
     group.add_argument("--keep", type=int, default=3, help="The best so many are wanted. Default: %(default)s.")
@@ -42,68 +56,79 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
         default=[0.3, 0.1],
         help="Of the candidates, that go on after each rung. Default: %(default)s.",
     )
-    args = complete(parser.parse_args(input_args))
-    fill_in_score_models(args, args.model)
-    return args
+    args = parser.parse_args(input_args)
+    return read_request(args, GENERATE_PRESETS, arguments, SearchRequest, scores=values_of(Scores, args))
 
 
-def search(args: argparse.Namespace) -> Iterator[str]:
+def search(request: SearchRequest) -> Iterator[str]:
     """Makes the best samples; yields the lines of a report."""
-    check_args(args)
-    rungs = rungs_of(args.num_samples, args.keep, args.rungs, args.shares)
-    accelerator = new_accelerator(args)
-    pipe = load_pipeline(args, ImagesThatSoundPipeline)
-    scorer = load_scorer(args, pipe)
-    arguments = call_arguments(args, pipe)
-    folder = search_folder(args, {**arguments, "model": args.model, "audio_model": args.audio_model})
-    halving = Halving(pipe, arguments, scorer, folder, args.num_images_per_prompt)
-    report = halving(all_seeds(args), rungs)
+    from ..pipelines import ImagesThatSoundPipeline
+    from ..selection import Halving, rungs_of
+    from .common.models import load_pipeline, with_checkpoint_defaults
+    from .common.sampling import complete_settings, make_samples, own_share, report_samples, start
+    from .common.scoring import load_scorer, scores_of
+
+    samples, judges = request.samples, request.scores.for_samples_of(request.models.model)
+    rungs = rungs_of(samples.num_samples, request.keep, request.rungs, request.shares)
+    accelerator, models = start(request.models, samples.output_dir, request.report_to)
+    pipe = load_pipeline(models, ImagesThatSoundPipeline)
+    scorer = load_scorer(judges, models, pipe)
+    arguments = with_checkpoint_defaults(request.call, pipe)
+    made_by = {"model": models.model, "audio_model": models.audio_model, "scores": judges.scores, **judges.models}
+    folder = search_folder(samples.output_dir, {**arguments, **made_by})
+    halving = Halving(pipe, arguments, scorer, folder, samples.num_images_per_prompt)
+    report = halving(samples.seeds, rungs)
     finalists = report[-1]["kept"]
 
     mine = own_share(accelerator, finalists)
     for path in make_samples(
-        args, pipe, arguments, arguments, pictures_of, mine, lambda seeds: halving.resume(seeds, 1.0)
+        pipe,
+        samples,
+        complete_settings(models, pipe, arguments),
+        arguments=arguments,
+        seeds=mine,
+        of_seeds=lambda seeds: halving.resume(seeds, 1.0),
     ):
         yield str(path)
     for seed in mine:
-        scores_of(args, sample_folder(args, seed), scorer)
+        scores_of(samples.folder(seed), scorer, judges.models)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        scores = {seed: scores_of(args, sample_folder(args, seed), scorer) for seed in finalists}
-        yield from write_report(args, report, scores)
-    report_samples(accelerator, [sample_folder(args, seed) for seed in finalists])
+        scores = {seed: scores_of(samples.folder(seed), scorer, judges.models) for seed in finalists}
+        yield from write_report(request, report, scores)
+    report_samples(accelerator, [samples.folder(seed) for seed in finalists])
 
 
-def search_folder(args: argparse.Namespace, settings: dict) -> Path:
+def search_folder(output_dir: Path, settings: dict) -> Path:
     """Where candidates are kept on the way. Raises `ValueError` if they were made with other settings."""
-    folder = Path(args.output_dir) / ".search"
-    settings = {**settings, "scores": args.scores, "clip_model": args.clip_model, "clap_model": args.clap_model}
+    folder = output_dir / ".search"
     file = folder / "settings.json"
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) != settings:
         raise ValueError(f"`output_dir` holds {folder}, a search with other settings. Name another folder.")
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(file, settings)
     return folder
 
 
-def write_report(args: argparse.Namespace, report: list[dict], scores: dict[int, dict]) -> Iterator[str]:
+def write_report(request: SearchRequest, report: list[dict], scores: dict[int, dict]) -> Iterator[str]:
     """Writes `search.json`: what happened at each rung, the finalists' scores, the best, and what it cost."""
-    seeds = list(scores)
+    from ..selection import best, combined_score
+
+    samples, seeds = request.samples, list(scores)
     columns = {name: [scores[seed][name] for seed in seeds] for name in scores[seeds[0]]}
     order = [seeds[i] for i in best(combined_score(columns), len(seeds))]
     spent = sum(rung["num_candidates"] * (rung["step_rows"] + rung["judge_rows"]) for rung in report)
-    total = args.num_samples * sum(rung["step_rows"] for rung in report)
+    total = samples.num_samples * sum(rung["step_rows"] for rung in report)
     summary = {
-        "best": order[: args.keep],
+        "best": order[: request.keep],
         "finalists": {str(seed): scores[seed] for seed in order},
         "rungs": report,
         "unet_rows": spent,
         "unet_rows_of_full_runs": total,
     }
-    write_json(Path(args.output_dir) / "search.json", summary)
-    for place, seed in enumerate(order[: args.keep], start=1):
+    write_json(samples.output_dir / "search.json", summary)
+    for place, seed in enumerate(order[: request.keep], start=1):
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in scores[seed].items())
-        yield f"{place}. {sample_folder(args, seed)}: {numbers}"
+        yield f"{place}. {samples.folder(seed)}: {numbers}"
     yield f"{spent:.0f} UNet rows instead of {total:.0f} ({spent / total:.0%})."
 
 

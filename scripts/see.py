@@ -1,49 +1,49 @@
 """Shows any sound as a canvas: black is silence, low frequencies are at the bottom, a column is a hop of the sound."""
 
-import argparse
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import PIL.Image
-import torch
-
-from images_that_sound.scripts.play import constants_of
-from images_that_sound.scripts.samples import check_writable, read_audio, write_picture
-from images_that_sound.scripts.sampling import run
+from .common.arguments import new_parser, run
+from .common.files import check_writable, written
 
 
-def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="images-that-sound see", description=__doc__)
-    parser.add_argument("sound", help="A sound that libsndfile reads; peak-normalised, channels averaged, resampled.")
-    parser.add_argument("--params_from", help="A file made here whose spectrogram constants to use.")
-    parser.add_argument("--output", help="PNG file. Default: the sound's name with .png.")
-    return parser.parse_args(input_args)
+def see(sound: Path, output: Path | None = None, params_from: Path | None = None) -> Iterator[Path]:
+    """
+    Makes a picture of a sound; yields its file.
 
+    Args:
+        sound (`Path`): A sound that libsndfile reads.
+        output (`Path`, *optional*): PNG file, by default the sound's name with .png.
+        params_from (`Path`, *optional*): A file made here whose spectrogram constants to use.
+    """
+    import torch
 
-def see(args: argparse.Namespace) -> Iterator[Path]:
-    output = Path(args.output or Path(args.sound).with_suffix(".png"))
+    from .common.canvases import constants_of, picture_of
+    from .common.samples import read_audio, write_picture
+
+    output = output or sound.with_suffix(".png")
     if output.suffix.lower() != ".png":
         raise ValueError(f"`output` has to end in .png, but is {output}.")
     check_writable(output.parent)
-    mel, settings = constants_of(args.params_from or args.sound)
-    if args.params_from and not settings:
-        raise ValueError(f"`params_from` has to be a file with settings, but {args.params_from} holds none.")
-    audio = read_audio(args.sound, mel.sampling_rate)
-    canvas = mel.audio_to_canvas(torch.from_numpy(audio))[0].mul(255).round().byte().numpy()
-    temporary = output.with_name(f".{output.name}.part.png")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(
-        temporary, PIL.Image.fromarray(np.ascontiguousarray(canvas)), json.dumps({"spectrogram": mel.to_dict()})
-    )
-    os.replace(temporary, output)
+    mel, settings = constants_of(params_from or sound)
+    if params_from and not settings:
+        raise ValueError(f"`params_from` has to be a file with settings, but {params_from} holds none.")
+    canvas = mel.audio_to_canvas(torch.from_numpy(read_audio(sound, mel.sampling_rate)))
+    with written(output) as file:
+        write_picture(file, picture_of(canvas[0]), json.dumps({"spectrogram": mel.to_dict()}))
     yield output
 
 
 def main(input_args: list[str] | None = None) -> None:
-    run(lambda: see(parse_args(input_args)))
+    parser = new_parser("see", __doc__)
+    parser.add_argument(
+        "sound", type=Path, help="A sound that libsndfile reads; peak-normalised, channels averaged, resampled."
+    )
+    parser.add_argument("--params_from", type=Path, help="A file made here whose spectrogram constants to use.")
+    parser.add_argument("--output", type=Path, help="PNG file. Default: the sound's name with .png.")
+    args = parser.parse_args(input_args)
+    run(lambda: see(args.sound, args.output, args.params_from))
 
 
 if __name__ == "__main__":

@@ -1,32 +1,26 @@
 """Merges the pipeline and its siblings into one file, the form that diffusers' `examples/community` asks for."""
 
-import argparse
 import ast
 import re
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-from images_that_sound.scripts.samples import write_text
+from .. import pipelines
+from .common.arguments import new_parser
+from .common.files import write_text
 
 
 MAIN = "pipeline_images_that_sound"
 LINE_LENGTH = 119
 
 
-def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="images-that-sound single-file", description=__doc__)
+def main(input_args: list[str] | None = None) -> None:
+    parser = new_parser("single-file", __doc__)
     parser.add_argument("--output", type=Path, required=True, help="The Python file to write.")
     args = parser.parse_args(input_args)
     if args.output.suffix != ".py":
         parser.error(f"`--output` has to end in .py, but is {args.output}.")
-    return args
-
-
-def main(input_args: list[str] | None = None) -> None:
-    args = parse_args(input_args)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(args.output, merge(Path(find_spec("images_that_sound.pipelines").origin).parent))
+    write_text(args.output, merge(Path(pipelines.__path__[0])))
     print(args.output)
 
 

@@ -1,25 +1,36 @@
 """Keeping the best of many: scores of results, rankings by them, and a search that spends little on bad seeds."""
 
-from .clap import CLAPScore
-from .clip import CLIPScore
-from .halving import Halving, Rung, rungs_of
-from .lift import prediction_lift
-from .ranking import best, combined_score, mean_and_interval, share_and_interval, top_by_all
-from .scorer import SCORES, Scorer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 
-__all__ = [
-    "SCORES",
-    "CLAPScore",
-    "CLIPScore",
-    "Halving",
-    "Rung",
-    "Scorer",
-    "best",
-    "combined_score",
-    "mean_and_interval",
-    "prediction_lift",
-    "rungs_of",
-    "share_and_interval",
-    "top_by_all",
-]
+if TYPE_CHECKING:
+    from .clap import CLAPScore
+    from .clip import CLIPScore
+    from .halving import Halving, Rung, rungs_of
+    from .lift import prediction_lift
+    from .ranking import best, combined_score, mean_and_interval, share_and_interval, top_by_all
+    from .scorer import Scorer
+
+SCORES = ("clip", "clap", "lift")
+_MODULES = {
+    "CLAPScore": "clap",
+    "CLIPScore": "clip",
+    "Halving": "halving",
+    "Rung": "halving",
+    "Scorer": "scorer",
+    "best": "ranking",
+    "combined_score": "ranking",
+    "mean_and_interval": "ranking",
+    "prediction_lift": "lift",
+    "rungs_of": "halving",
+    "share_and_interval": "ranking",
+    "top_by_all": "ranking",
+}
+__all__ = ["SCORES", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

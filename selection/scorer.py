@@ -4,14 +4,10 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from images_that_sound.pipelines import unfold_canvas
-
+from ..pipelines import unfold_canvas
 from .clap import CLAPScore
 from .clip import CLIPScore
 from .lift import prediction_lift
-
-
-SCORES = ("clip", "clap", "lift")
 
 
 class Scorer:

@@ -7,7 +7,6 @@ import torch
 from diffusers import DiffusionPipeline
 from fresh_processes import FreshProcesses
 from safetensors import safe_open
-from selenium import webdriver
 
 from images_that_sound.pipelines import (
     FactorizedColorizationPipeline,
@@ -94,6 +93,8 @@ def browser():
     """Headless Chromium, where there is one."""
     if not shutil.which("chromium") or not shutil.which("chromedriver"):
         pytest.skip("needs Debian's chromium and chromium-driver")
+    from selenium import webdriver
+
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for flag in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"):

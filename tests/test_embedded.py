@@ -8,7 +8,7 @@ from images_that_sound.pipelines import (
     ImagesThatSoundPipeline,
     ImagesThatSoundSDSPipeline,
 )
-from images_that_sound.scripts.sampling import EMBEDDED, SHIPPED
+from images_that_sound.scripts.common.models import EMBEDDED, SHIPPED
 
 
 SMALL_CANVAS = {"hidden_size": 16, "num_frequencies": 8}

@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.scripts.sampling import EMBEDDED
+from images_that_sound.scripts.common.models import EMBEDDED
 
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"

@@ -10,7 +10,7 @@ from diffusers import ModularPipeline
 from safetensors.torch import load_file
 
 from images_that_sound.pipelines import ImagesThatSoundBlocks
-from images_that_sound.scripts.modular import write_modular_files
+from images_that_sound.scripts.common.modular import write_modular_files
 
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"

@@ -10,7 +10,7 @@ import torch
 
 from images_that_sound.pipelines import MelSpectrogram, fold_canvas
 from images_that_sound.scripts import check, play, see
-from images_that_sound.scripts.samples import read_settings, write_picture, write_sample
+from images_that_sound.scripts.common.samples import read_settings, write_picture, write_sample
 
 
 MEL = MelSpectrogram(num_mel_bins=64)

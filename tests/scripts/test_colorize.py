@@ -8,7 +8,8 @@ import PIL.Image
 import pytest
 
 from images_that_sound.scripts import colorize
-from images_that_sound.scripts.samples import read_settings, write_sample
+from images_that_sound.scripts.common.colors import colourful
+from images_that_sound.scripts.common.samples import read_settings, write_sample
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_every_sample_gets_its_tries(samples, quick, capsys):
     ],
 )
 def test_words_of_gray_are_left_out(gray, colour):
-    assert colorize.colourful(gray) == colour
+    assert colourful(gray) == colour
 
 
 def test_bad_input_says_what_is_wrong(tmp_path, quick, samples):

@@ -8,8 +8,8 @@ import PIL.Image
 import pytest
 from selenium.webdriver.common.by import By
 
-from images_that_sound.scripts.contact_sheet import write_contact_sheet
-from images_that_sound.scripts.samples import write_audio, write_picture
+from images_that_sound.scripts.common.contact_sheet import write_contact_sheet
+from images_that_sound.scripts.common.samples import write_audio, write_picture
 
 
 PROMPT = 'castles <b>"&amp;"</b> towers'

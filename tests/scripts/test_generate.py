@@ -16,8 +16,8 @@ import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
 from images_that_sound.scripts import generate
-from images_that_sound.scripts.samples import read_settings
-from images_that_sound.scripts.sampling import EMBEDDED
+from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.samples import read_settings
 
 
 FILES = {
@@ -139,10 +139,11 @@ def test_params_from_repeats_a_picture(samples, tmp_path):
 
 @pytest.mark.parametrize("example", generate.GENERATE_PRESETS)
 def test_examples_give_prompts_and_seed(example):
-    args = generate.parse_args(["--example", example])
+    request = generate.parse_args(["--example", example])
+    given = {**request.call, "seed": request.samples.seed, "num_samples": request.samples.num_samples}
     preset = generate.GENERATE_PRESETS[example]
-    assert {name: getattr(args, name) for name in preset} == preset
-    assert generate.parse_args(["--example", example, "--seed", "1", "--num_samples", "2"]).num_samples == 2
+    assert {name: given[name] for name in preset} == preset
+    assert generate.parse_args(["--example", example, "--seed", "1", "--num_samples", "2"]).samples.seeds == [1, 2]
 
 
 def bad_inputs() -> dict[str, tuple[list[str], list[str]]]:
@@ -205,7 +206,7 @@ def test_arguments_are_those_of_the_call():
         # For a call in parts.
         *("denoising_start", "denoising_end"),
     }
-    assert parameters - tensors_and_objects <= set(vars(generate.parse_args([])))
+    assert set(generate.parse_args([]).call) == parameters - tensors_and_objects - {"num_images_per_prompt"}
 
 
 def test_a_model_on_a_device_of_its_own_gives_the_same(samples, tmp_path):

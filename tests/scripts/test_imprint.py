@@ -10,7 +10,7 @@ import torch
 
 from images_that_sound.pipelines import ImagesThatSoundImprintPipeline, MelSpectrogram
 from images_that_sound.scripts import imprint
-from images_that_sound.scripts.sampling import EMBEDDED
+from images_that_sound.scripts.common.models import EMBEDDED
 
 
 QUICK = ["--width", "128", "--num_inference_steps", "2", "--num_audio_inference_steps", "2", "--device", "cpu"]
@@ -68,8 +68,9 @@ def test_own_picture_and_own_sound(tmp_path):
 
 @pytest.mark.parametrize("example", imprint.IMPRINT_PRESETS)
 def test_examples(example):
-    args = imprint.parse_args(["--example", example])
-    assert args.seed == 1234 and args.num_samples == 40 and args.magnitude_ratio == 0.5 and args.invert_image
+    request = imprint.parse_args(["--example", example])
+    assert request.samples.seed == 1234 and request.samples.num_samples == 40
+    assert request.call["magnitude_ratio"] == 0.5 and request.call["invert_image"] is True
 
 
 def test_seven_examples():

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import HfApi, ModelCard, SpaceCard
 from loopback_hub import LoopbackHub
 
-from images_that_sound.scripts.hub import hub_errors
+from images_that_sound.scripts.common.hub import hub_errors
 from images_that_sound.scripts.publish import (
     CODE_REPOS,
     PIPELINES,

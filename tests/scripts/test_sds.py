@@ -30,8 +30,8 @@ def test_a_stopped_run_goes_on_to_the_same_files(tmp_path, quick, monkeypatch):
     stopped = [*quick, "--output_dir", str(tmp_path / "stopped"), "--checkpoint_every", "1", "--preview_every", "2"]
     report = sds.report
 
-    def stop(args, accelerator, pipe, folder, iteration, tensors):
-        report(args, accelerator, pipe, folder, iteration, tensors)
+    def stop(accelerator, pipe, folder, iteration, tensors, **kwargs):
+        report(accelerator, pipe, folder, iteration, tensors, **kwargs)
         if iteration == 2:
             raise KeyboardInterrupt
 
@@ -60,9 +60,10 @@ def test_losses_and_previews_reach_the_tracker(tmp_path, quick):
 
 @pytest.mark.parametrize("example", sds.SDS_PRESETS)
 def test_examples(example):
-    args = sds.parse_args(["--example", example])
-    assert (args.guidance_scale, args.audio_guidance_scale, args.image_weight) == (80, 10, 0.4)
-    assert args.seed == 1234 and args.learning_rate == 1e-4
+    request = sds.parse_args(["--example", example])
+    names = ("guidance_scale", "audio_guidance_scale", "image_weight", "learning_rate")
+    assert [request.call[name] for name in names] == [80, 10, 0.4, 1e-4]
+    assert request.samples.seed == 1234 and request.samples.num_samples == 1
 
 
 def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path, quick):

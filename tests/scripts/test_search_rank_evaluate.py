@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from images_that_sound.pipelines import MelSpectrogram
 from images_that_sound.scripts import compare, evaluate, generate, rank, search
-from images_that_sound.scripts.sampling import EMBEDDED
+from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.selection import CLAPScore, CLIPScore
 
 

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import PIL.Image
 
-from images_that_sound.scripts.video import poster, write_video
+from images_that_sound.scripts.common.video import poster, write_video
 
 
 def test_two_panels_under_one_playhead(tmp_path):

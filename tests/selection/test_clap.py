@@ -5,10 +5,10 @@ import pytest
 import scipy.signal
 import torch
 
-from images_that_sound.scripts.embedded_world import make_sound
-from images_that_sound.scripts.presets import WORLD_PROMPTS
-from images_that_sound.scripts.sampling import EMBEDDED
+from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.presets import WORLD_PROMPTS
 from images_that_sound.selection import CLAPScore
+from training.world import make_sound
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import PIL.Image
 import pytest
 import torch
 
-from images_that_sound.scripts.embedded_world import draw_picture
-from images_that_sound.scripts.presets import WORLD_PROMPTS
-from images_that_sound.scripts.sampling import EMBEDDED
+from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.presets import WORLD_PROMPTS
 from images_that_sound.selection import CLIPScore
 from images_that_sound.selection.clip import canvas_windows
+from training.world import draw_picture
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import torch
 from diffusers import DDPMScheduler
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.scripts.embedded_world import draw_picture
-from images_that_sound.scripts.presets import WORLD_PROMPTS
-from images_that_sound.scripts.sampling import EMBEDDED
+from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.presets import WORLD_PROMPTS
 from images_that_sound.selection import Scorer, prediction_lift
+from training.world import draw_picture
 
 
 def tokens(pipe, prompt):

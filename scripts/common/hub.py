@@ -12,8 +12,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from images_that_sound.pipelines.images_that_sound_deepfloyd import raise_if_gated
-
 
 SIGN_IN = "Sign in with `hf auth login`, or set HF_TOKEN to a token of https://huggingface.co/settings/tokens."
 
@@ -33,6 +31,8 @@ def hub_errors(repo: str, argument: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        from ...pipelines.images_that_sound_deepfloyd import raise_if_gated
+
         raise_if_gated(error, repo)
         for cause in _causes(error):
             remedy = _remedy(cause, repo)
@@ -40,6 +40,18 @@ def hub_errors(repo: str, argument: str | None = None) -> Iterator[None]:
                 prefix = f"`{argument}` names no folder. " if argument else ""
                 raise ValueError(prefix + remedy) from error
         raise
+
+
+@contextmanager
+def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
+    """As `hub_errors`, and raises `ValueError` too where `source`, given by `argument`, holds no checkpoint."""
+    try:
+        with hub_errors(source, argument):
+            yield
+    except OSError as error:
+        raise ValueError(
+            f"`{argument}` has to be a repo or folder of a checkpoint, but {source} is none: {error}"
+        ) from error
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,12 +1,8 @@
 """
 Trains the embedded checkpoint's scores from nothing: a small CLIP and a small CLAP that know the prompts, pictures and
-sounds of `embedded_world`. Stages: data, tokenizer, CLIP, CLAP. A killed run that is started again with the same
+sounds of `world`. Stages: data, tokenizer, CLIP, CLAP. A killed run that is started again with the same
 arguments goes on where it was.
 """
-
-import argparse
-import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,45 +20,17 @@ from transformers import (
     RobertaTokenizer,
 )
 
-from images_that_sound.scripts.sampling import EMBEDDED
-from images_that_sound.scripts.train_embedded import (
-    HEIGHT,
-    SHARD_SIZE,
-    SPECTROGRAM,
-    WIDTH,
-    autocast,
-    describe,
-    draw,
-    draw_waveform,
-    generators_of_step,
-    learn_tokenizer,
-    log,
-    make_data,
-    train,
-)
+from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.selection.clap import clap_features
+
+from .loop import Run, learn_tokenizer, make_data, parse_run, train
+from .world import HEIGHT, SPECTROGRAM, WIDTH, describe, draw, draw_waveform
 
 
 # One sound in so many is heard from a canvas that a picture overlays, by Griffin-Lim.
 MIXED_ONE_IN = 3
 MIXED_ITERATIONS = 16
 IMAGE_SIZE = 64
-
-
-def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output_dir", required=True, help="Gets the folders `clip` and `clap`.")
-    parser.add_argument("--work_dir", default="train_scores", help="Data, checkpoints and log.jsonl.")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_draws", type=int, default=6000, help="Draws of each modality to learn from.")
-    parser.add_argument("--clip_steps", type=int, default=3000)
-    parser.add_argument("--clap_steps", type=int, default=2000)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--save_every", type=int, default=200, help="Steps between checkpoints.")
-    parser.add_argument("--bfloat16", action="store_true", help="Run forward passes in bfloat16.")
-    return parser.parse_args(input_args)
 
 
 def clap_feature_extractor() -> ClapFeatureExtractor:
@@ -130,7 +98,7 @@ def text_config(tokenizer: PreTrainedTokenizerBase) -> dict:
     }
 
 
-def train_clip(args: argparse.Namespace, data: dict) -> tuple[CLIPModel, CLIPProcessor]:
+def train_clip(run: Run, data: dict) -> tuple[CLIPModel, CLIPProcessor]:
     """Learns to match square windows of pictures, also of faint ones, with their prompts."""
     tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
     processor = CLIPProcessor(
@@ -139,7 +107,7 @@ def train_clip(args: argparse.Namespace, data: dict) -> tuple[CLIPModel, CLIPPro
         ),
         tokenizer,
     )
-    torch.manual_seed(args.seed)
+    torch.manual_seed(run.seed)
     text = text_config(tokenizer)
     vision = {
         "hidden_size": 128,
@@ -149,12 +117,12 @@ def train_clip(args: argparse.Namespace, data: dict) -> tuple[CLIPModel, CLIPPro
         "image_size": IMAGE_SIZE,
         "patch_size": 8,
     }
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).to(args.device)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).to(run.device)
 
     def loss_of_step(step: int) -> torch.Tensor:
-        numbers, _ = generators_of_step(args, 20, step)
+        numbers, _ = run.generators(20, step)
         labels = data["picture"][1]
-        rows = numbers.integers(len(labels), size=args.batch_size)
+        rows = numbers.integers(len(labels), size=run.batch_size)
         prompts = [describe("picture", labels[row], numbers) for row in rows]
         inputs = processor(
             text=prompts,
@@ -164,23 +132,23 @@ def train_clip(args: argparse.Namespace, data: dict) -> tuple[CLIPModel, CLIPPro
             padding=True,
             truncation=True,
         )
-        with autocast(args):
-            output = model(**inputs.to(args.device))
+        with run.autocast():
+            output = model(**inputs.to(run.device))
         names = [labels[row]["name"] for row in rows]
         return contrastive_loss(output.logits_per_image, output.logits_per_text, names)
 
-    train(args, "clip", model, loss_of_step, args.clip_steps)
+    train(run, "clip", model, loss_of_step)
     return model, processor
 
 
-def train_clap(args: argparse.Namespace, heard: tuple) -> tuple[ClapModel, ClapProcessor]:
+def train_clap(run: Run, heard: tuple) -> tuple[ClapModel, ClapProcessor]:
     """Learns to match sounds, also those that a picture bends, with their prompts."""
     features, labels = heard
     generator = np.random.default_rng(0)
     prompts = (describe("sound", label, generator) for label in labels)
-    tokenizer = learn_tokenizer(args, RobertaTokenizer, prompts, vocab_size=700, max_length=77)
+    tokenizer = learn_tokenizer(run, RobertaTokenizer, prompts, vocab_size=700, max_length=77)
     processor = ClapProcessor(clap_feature_extractor(), tokenizer)
-    torch.manual_seed(args.seed)
+    torch.manual_seed(run.seed)
     text = {**text_config(tokenizer), "max_position_embeddings": tokenizer.model_max_length + 2}
     audio = {
         "num_mel_bins": 32,
@@ -192,36 +160,31 @@ def train_clap(args: argparse.Namespace, heard: tuple) -> tuple[ClapModel, ClapP
         "num_hidden_layers": 3,
         "hidden_dropout_prob": 0.0,
     }
-    model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=64)).to(args.device)
+    model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=64)).to(run.device)
 
     def loss_of_step(step: int) -> torch.Tensor:
-        numbers, _ = generators_of_step(args, 21, step)
-        rows = numbers.integers(len(labels), size=args.batch_size)
+        numbers, _ = run.generators(21, step)
+        rows = numbers.integers(len(labels), size=run.batch_size)
         prompts = [describe("sound", labels[row], numbers) for row in rows]
-        tokens = tokenizer(prompts, return_tensors="pt", padding=True, truncation=True).to(args.device)
-        with autocast(args):
-            output = model(
-                input_features=torch.from_numpy(features[rows].astype(np.float32)).to(args.device), **tokens
-            )
+        tokens = tokenizer(prompts, return_tensors="pt", padding=True, truncation=True).to(run.device)
+        with run.autocast():
+            output = model(input_features=torch.from_numpy(features[rows].astype(np.float32)).to(run.device), **tokens)
         names = [labels[row]["name"] for row in rows]
         return contrastive_loss(output.logits_per_audio, output.logits_per_text, names)
 
-    train(args, "clap", model, loss_of_step, args.clap_steps)
+    train(run, "clap", model, loss_of_step)
     return model, processor
 
 
 def main(input_args: list[str] | None = None) -> None:
-    args = parse_args(input_args)
-    args.num_draws -= args.num_draws % SHARD_SIZE
-    Path(args.work_dir).mkdir(parents=True, exist_ok=True)
-    start = time.time()
-    data = make_data(args)
-    heard = make_data(args, ("heard",), draw_heard)["heard"]
-    log(args, stage="data", seconds=round(time.time() - start, 1))
-    for name, (model, processor) in {"clip": train_clip(args, data), "clap": train_clap(args, heard)}.items():
-        folder = Path(args.output_dir) / name
-        model.to("cpu", torch.float16).save_pretrained(folder)
-        processor.save_pretrained(folder)
+    steps = {"clip": 3000, "clap": 2000}
+    work_dir = "outputs/train_scores"
+    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=6000, batch_size=64, steps=steps)
+    data = make_data(run, draw, ("picture", "sound"))
+    heard = make_data(run, draw_heard, ("heard",))["heard"]
+    for name, (model, processor) in {"clip": train_clip(run, data), "clap": train_clap(run, heard)}.items():
+        model.to("cpu", torch.float16).save_pretrained(run.output_dir / name)
+        processor.save_pretrained(run.output_dir / name)
 
 
 if __name__ == "__main__":

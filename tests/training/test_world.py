@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from images_that_sound.scripts.embedded_world import (
+from images_that_sound.scripts.common.presets import GENERATE_PRESETS
+from training.world import (
     SOUNDS,
     SUBJECTS,
     describe_picture,
@@ -11,7 +12,6 @@ from images_that_sound.scripts.embedded_world import (
     draw_picture,
     make_sound,
 )
-from images_that_sound.scripts.presets import GENERATE_PRESETS
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)

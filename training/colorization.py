@@ -1,13 +1,8 @@
 """
 Trains the embedded checkpoint of colorization from nothing: two small pixel models in the format of DeepFloyd IF
-(stage I, x4 stage II, learned variance, T5 encoder) on the drawings of `embedded_world` in colour. Stages: data,
+(stage I, x4 stage II, learned variance, T5 encoder) on the drawings of `world` in colour. Stages: data,
 tokenizer, text encoder, stage I, stage II. A killed run that is started again with the same arguments goes on.
 """
-
-import argparse
-import json
-import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,16 +11,9 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from images_that_sound.pipelines import FactorizedColorizationPipeline
 from images_that_sound.pipelines.images_that_sound_deepfloyd import MAX_LENGTH
-from images_that_sound.scripts.embedded_world import SUBJECTS, describe_picture
-from images_that_sound.scripts.train_embedded import (
-    SHARD_SIZE,
-    autocast,
-    generators_of_step,
-    learn_tokenizer,
-    log,
-    make_data,
-    train,
-)
+
+from .loop import Run, learn_tokenizer, make_data, parse_run, save, train
+from .world import SUBJECTS, describe_picture, draw
 
 
 NOISE = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 1000}
@@ -34,23 +22,6 @@ EMBEDDING_SIZE = 64
 CROP = 64
 # The most noise that stage II finds on its low-resolution input.
 MAX_NOISE_LEVEL = 250
-
-
-def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output_dir", required=True, help="Where the finished checkpoint is saved.")
-    parser.add_argument("--work_dir", default="train_colorization", help="Data, checkpoints and log.jsonl.")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_draws", type=int, default=4000)
-    parser.add_argument("--text_steps", type=int, default=400)
-    parser.add_argument("--stage_1_steps", type=int, default=2400)
-    parser.add_argument("--stage_2_steps", type=int, default=1000)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--save_every", type=int, default=200, help="Steps between checkpoints.")
-    parser.add_argument("--bfloat16", action="store_true", help="Run forward passes in bfloat16.")
-    return parser.parse_args(input_args)
 
 
 def describe(label: dict, colored: bool, generator: np.random.Generator) -> str:
@@ -62,10 +33,10 @@ def describe(label: dict, colored: bool, generator: np.random.Generator) -> str:
     return f"a colorful photo of {words}"
 
 
-def make_tokenizer(args: argparse.Namespace, labels: list[dict]) -> T5Tokenizer:
+def make_tokenizer(run: Run, labels: list[dict]) -> T5Tokenizer:
     generator = np.random.default_rng(0)
     prompts = (describe(label, i % 2 == 0, generator) for i, label in enumerate(labels))
-    return learn_tokenizer(args, T5Tokenizer, prompts, vocab_size=600, max_length=MAX_LENGTH)
+    return learn_tokenizer(run, T5Tokenizer, prompts, vocab_size=600, max_length=MAX_LENGTH)
 
 
 def tokenize(tokenizer: T5Tokenizer, prompts: list[str], device: str) -> dict[str, torch.Tensor]:
@@ -74,9 +45,9 @@ def tokenize(tokenizer: T5Tokenizer, prompts: list[str], device: str) -> dict[st
     )
 
 
-def train_text_encoder(args: argparse.Namespace, labels: list[dict], tokenizer: T5Tokenizer) -> T5EncoderModel:
+def train_text_encoder(run: Run, labels: list[dict], tokenizer: T5Tokenizer) -> T5EncoderModel:
     """Learns to read: the mean embedding has to tell the subject, and whether it is to be in colour."""
-    torch.manual_seed(args.seed)
+    torch.manual_seed(run.seed)
     config = T5Config(
         vocab_size=len(tokenizer),
         d_model=EMBEDDING_SIZE,
@@ -90,30 +61,28 @@ def train_text_encoder(args: argparse.Namespace, labels: list[dict], tokenizer: 
     )
     text_encoder = T5EncoderModel(config)
     reader = torch.nn.ModuleDict({"text_encoder": text_encoder, "head": torch.nn.Linear(64, len(SUBJECTS) + 1)})
-    reader.to(args.device)
+    reader.to(run.device)
 
     def loss_of_step(step: int) -> torch.Tensor:
-        numbers, _ = generators_of_step(args, 10, step)
-        prompts, targets = [], torch.zeros(2 * args.batch_size, len(SUBJECTS) + 1)
+        numbers, _ = run.generators(10, step)
+        prompts, targets = [], torch.zeros(2 * run.batch_size, len(SUBJECTS) + 1)
         for row in range(len(targets)):
             label, colored = labels[int(numbers.integers(len(labels)))], row % 2
             prompts.append(describe(label, bool(colored), numbers))
             targets[row, SUBJECTS.index(label["name"])] = 1
             targets[row, -1] = colored
-        tokens = tokenize(tokenizer, prompts, args.device)
+        tokens = tokenize(tokenizer, prompts, run.device)
         hidden = text_encoder(**tokens).last_hidden_state
         mask = tokens["attention_mask"][..., None]
         pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
-        return torch.nn.functional.binary_cross_entropy_with_logits(reader["head"](pooled), targets.to(args.device))
+        return torch.nn.functional.binary_cross_entropy_with_logits(reader["head"](pooled), targets.to(run.device))
 
-    train(args, "text_encoder", reader, loss_of_step, args.text_steps)
+    train(run, "text", reader, loss_of_step)
     return text_encoder.requires_grad_(False)
 
 
-def new_unet(
-    args: argparse.Namespace, channels: tuple[int, ...], sample_size: int, stage: int
-) -> UNet2DConditionModel:
-    torch.manual_seed(args.seed + stage)
+def new_unet(run: Run, channels: tuple[int, ...], sample_size: int, stage: int) -> UNet2DConditionModel:
+    torch.manual_seed(run.seed + stage)
     plain = len(channels) - 1
     unet = UNet2DConditionModel(
         sample_size=sample_size,
@@ -136,7 +105,7 @@ def new_unet(
         resnet_time_scale_shift="scale_shift",
         norm_num_groups=8,
     )
-    return unet.to(args.device, memory_format=torch.channels_last)
+    return unet.to(run.device, memory_format=torch.channels_last)
 
 
 def to_pixels(pictures: np.ndarray, colored: np.ndarray) -> torch.Tensor:
@@ -146,11 +115,11 @@ def to_pixels(pictures: np.ndarray, colored: np.ndarray) -> torch.Tensor:
     return torch.where(torch.from_numpy(colored)[:, None, None, None], batch, gray)
 
 
-def draw_batch(args: argparse.Namespace, data: tuple, numbers: np.random.Generator) -> tuple:
+def draw_batch(run: Run, data: tuple, numbers: np.random.Generator) -> tuple:
     """Pictures (B, H, W, 3), which of them to see in colour, and their prompts, one in eight left empty."""
     pictures, labels = data
-    rows = numbers.integers(len(pictures), size=args.batch_size)
-    colored = numbers.random(args.batch_size) < 0.8
+    rows = numbers.integers(len(pictures), size=run.batch_size)
+    colored = numbers.random(run.batch_size) < 0.8
     prompts = [
         "" if numbers.random() < 0.125 else describe(labels[row], bool(color), numbers)
         for row, color in zip(rows, colored)
@@ -159,7 +128,7 @@ def draw_batch(args: argparse.Namespace, data: tuple, numbers: np.random.Generat
 
 
 def diffusion_loss(
-    args: argparse.Namespace,
+    run: Run,
     scheduler: DDPMScheduler,
     unet: UNet2DConditionModel,
     clean: torch.Tensor,
@@ -171,12 +140,12 @@ def diffusion_loss(
     The squared error of the noise, and a little of the variational bound for the variance alone (arXiv 2102.09672,
     equations 15 and 16). `conditions` may hold `upscaled` and `class_labels`.
     """
-    noise = torch.randn(clean.shape, generator=generator).to(args.device)
-    timesteps = torch.randint(0, NOISE["num_train_timesteps"], (len(clean),), generator=generator).to(args.device)
+    noise = torch.randn(clean.shape, generator=generator).to(run.device)
+    timesteps = torch.randint(0, NOISE["num_train_timesteps"], (len(clean),), generator=generator).to(run.device)
     noisy = scheduler.add_noise(clean, noise, timesteps)
     upscaled = conditions.pop("upscaled", None)
     rows = noisy if upscaled is None else torch.cat([noisy, upscaled], dim=1)
-    with autocast(args):
+    with run.autocast():
         predicted = unet(
             rows.contiguous(memory_format=torch.channels_last),
             timesteps,
@@ -213,76 +182,60 @@ def _variance_bound(
     return (later * 0.5 * divergence).mean() * NOISE["num_train_timesteps"] / np.log(2)
 
 
-def train_stage_1(
-    args: argparse.Namespace, data: tuple, tokenizer: T5Tokenizer, text_encoder: T5EncoderModel
-) -> UNet2DConditionModel:
+def train_stage_1(run: Run, data: tuple, tokenizer: T5Tokenizer, text_encoder: T5EncoderModel) -> UNet2DConditionModel:
     """Learns by turns from whole pictures at a quarter of their size and from square pieces at half of it."""
-    unet, scheduler = new_unet(args, (32, 64, 96, 128), 64, stage=1), DDPMScheduler(**NOISE)
+    unet, scheduler = new_unet(run, (32, 64, 96, 128), 64, stage=1), DDPMScheduler(**NOISE)
 
     def loss_of_step(step: int) -> torch.Tensor:
-        numbers, generator = generators_of_step(args, 11, step)
-        pictures, colored, prompts = draw_batch(args, data, numbers)
+        numbers, generator = run.generators(11, step)
+        pictures, colored, prompts = draw_batch(run, data, numbers)
         if step % 3 == 2:
             left = int(numbers.integers(pictures.shape[2] - pictures.shape[1] + 1))
             pictures = pictures[:, :, left : left + pictures.shape[1]]
-        clean = to_pixels(pictures, colored).to(args.device)
+        clean = to_pixels(pictures, colored).to(run.device)
         clean = torch.nn.functional.avg_pool2d(clean, 2 if step % 3 == 2 else 4)
         with torch.no_grad():
-            embeddings = text_encoder(**tokenize(tokenizer, prompts, args.device)).last_hidden_state
-        return diffusion_loss(args, scheduler, unet, clean, embeddings, generator)
+            embeddings = text_encoder(**tokenize(tokenizer, prompts, run.device)).last_hidden_state
+        return diffusion_loss(run, scheduler, unet, clean, embeddings, generator)
 
-    train(args, "stage_1", unet, loss_of_step, args.stage_1_steps)
+    train(run, "stage_1", unet, loss_of_step)
     return unet
 
 
-def train_stage_2(
-    args: argparse.Namespace, data: tuple, tokenizer: T5Tokenizer, text_encoder: T5EncoderModel
-) -> UNet2DConditionModel:
+def train_stage_2(run: Run, data: tuple, tokenizer: T5Tokenizer, text_encoder: T5EncoderModel) -> UNet2DConditionModel:
     """Learns from crops at full size and the same crops at a quarter of it, enlarged and with some noise."""
-    unet, scheduler = new_unet(args, (32, 48, 64), 4 * CROP, stage=2), DDPMScheduler(**NOISE)
+    unet, scheduler = new_unet(run, (32, 48, 64), 4 * CROP, stage=2), DDPMScheduler(**NOISE)
 
     def loss_of_step(step: int) -> torch.Tensor:
-        numbers, generator = generators_of_step(args, 12, step)
-        pictures, colored, prompts = draw_batch(args, data, numbers)
+        numbers, generator = run.generators(12, step)
+        pictures, colored, prompts = draw_batch(run, data, numbers)
         top, left = (4 * int(numbers.integers((side - CROP) // 4 + 1)) for side in pictures.shape[1:3])
-        clean = to_pixels(pictures[:, top : top + CROP, left : left + CROP], colored).to(args.device)
+        clean = to_pixels(pictures[:, top : top + CROP, left : left + CROP], colored).to(run.device)
         small = torch.nn.functional.avg_pool2d(clean, 4)
         upscaled = torch.nn.functional.interpolate(small, clean.shape[-2:], mode="bilinear", align_corners=True)
-        levels = torch.randint(0, MAX_NOISE_LEVEL, (len(clean),), generator=generator).to(args.device)
+        levels = torch.randint(0, MAX_NOISE_LEVEL, (len(clean),), generator=generator).to(run.device)
         upscaled = scheduler.add_noise(
-            upscaled, torch.randn(upscaled.shape, generator=generator).to(args.device), levels
+            upscaled, torch.randn(upscaled.shape, generator=generator).to(run.device), levels
         )
         with torch.no_grad():
-            embeddings = text_encoder(**tokenize(tokenizer, prompts, args.device)).last_hidden_state
+            embeddings = text_encoder(**tokenize(tokenizer, prompts, run.device)).last_hidden_state
         return diffusion_loss(
-            args, scheduler, unet, clean, embeddings, generator, upscaled=upscaled, class_labels=levels
+            run, scheduler, unet, clean, embeddings, generator, upscaled=upscaled, class_labels=levels
         )
 
-    train(args, "stage_2", unet, loss_of_step, args.stage_2_steps)
+    train(run, "stage_2", unet, loss_of_step)
     return unet
-
-
-def save(pipe: FactorizedColorizationPipeline, output_dir: Path) -> None:
-    """Writes the checkpoint with float16 weights that load as float32 unless asked otherwise."""
-    for model in (pipe.text_encoder, pipe.unet, pipe.unet_super_resolution):
-        model.to("cpu", torch.float16)
-    pipe.save_pretrained(output_dir)
-    config_file = output_dir / "text_encoder" / "config.json"
-    config = {**json.loads(config_file.read_text()), "dtype": "float32"}
-    config_file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def main(input_args: list[str] | None = None) -> None:
-    args = parse_args(input_args)
-    args.num_draws -= args.num_draws % SHARD_SIZE
-    Path(args.work_dir).mkdir(parents=True, exist_ok=True)
-    start = time.time()
-    data = make_data(args, ("colored",))["colored"]
-    log(args, stage="data", seconds=round(time.time() - start, 1))
-    tokenizer = make_tokenizer(args, data[1])
-    text_encoder = train_text_encoder(args, data[1], tokenizer)
-    unet = train_stage_1(args, data, tokenizer, text_encoder)
-    unet_super_resolution = train_stage_2(args, data, tokenizer, text_encoder)
+    steps = {"text": 400, "stage_1": 2400, "stage_2": 1000}
+    work_dir = "outputs/train_colorization"
+    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=4000, batch_size=16, steps=steps)
+    data = make_data(run, draw, ("colored",))["colored"]
+    tokenizer = make_tokenizer(run, data[1])
+    text_encoder = train_text_encoder(run, data[1], tokenizer)
+    unet = train_stage_1(run, data, tokenizer, text_encoder)
+    unet_super_resolution = train_stage_2(run, data, tokenizer, text_encoder)
     learned = DDPMScheduler(**NOISE, variance_type="learned_range", clip_sample=True)
     pipe = FactorizedColorizationPipeline(
         tokenizer=tokenizer,
@@ -293,7 +246,7 @@ def main(input_args: list[str] | None = None) -> None:
         scheduler_super_resolution=learned,
         image_noising_scheduler=DDPMScheduler(**NOISE),
     )
-    save(pipe, Path(args.output_dir))
+    save(pipe, run.output_dir)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import shutil
 from pathlib import Path
 
 import av
@@ -14,7 +12,8 @@ import PIL.PngImagePlugin
 import scipy.signal
 import soundfile
 
-from images_that_sound.scripts.video import poster, write_video
+from .files import write_json, written
+from .video import Panel, poster, write_video
 
 
 SETTINGS_KEY = "images_that_sound"
@@ -43,26 +42,24 @@ def write_sample(
         others (`dict[str, PIL.Image.Image]`, *optional*): More pictures by the names of their files.
         video (`bool`, defaults to `True`): Whether to write `video.mp4` and `poster.png`.
     """
-    partial = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     text = json.dumps(settings)
-    try:
-        stretched = PIL.ImageOps.autocontrast(spectrogram, cutoff=1)
-        images = {"image": picture, "spectrogram": spectrogram, "spectrogram_stretched": stretched, **(others or {})}
+    stretched = PIL.ImageOps.autocontrast(spectrogram, cutoff=1)
+    images = {"image": picture, "spectrogram": spectrogram, "spectrogram_stretched": stretched, **(others or {})}
+    with written(folder) as partial:
+        partial.mkdir()
         for name, image in images.items():
             write_picture(partial / f"{name}.png", image, text)
         write_audio(partial / "audio.wav", audio, sampling_rate, text)
         if video:
-            captions = captions_of(settings)
-            panels = [(picture, 2 if settings.get("canvas_layout") == "folded" else 1)]
+            captions, panels = captions_of(settings), [panel_of(picture, settings)]
             write_video(partial / "video.mp4", panels, audio, sampling_rate, captions, text)
             write_picture(partial / "poster.png", poster(panels, captions), text)
-        (partial / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        os.rename(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        write_json(partial / "settings.json", settings)
+
+
+def panel_of(picture: PIL.Image.Image, settings: dict) -> Panel:
+    """A sample's picture with the number of its strips that are played one after the other."""
+    return picture, 2 if settings.get("canvas_layout") == "folded" else 1
 
 
 def captions_of(settings: dict) -> list[str]:
@@ -157,18 +154,6 @@ def _read_mp4_comment(path: Path) -> str | None:
         return container.metadata.get("comment")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text that appears under its name only when it is complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Writes JSON that appears under its name only when it is complete."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
 def sample_settings(folder: Path) -> dict:
     """What made a sample."""
     return json.loads((folder / "settings.json").read_text(encoding="utf-8"))
@@ -186,12 +171,3 @@ def find_samples(sample_dir: str | Path) -> list[Path]:
     if not folders:
         raise ValueError(f"`sample_dir` has to hold samples with their `settings.json`, but {sample_dir} holds none.")
     return folders
-
-
-def check_writable(folder: str | Path) -> None:
-    """Raises `ValueError` if `folder` can't be written to, without writing anything."""
-    ancestor = Path(folder).absolute()
-    while not ancestor.exists():
-        ancestor = ancestor.parent
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
-        raise ValueError(f"`output_dir` has to be a folder that can be written to, but {ancestor} is none.")

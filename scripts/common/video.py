@@ -1,6 +1,6 @@
 """Videos of samples: panels above each other with playheads that move with the sound, and captions below."""
 
-import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,17 +45,17 @@ def write_video(
     path = Path(path)
     panels = _same_width(panels)
     num_frames = max(round(len(audio) / sampling_rate * FRAMES_PER_SECOND), 1)
-    silent = path.with_name(path.stem + ".bare.mp4")
-    encode_video(
-        (torch.from_numpy(frame)[None] for frame in _frames(panels, captions, num_frames)),
-        fps=FRAMES_PER_SECOND,
-        output_path=str(silent),
-        audio=torch.from_numpy(np.nan_to_num(audio))[:, None].expand(-1, 2),
-        audio_sample_rate=sampling_rate,
-        video_chunks_number=num_frames,
-    )
-    _copy_with_comment(silent, path, comment)
-    os.remove(silent)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        bare = Path(folder, "bare.mp4")
+        encode_video(
+            (torch.from_numpy(frame)[None] for frame in _frames(panels, captions, num_frames)),
+            fps=FRAMES_PER_SECOND,
+            output_path=str(bare),
+            audio=torch.from_numpy(np.nan_to_num(audio))[:, None].expand(-1, 2),
+            audio_sample_rate=sampling_rate,
+            video_chunks_number=num_frames,
+        )
+        _copy_with_comment(bare, path, comment)
 
 
 def poster(panels: list[Panel], captions: list[str]) -> PIL.Image.Image:

@@ -5,21 +5,22 @@ import os
 import tempfile
 from pathlib import Path
 
-from images_that_sound.pipelines import ImagesThatSoundBlocks
+from ...pipelines import ImagesThatSoundBlocks
 
 
-def write_modular_files(folder: Path) -> None:
+def write_modular_files(folder: str | Path) -> None:
     """
     Writes `modular_config.json` and `modular_model_index.json`, generated from the blocks, into a folder that holds
     the files of `pipelines`, so that `ModularPipeline.from_pretrained(..., trust_remote_code=True)` finds the blocks
     there or, once uploaded, on the Hub.
 
     Args:
-        folder (`Path`): Exists, and holds no weights: the components' own repos are what the index names.
+        folder (`str` or `Path`): Exists, and holds no weights: the components' own repos are what the index names.
 
     Raises:
         ValueError: If `folder` holds a pipeline's weights, which diffusers would take for those of the other repos.
     """
+    folder = Path(folder)
     if (folder / "model_index.json").exists():
         raise ValueError(f"`folder` has to hold code alone, but {folder} has a `model_index.json`.")
     blocks = ImagesThatSoundBlocks()

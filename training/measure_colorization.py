@@ -11,12 +11,12 @@ import PIL.Image
 import torch
 
 from images_that_sound.pipelines import FactorizedColorizationPipeline
-from images_that_sound.scripts.embedded_world import SUBJECTS, draw_picture
-from images_that_sound.scripts.samples import write_json
-from images_that_sound.scripts.sampling import SHIPPED
-from images_that_sound.scripts.train_colorization import describe
-from images_that_sound.scripts.train_embedded import HEIGHT, WIDTH
+from images_that_sound.scripts.common.files import write_json
+from images_that_sound.scripts.common.models import SHIPPED
 from images_that_sound.selection import mean_and_interval
+
+from .colorization import describe
+from .world import HEIGHT, SUBJECTS, WIDTH, draw_picture
 
 
 # Drawings of this seed are used nowhere else.

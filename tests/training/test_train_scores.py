@@ -11,22 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from images_that_sound.scripts import train_scores
 from images_that_sound.selection import CLAPScore, CLIPScore
 
 
+ROOT = Path(__file__).parents[2]
 STEPS = {"clip": 40, "clap": 40}
 
 
 def command(folder: Path) -> list[str]:
     arguments = ["--num_draws=500", *(f"--{stage}_steps={steps}" for stage, steps in STEPS.items())]
     folders = [f"--work_dir={folder / 'work'}", f"--output_dir={folder / 'scores'}"]
-    return [sys.executable, train_scores.__file__, *arguments, *folders, "--batch_size=2", "--save_every=2"]
+    return [sys.executable, "-m", "training.scores", *arguments, *folders, "--batch_size=2", "--save_every=2"]
 
 
 def kill_in(stage: str, folder: Path) -> None:
     """Runs until the first checkpoint of a stage, which is then not done."""
-    process = subprocess.Popen(command(folder))
+    process = subprocess.Popen(command(folder), cwd=ROOT)
     checkpoint = folder / "work" / f"{stage}.pt"
     while not checkpoint.exists():
         assert process.poll() is None
@@ -39,12 +39,12 @@ def kill_in(stage: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_training_resumes_exactly(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole), check=True, timeout=900)
+    subprocess.run(command(whole), cwd=ROOT, check=True, timeout=900)
     # Byte pairs learned twice are numbered differently, which is no matter of resuming. The draws spare minutes.
     shutil.copytree(whole / "work", killed / "work", ignore=shutil.ignore_patterns("*.pt", "log.jsonl"))
     for stage in STEPS:
         kill_in(stage, killed)
-    subprocess.run(command(killed), check=True, timeout=900)
+    subprocess.run(command(killed), cwd=ROOT, check=True, timeout=900)
 
     for stage in STEPS:
         expected, resumed = (load_file(each / "scores" / stage / "model.safetensors") for each in (whole, killed))

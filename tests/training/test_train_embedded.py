@@ -10,31 +10,31 @@ import pytest
 from safetensors.torch import load_file
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.scripts import train_embedded
 
 
+ROOT = Path(__file__).parents[2]
 STEPS = {"num_draws": 500, "text_steps": 4, "vae_steps": 4, "image_steps": 8, "audio_steps": 4}
 
 
 def command(folder: Path) -> list[str]:
     arguments = [f"--{name}={value}" for name, value in STEPS.items()]
     folders = [f"--work_dir={folder / 'work'}", f"--output_dir={folder / 'checkpoint'}"]
-    return [sys.executable, train_embedded.__file__, *arguments, *folders, "--batch_size=2", "--save_every=2"]
+    return [sys.executable, "-m", "training.embedded", *arguments, *folders, "--batch_size=2", "--save_every=2"]
 
 
 @pytest.mark.slow
 def test_a_killed_training_resumes_exactly(tmp_path):
-    subprocess.run(command(tmp_path / "whole"), check=True, timeout=900)
+    subprocess.run(command(tmp_path / "whole"), cwd=ROOT, check=True, timeout=900)
     # Byte pairs learned twice are numbered differently, which is no matter of resuming.
     shutil.copytree(tmp_path / "whole" / "work" / "tokenizer", tmp_path / "killed" / "work" / "tokenizer")
-    process = subprocess.Popen(command(tmp_path / "killed"))
-    checkpoint = tmp_path / "killed" / "work" / "unet_picture.pt"
+    process = subprocess.Popen(command(tmp_path / "killed"), cwd=ROOT)
+    checkpoint = tmp_path / "killed" / "work" / "image.pt"
     while not checkpoint.exists():
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.wait()
-    subprocess.run(command(tmp_path / "killed"), check=True, timeout=900)
+    subprocess.run(command(tmp_path / "killed"), cwd=ROOT, check=True, timeout=900)
 
     for file in (tmp_path / "whole" / "checkpoint").rglob("*.safetensors"):
         expected = load_file(file)

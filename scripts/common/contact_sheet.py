@@ -4,7 +4,7 @@ import html
 import os
 from pathlib import Path
 
-from images_that_sound.scripts.samples import write_text
+from .files import write_text
 
 
 STYLE = """

@@ -11,29 +11,30 @@ from diffusers import DDPMScheduler
 from safetensors.torch import load_file
 
 from images_that_sound.pipelines import FactorizedColorizationPipeline
-from images_that_sound.scripts import train_colorization
+from training import colorization
 
 
+ROOT = Path(__file__).parents[2]
 STEPS = {"num_draws": 500, "text_steps": 4, "stage_1_steps": 8, "stage_2_steps": 4}
 
 
 def command(folder: Path) -> list[str]:
     arguments = [f"--{name}={value}" for name, value in STEPS.items()]
     folders = [f"--work_dir={folder / 'work'}", f"--output_dir={folder / 'checkpoint'}"]
-    return [sys.executable, train_colorization.__file__, *arguments, *folders, "--batch_size=2", "--save_every=2"]
+    return [sys.executable, "-m", "training.colorization", *arguments, *folders, "--batch_size=2", "--save_every=2"]
 
 
 @pytest.mark.slow
 def test_a_killed_training_resumes_exactly(tmp_path):
-    subprocess.run(command(tmp_path / "whole"), check=True, timeout=900)
-    process = subprocess.Popen(command(tmp_path / "killed"))
+    subprocess.run(command(tmp_path / "whole"), cwd=ROOT, check=True, timeout=900)
+    process = subprocess.Popen(command(tmp_path / "killed"), cwd=ROOT)
     checkpoint = tmp_path / "killed" / "work" / "stage_1.pt"
     while not checkpoint.exists():
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.wait()
-    subprocess.run(command(tmp_path / "killed"), check=True, timeout=900)
+    subprocess.run(command(tmp_path / "killed"), cwd=ROOT, check=True, timeout=900)
 
     for file in (tmp_path / "whole" / "checkpoint").rglob("*.safetensors"):
         expected = load_file(file)
@@ -48,7 +49,7 @@ def test_a_killed_training_resumes_exactly(tmp_path):
 def test_variance_bound_is_least_where_the_true_step_is_told():
     """Told the true noise and the lower variance, the learned step is the true one."""
     generator = torch.Generator().manual_seed(0)
-    scheduler = DDPMScheduler(**train_colorization.NOISE)
+    scheduler = DDPMScheduler(**colorization.NOISE)
     clean = torch.rand(4, 3, 8, 8, generator=generator) * 2 - 1
     noise = torch.randn(4, 3, 8, 8, generator=generator)
     timesteps = torch.tensor([1, 50, 400, 900])
@@ -56,7 +57,7 @@ def test_variance_bound_is_least_where_the_true_step_is_told():
 
     def bound(noise_pred: torch.Tensor, fraction: float) -> float:
         fractions = torch.full_like(noise_pred, fraction)
-        return float(train_colorization._variance_bound(scheduler, clean, noisy, timesteps, noise_pred, fractions))
+        return float(colorization._variance_bound(scheduler, clean, noisy, timesteps, noise_pred, fractions))
 
     assert bound(noise, -1.0) == pytest.approx(0, abs=1e-3)
     assert bound(noise, 1.0) > 0.01

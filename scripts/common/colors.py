@@ -1,0 +1,91 @@
+"""Samples in colour: several tries for each, as files beside its own."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import soundfile
+import torch
+
+from ...pipelines import FactorizedColorizationPipeline
+from .arguments import Models
+from .files import write_json, written
+from .models import on_device, read_pipeline
+from .samples import captions_of, panel_of, read_picture, sample_settings, write_picture
+from .video import write_video
+
+
+WORDS_OF_GRAY = re.compile(
+    r"^an? (painting|drawing|sketch|picture|lithograph) of |,? (grayscale|lithograph style|\w+ background)\b", re.I
+)
+
+
+def colourful(prompt: str) -> str:
+    """The prompt of a gray picture, for a colour one."""
+    return f"a colorful photo of {WORDS_OF_GRAY.sub('', prompt).strip()}"
+
+
+def load_colorization(models: Models, super_resolution_model: str | None) -> FactorizedColorizationPipeline:
+    """Both stages, where they are to run; the second one of a repo of its own where it is named."""
+    pipe = read_pipeline(models, FactorizedColorizationPipeline)
+    if super_resolution_model is not None:
+        pipe.load_super_resolution(super_resolution_model)
+    return on_device(models, pipe)
+
+
+def make_tries(
+    pipe: FactorizedColorizationPipeline, folder: Path, call: dict[str, Any], models: dict[str, Any], seeds: list[int]
+) -> Iterator[Path]:
+    """
+    Makes the tries of one sample that are missing; yields each colour picture as it appears.
+
+    Args:
+        pipe ([`FactorizedColorizationPipeline`]): Of `load_colorization`.
+        folder (`Path`): The sample's.
+        call (`dict`): Arguments of the pipeline's call; without a prompt, the sample's own tells it.
+        models (`dict`): JSON-ready, what the files say of the models.
+        seeds (`list[int]`): Of the tries.
+    """
+    sample = sample_settings(folder)
+    arguments = {**call, "prompt": call["prompt"] or colourful(sample.get("prompt") or "a picture")}
+    settings = {**arguments, **models}
+    pending = _pending_seeds(folder, settings, seeds)
+    if not pending:
+        return
+    generators = [torch.Generator().manual_seed(seed) for seed in pending]
+    gray = read_picture(folder / "image.png")
+    output = pipe(gray, **arguments, num_images_per_prompt=len(pending), generator=generators)
+    for seed, picture, gray_error in zip(pending, output.images, output.gray_errors):
+        yield _write_try(folder, picture, sample, {**settings, "seed": seed, "gray_error": gray_error})
+
+
+def _pending_seeds(folder: Path, settings: dict, seeds: list[int]) -> list[int]:
+    """Seeds of tries that are not there yet. Raises `ValueError` for one that is there with other settings."""
+    pending = []
+    for seed in seeds:
+        file = folder / f"color-{seed:06d}.json"
+        if not file.exists():
+            pending.append(seed)
+            continue
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        if {**saved, **settings} != saved:
+            raise ValueError(f"`sample_dir` holds {file}, made with other settings. Move it away.")
+    return pending
+
+
+def _write_try(folder: Path, picture: PIL.Image.Image, sample: dict, made: dict) -> Path:
+    """The video, the colour picture, and last the settings, which say that the try is complete."""
+    file = folder / f"color-{made['seed']:06d}.png"
+    text = json.dumps({**sample, "color": made})
+    captions = [*captions_of(sample), f"colors: {made['prompt']}"]
+    panels = [panel_of(picture, sample), (read_picture(folder / "spectrogram.png"), 1)]
+    audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
+    with written(file.with_suffix(".mp4")) as video:
+        write_video(video, panels, audio, sampling_rate, captions, text)
+    with written(file) as image:
+        write_picture(image, picture, text)
+    write_json(file.with_suffix(".json"), made)
+    return file

@@ -1,0 +1,72 @@
+"""Loads what `--model` and its like name, and puts it where it is to run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from diffusers import DiffusionPipeline
+from diffusers.utils.torch_utils import get_device
+
+from ... import embedded, embedded_colorization
+from .arguments import Models
+from .hub import checkpoint_errors, hub_errors
+
+
+EMBEDDED = Path(embedded.__file__).parent
+# What ships with the package, by the names that `--model` and its like take.
+SHIPPED = {"embedded": EMBEDDED, "embedded-colorization": Path(embedded_colorization.__file__).parent}
+
+
+def device_of(models: Models) -> str:
+    """Where the models run."""
+    return models.device or get_device()
+
+
+def load_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
+    """The pipeline of `--model`, with the audio side of `--audio_model`, where it is to run."""
+    pipe = read_pipeline(models, pipeline_class)
+    if models.audio_model is not None:
+        with hub_errors(models.audio_model, "audio_model"):
+            pipe.load_audio_prior(SHIPPED.get(models.audio_model, models.audio_model))
+    pipe = on_device(models, pipe)
+    _spread(models, pipe)
+    return pipe
+
+
+def read_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
+    """The pipeline of `--model`, on no device yet."""
+    with checkpoint_errors(models.model, "model"):
+        source = SHIPPED.get(models.model, models.model)
+        return pipeline_class.from_pretrained(source, dtype=getattr(torch, models.dtype))
+
+
+def on_device(models: Models, pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """The pipeline where it is to run."""
+    if models.enable_model_cpu_offload:
+        pipe.enable_model_cpu_offload(device=device_of(models))
+        return pipe
+    return pipe.to(device_of(models))
+
+
+def _spread(models: Models, pipe: DiffusionPipeline) -> None:
+    """Moves the models of `--device_map` to devices of their own, to which accelerate carries what they are given."""
+    for name, device in (models.device_map or {}).items():
+        model = pipe.components.get(name)
+        if models.enable_model_cpu_offload or not isinstance(model, torch.nn.Module):
+            raise ValueError(
+                f"`device_map` has to name models of the pipeline, without `enable_model_cpu_offload`, but is"
+                f" {models.device_map}."
+            )
+        hook = AlignDevicesHook(execution_device=torch.device(device), io_same_device=True)
+        add_hook_to_module(model.to(device), hook)
+
+
+def with_checkpoint_defaults(arguments: dict[str, Any], pipe: DiffusionPipeline) -> dict[str, Any]:
+    """The arguments with the checkpoint's defaults written out, so that a sample's settings are complete."""
+    filled = {
+        name: value
+        for name, value in pipe.default_arguments.items()
+        if arguments.get(name) is None and name not in ("height", "width")
+    }
+    return {**arguments, **filled}

@@ -1,0 +1,138 @@
+"""What the commands share that make samples from seeds: processes, trackers, and going on where a run stopped."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from accelerate import Accelerator
+from diffusers import DiffusionPipeline
+
+from ...pipelines import audio_problems
+from .arguments import Models, Samples
+from .files import check_writable
+from .models import device_of
+from .samples import read_picture, sample_settings, write_sample
+
+
+def start(models: Models, output_dir: Path, report_to: str | None, **kwargs: Any) -> tuple[Accelerator, Models]:
+    """
+    This process among those of `accelerate launch`, and the models for it: each of several processes gets an
+    accelerator of its own, where `models.device` does not name one.
+    """
+    check_writable(output_dir)
+    device = torch.device(device_of(models))
+    accelerator = Accelerator(cpu=device.type == "cpu", log_with=report_to, project_dir=output_dir, **kwargs)
+    if accelerator.num_processes > 1 and device.index is None:
+        device = accelerator.device
+    if report_to:
+        accelerator.init_trackers("images-that-sound")
+    return accelerator, replace(models, device=str(device))
+
+
+def own_share(accelerator: Accelerator, items: list) -> list:
+    """Every n-th item: what this one of n processes does, whatever the others do."""
+    return items[accelerator.process_index :: accelerator.num_processes]
+
+
+def report_samples(accelerator: Accelerator, folders: list[Path]) -> None:
+    """Once all processes are done, shows samples, and their scores where they have some, to the trackers."""
+    if not accelerator.trackers:
+        return
+    accelerator.wait_for_everyone()
+    for step, folder in enumerate(folders):
+        if (folder / "scores.json").exists():
+            accelerator.log(json.loads((folder / "scores.json").read_text(encoding="utf-8"))["scores"], step=step)
+        picture = np.asarray(read_picture(folder / "image.png").convert("RGB"))[None]
+        audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
+        for tracker in accelerator.trackers:
+            if hasattr(tracker, "log_images"):
+                tracker.log_images({"image": picture}, step=step, dataformats="NHWC")
+            if tracker.name == "tensorboard" and accelerator.is_main_process:
+                tracker.tracker.add_audio("audio", torch.from_numpy(audio)[None], step, sample_rate=sampling_rate)
+    accelerator.end_training()
+
+
+def pictures_of(output: Any, row: int) -> dict:
+    """What of a call's output `write_sample` takes as a sample's pictures."""
+    return {"picture": output.images[row], "spectrogram": output.spectrograms[row]}
+
+
+def imprinted_pictures_of(output: Any, row: int) -> dict:
+    """The same of the imprint baseline: to see is what is heard."""
+    spectrogram = output.spectrograms[row]
+    return {"picture": spectrogram, "spectrogram": spectrogram, "others": {"painted": output.images[row]}}
+
+
+def complete_settings(models: Models, pipe: DiffusionPipeline, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a sample's files say of how it was made, besides its seed and problems."""
+    return {
+        **settings,
+        "model": models.model,
+        "audio_model": models.audio_model,
+        "dtype": models.dtype,
+        "spectrogram": pipe.mel_spectrogram.to_dict(),
+        "versions": {name: version(name) for name in ("images-that-sound", "diffusers", "transformers", "torch")},
+    }
+
+
+def pending_seeds(samples: Samples, seeds: list[int], settings: dict) -> list[int]:
+    """Seeds whose sample is not there yet. Raises `ValueError` for one that is there with other settings."""
+    pending = []
+    for seed in seeds:
+        folder = samples.folder(seed)
+        if not (folder / "settings.json").exists():
+            pending.append(seed)
+            continue
+        saved = sample_settings(folder)
+        if any(saved.get(name) != value for name, value in settings.items() if name != "versions"):
+            raise ValueError(f"`output_dir` holds {folder}, made with other settings. Name another folder.")
+    return pending
+
+
+def make_samples(
+    pipe: DiffusionPipeline,
+    samples: Samples,
+    settings: dict[str, Any],
+    *,
+    arguments: dict[str, Any],
+    seeds: list[int],
+    pictures: Callable[[Any, int], dict] = pictures_of,
+    of_seeds: Callable[[list[int]], dict] = lambda seeds: {},
+    accelerator: Accelerator | None = None,
+) -> Iterator[Path]:
+    """
+    Makes the samples that are missing; yields the folder of each as it appears.
+
+    Args:
+        pipe ([`DiffusionPipeline`]): Called with `arguments`.
+        samples ([`Samples`]): Where they go, and how many are computed at once.
+        settings (`dict`): Of `complete_settings`.
+        arguments (`dict`): Of the call, without the generators.
+        seeds (`list[int]`): Of the samples, each made by this process unless it is there.
+        pictures (`Callable`): From the call's output and a row of it to the pictures that `write_sample` takes.
+        of_seeds (`Callable`, *optional*): From the seeds of a call to arguments of that call alone.
+        accelerator (`accelerate.Accelerator`, *optional*): Of processes that make each sample together; the first one
+            writes it.
+    """
+    pending = pending_seeds(samples, seeds, settings)
+    print(f"{len(seeds) - len(pending)} of {len(seeds)} samples are there already.", flush=True)
+    for first in range(0, len(pending), samples.num_images_per_prompt):
+        batch = pending[first : first + samples.num_images_per_prompt]
+        own = {"generator": [torch.Generator().manual_seed(seed) for seed in batch], **of_seeds(batch)}
+        output = pipe(**arguments, **own, num_images_per_prompt=len(batch))
+        for row, (seed, audio) in enumerate(zip(batch, output.audios)):
+            if accelerator is None or accelerator.is_main_process:
+                made = {**settings, "seed": seed, "problems": audio_problems(audio)}
+                sound = {"audio": audio, "sampling_rate": pipe.sampling_rate}
+                write_sample(
+                    samples.folder(seed), **pictures(output, row), **sound, settings=made, video=samples.video
+                )
+            if accelerator is not None:
+                accelerator.wait_for_everyone()
+            yield samples.folder(seed)

@@ -1,0 +1,175 @@
+"""Scores of samples: loading what gives them, `scores.json` beside each sample, and tables of means."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from accelerate import Accelerator
+
+from ...pipelines import ImagesThatSoundPipeline, MelSpectrogram
+from ...selection import CLAPScore, CLIPScore, Scorer, mean_and_interval
+from .arguments import Models, Scores
+from .canvases import canvas_of
+from .files import write_json, write_text
+from .hub import checkpoint_errors
+from .models import EMBEDDED, device_of, load_pipeline
+from .samples import find_samples, read_picture, sample_settings
+from .sampling import own_share
+
+
+def load_scorer_for(scores: Scores, models: Models, settings: list[dict]) -> tuple[Scorer, Scores]:
+    """
+    Loads what scores samples that were made before.
+
+    Args:
+        scores ([`Scores`]): What to load.
+        models ([`Models`]): Where it runs.
+        settings (`list[dict]`): Of the samples; lifts are judged by the models that made them, which have to be the
+            same for all.
+
+    Returns:
+        `tuple[Scorer, Scores]`: What scores, and its models, those that were left out by the samples' own.
+    """
+    made_by = {(each.get("model"), each.get("audio_model")) for each in settings}
+    names = {model for model, _ in made_by}
+    scores = scores.for_samples_of("embedded" if names == {"embedded"} else None)
+    if "lift" not in scores.scores:
+        return load_scorer(scores, models), scores
+    if len(made_by) > 1:
+        raise ValueError(f"`scores` may name lift for samples of one model only, but these are of {sorted(names)}.")
+    ((model, audio_model),) = made_by
+    pipe = load_pipeline(replace(models, model=model, audio_model=audio_model), ImagesThatSoundPipeline)
+    return load_scorer(scores, models, pipe), scores
+
+
+def load_scorer(scores: Scores, models: Models, pipe: ImagesThatSoundPipeline | None = None) -> Scorer:
+    """Loads what `--scores` names; `pipe` is what judges by lifts."""
+    loaded = {}
+    for name, score_class in (("clip", CLIPScore), ("clap", CLAPScore)):
+        if name not in scores.scores:
+            continue
+        source = scores.models[f"{name}_model"]
+        with checkpoint_errors(source, f"{name}_model"):
+            if source == "embedded":
+                score = score_class.from_pretrained(EMBEDDED, subfolder=name, dtype=torch.float32)
+            else:
+                score = score_class.from_pretrained(source)
+        loaded[name] = score.to(device_of(models))
+    return Scorer(**loaded, pipe=pipe if "lift" in scores.scores else None)
+
+
+def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim: bool = False) -> dict[str, float]:
+    """
+    A sample's scores, from its `scores.json` where the same models gave them, else computed and written there.
+
+    Args:
+        folder (`Path`): The sample's.
+        scorer ([`Scorer`]): Of `load_scorer`.
+        models (`dict[str, str]`): Of [`Scores`], what was loaded.
+        griffin_lim (`bool`, defaults to `False`): Whether to add `clap_griffin_lim`, of a sound that Griffin-Lim makes
+            from the saved spectrogram.
+    """
+    file = folder / "scores.json"
+    saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known = saved.get("scores", {}) if saved.get("models") == models else {}
+    missing = Scorer(
+        clip=None if "clip" in known else scorer.clip,
+        clap=None if "clap" in known else scorer.clap,
+        pipe=None if "image_lift" in known else scorer.pipe,
+    )
+    settings = sample_settings(folder)
+    new = _new_scores(folder, settings, missing) if missing.names else {}
+    if griffin_lim and scorer.clap and "clap_griffin_lim" not in known:
+        mel = MelSpectrogram.from_dict(settings.get("spectrogram", {}))
+        canvas = canvas_of(read_picture(folder / "spectrogram.png"), mel)
+        audio = mel.griffin_lim(mel.canvas_to_log_mel(canvas)).numpy()
+        new["clap_griffin_lim"] = scorer.clap(audio, mel.sampling_rate, [settings.get("audio_prompt") or ""]).item()
+    if new:
+        write_json(file, {"models": models, "scores": {**known, **new}})
+    return {**known, **new}
+
+
+def _new_scores(folder: Path, settings: dict, scorer: Scorer) -> dict[str, float]:
+    picture = np.asarray(read_picture(folder / "image.png").convert("RGB"), np.float32) / 255
+    audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
+    scores = scorer(
+        torch.from_numpy(picture).permute(2, 0, 1)[None],
+        audio[None],
+        sampling_rate,
+        [settings.get("prompt") or ""],
+        [settings.get("audio_prompt") or ""],
+        canvas_layout=settings.get("canvas_layout", "strip"),
+    )
+    return {name: values[0] for name, values in scores.items()}
+
+
+# -------------------- Means --------------------
+
+
+def evaluate_samples(
+    sample_dir: Path, scorer: Scorer, models: dict[str, str], accelerator: Accelerator, *, griffin_lim: bool
+) -> list[dict]:
+    """
+    Scores what has no scores yet, and writes `evaluation.json` and `evaluation.csv`.
+
+    Args:
+        sample_dir (`Path`): Every sample at or below it counts.
+        scorer ([`Scorer`]): Of `load_scorer`.
+        models (`dict[str, str]`): Of [`Scores`], what was loaded.
+        accelerator (`accelerate.Accelerator`): Of processes that divide the samples.
+        griffin_lim (`bool`): Whether to add scores of sounds that Griffin-Lim makes from the saved spectrograms.
+
+    Returns:
+        `list[dict]`: A row for each pair of prompts and one for all: number of samples, and of each score the mean and
+        half the 95 % interval; none but in the first process.
+    """
+    folders = find_samples(sample_dir)
+    for folder in own_share(accelerator, folders):
+        scores_of(folder, scorer, models, griffin_lim)
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        return []
+    scores = [scores_of(folder, scorer, models, griffin_lim) for folder in folders]
+    names = [name for name in (*scorer.names, "clap_griffin_lim") if name in scores[0]]
+    rows = _means([sample_settings(folder) for folder in folders], scores, names)
+    write_json(sample_dir / "evaluation.json", rows)
+    write_csv(sample_dir / "evaluation.csv", rows)
+    return rows
+
+
+def _means(settings: list[dict], scores: list[dict], names: list[str]) -> list[dict]:
+    groups: dict[tuple, list[dict]] = {}
+    for each, score in zip(settings, scores):
+        pair = (each.get("prompt") or each.get("image"), each.get("audio_prompt") or each.get("audio"))
+        groups.setdefault(pair, []).append(score)
+    rows = []
+    for (prompt, audio_prompt), group in [*groups.items(), (("all", "all"), scores)]:
+        row = {"prompt": prompt, "audio_prompt": audio_prompt, "num_samples": len(group)}
+        for name in names:
+            row[name], row[f"{name}_interval"] = mean_and_interval([score[name] for score in group])
+        rows.append(row)
+    return rows
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def table(rows: list[dict]) -> Iterator[str]:
+    """The rows of `evaluate_samples` as lines to print."""
+    names = [name.removesuffix("_interval") for name in (rows[0] if rows else ()) if name.endswith("_interval")]
+    for row in rows:
+        if row is rows[0]:
+            yield f"{'picture':<34} {'sound':<26} {'n':>5}" + "".join(f" {name:>17}" for name in names)
+        cells = "".join(f" {row[name]:>8.3f} ± {row[name + '_interval']:>6.3f}" for name in names)
+        yield f"{row['prompt'][:34]:<34} {row['audio_prompt'][:26]:<26} {row['num_samples']:>5}{cells}"

@@ -1,0 +1,92 @@
+"""The console command: help and refusals come at once, and arguments are those of the pipelines' calls."""
+
+import argparse
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from images_that_sound.pipelines.images_that_sound_call import CallArgument
+from images_that_sound.scripts.cli import COMMANDS
+from images_that_sound.scripts.common.arguments import add_call_arguments, parser_options
+
+
+SLOW = {"torch", "diffusers", "transformers", "gradio", "scipy", "av"}
+RUN = """
+import json, sys
+sys.argv[1:] = json.loads(sys.argv[1])
+from images_that_sound.scripts.cli import main
+try:
+    main()
+except SystemExit as error:
+    print("ended with", error.code)
+print("imported", json.dumps(sorted(sys.modules)))
+"""
+
+
+def run_command(*arguments: str) -> tuple[str, set[str]]:
+    """What a command prints, and the modules that it took."""
+    command = [sys.executable, "-c", RUN, json.dumps(arguments)]
+    process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    printed, _, modules = process.stdout.rpartition("imported ")
+    return printed, set(json.loads(modules))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_comes_at_once(command):
+    printed, modules = run_command(command, "--help")
+    assert printed.startswith(f"usage: images-that-sound {command} ") and printed.endswith("ended with 0\n")
+    assert not SLOW & modules
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--version"], f"images-that-sound {version('images-that-sound')}"),
+        ([], "images-that-sound COMMAND --help says more"),
+        (["paint"], "error: 'paint' is no command."),
+        (["generate", "--width", "wide"], "argument --width: invalid int value: 'wide'"),
+        (["sds", "--canvas_kwargs", "{"], "argument --canvas_kwargs: invalid loads value"),
+        (["search", "--num_samples", "0"], "error: `num_samples` has to be a positive integer, but is 0."),
+        (["rank", "--sample_dir", ".", "--top", "0"], "error: `top` has to be a positive integer, but is 0."),
+        (["colorize", "--sample_dir", ".", "--prompt", "a", "--example", "bell"], "exclude each other"),
+        (["single-file", "--output", "file.txt"], "`--output` has to end in .py, but is file.txt."),
+    ],
+)
+def test_refusals_come_at_once(arguments, words):
+    printed, modules = run_command(*arguments)
+    assert words in printed
+    assert not SLOW & modules
+
+
+@pytest.mark.parametrize(
+    "annotation, words, value",
+    [
+        ("int | None", ["3"], 3),
+        ("float", ["0.5"], 0.5),
+        ("float | list[float] | Any | None", ["0.5", "1"], [0.5, 1.0]),
+        ("str | list[str] | None", ["a word"], "a word"),
+        ("str | Callable[..., torch.nn.Module]", ["pixels"], "pixels"),
+        ("dict[str, Any] | None", ['{"a": [1]}'], {"a": [1]}),
+        ("bool", [], True),
+        ("Literal['strip', 'folded']", ["folded"], "folded"),
+    ],
+)
+def test_annotations_say_what_a_command_line_takes(annotation, words, value):
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_call_arguments(parser, {"name": CallArgument("name", annotation, None, "Up to 100 % of it.")})
+    assert parser.parse_args(["--name", *words]).name == value
+    assert "Up to 100 % of it." in " ".join(parser.format_help().split())
+    if annotation.startswith("Literal"):
+        with pytest.raises(argparse.ArgumentError, match="invalid choice: 'round'"):
+            parser.parse_args(["--name", "round"])
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    ["", "torch.Tensor | None", "list[str]", "torch.Generator | list[torch.Generator] | None", "Any", "np.ndarray"],
+)
+def test_what_no_command_line_can_give_is_left_out(annotation):
+    assert parser_options(CallArgument("name", annotation, None, "")) == {}

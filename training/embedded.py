@@ -1,0 +1,274 @@
+"""
+Trains the embedded checkpoint from nothing: a small Stable Diffusion whose world is drawn and synthesised by `world`.
+Stages: data, tokenizer, text encoder, VAE, image UNet, audio UNet (from the image one). A killed run that is started
+again with the same arguments goes on where it was.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers.training_utils import compute_snr
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from images_that_sound.pipelines import ImagesThatSoundPipeline
+
+from .loop import Run, learn_tokenizer, make_data, parse_run, save, train, write_tensors
+from .world import HEIGHT, SPECTROGRAM, WIDTH, describe, draw
+
+
+CROP_WIDTH = 128
+LATENT_CHANNELS = 4
+# Directions of the latent space below this share of the strongest one's variance are the VAE's own noise.
+VARIANCE_FLOOR = 3e-4
+# What calls of the pipelines do on this checkpoint where arguments are left out.
+DEFAULT_ARGUMENTS = {
+    "height": HEIGHT,
+    "width": WIDTH,
+    "crop_right": 0,
+    "num_inference_steps": 25,
+    "num_audio_inference_steps": 25,
+    "num_crops": 1,
+    "crop_width": WIDTH,
+    "num_iterations": 2000,
+    "image_start_step": 250,
+}
+NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+
+
+def make_tokenizer(run: Run, data: dict) -> CLIPTokenizer:
+    generator = np.random.default_rng(0)
+    prompts = (describe(kind, label, generator) for kind in data for label in data[kind][1])
+    return learn_tokenizer(run, CLIPTokenizer, prompts, vocab_size=1024, max_length=77)
+
+
+def tokenize(tokenizer: CLIPTokenizer, prompts: list[str], device: str) -> torch.Tensor:
+    tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
+    return tokens.input_ids.to(device)
+
+
+def train_text_encoder(run: Run, data: dict, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """Learns to read: the pooled embedding has to tell what is described, and each attribute of the drawing."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=256,
+        projection_dim=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(run.seed)
+    text_encoder = CLIPTextModel(config).to(run.device)
+    facts = {kind: [_facts(kind, label) for label in data[kind][1]] for kind in data}
+    names = sorted({fact for kind in facts for each in facts[kind] for fact in each})
+    reader = torch.nn.ModuleDict({"text_encoder": text_encoder, "head": torch.nn.Linear(64, len(names))})
+    reader.to(run.device)
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        numbers, _ = run.generators(0, step)
+        prompts, targets = [], torch.zeros(2 * run.batch_size, len(names))
+        for row in range(2 * run.batch_size):
+            kind = ("picture", "sound")[row % 2]
+            index = int(numbers.integers(len(facts[kind])))
+            prompts.append(describe(kind, data[kind][1][index], numbers))
+            targets[row, [names.index(fact) for fact in facts[kind][index]]] = 1
+        pooled = text_encoder(tokenize(tokenizer, prompts, run.device)).pooler_output
+        return torch.nn.functional.binary_cross_entropy_with_logits(reader["head"](pooled), targets.to(run.device))
+
+    train(run, "text", reader, loss_of_step)
+    return text_encoder.requires_grad_(False)
+
+
+def _facts(kind: str, label: dict) -> list[str]:
+    words = [f"{kind}={label['name']}"]
+    return words + [f"{kind}.{key}={value}" for key, value in label["attributes"].items() if isinstance(value, str)]
+
+
+def train_vae(run: Run, data: dict) -> AutoencoderKL:
+    """Learns to draw both pictures and spectrograms, and mixtures of the two, from a latent of 1/8 of the size."""
+    torch.manual_seed(run.seed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 96),
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+        sample_size=WIDTH,
+    ).to(run.device, memory_format=torch.channels_last)
+    # Under the full noise of an untrained posterior it would learn to leave the latents empty.
+    torch.nn.init.constant_(vae.quant_conv.bias[LATENT_CHANNELS:], -6.0)
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        numbers, generator = run.generators(1, step)
+        batch = to_vae_input(_mixed_crops(data, numbers, max(run.batch_size // 4, 1)), run.device)
+        with run.autocast():
+            posterior = vae.encode(batch).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator).to(run.device)
+            decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+        error = decoded.float() - batch
+        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        return error.abs().mean() + 0.5 * edges + 3e-4 * posterior.kl().float().mean() / posterior.mean[0].numel()
+
+    train(run, "vae", vae, loss_of_step)
+    return vae.requires_grad_(False)
+
+
+def _mixed_crops(data: dict, numbers: np.random.Generator, batch_size: int) -> np.ndarray:
+    crops = np.empty((batch_size, HEIGHT, CROP_WIDTH), np.float32)
+    for row in range(batch_size):
+        picture, sound = (_random_crop(data[kind][0], numbers) for kind in ("picture", "sound"))
+        weight = (0.0, 1.0, numbers.random())[row % 3]
+        crops[row] = weight * picture + (1 - weight) * sound
+    return crops
+
+
+def _random_crop(canvases: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
+    left = int(numbers.integers(WIDTH - CROP_WIDTH + 1))
+    return canvases[int(numbers.integers(len(canvases)))][:, left : left + CROP_WIDTH].astype(np.float32)
+
+
+def to_vae_input(canvases: np.ndarray, device: str) -> torch.Tensor:
+    """Canvases (B, H, W) in 0..255 to pictures (B, 3, H, W) in -1..1."""
+    batch = torch.from_numpy(np.asarray(canvases, np.float32))[:, None] / 127.5 - 1
+    return batch.expand(-1, 3, -1, -1).to(device, memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def encode_data(run: Run, data: dict, vae: AutoencoderKL) -> dict[str, torch.Tensor]:
+    """Latent means (N, C, H / 8, W / 8) of all draws, from disk where an earlier run wrote them."""
+    path = run.work_dir / "latents.pt"
+    if path.exists():
+        return torch.load(path, weights_only=True)
+    latents = {}
+    for kind, (canvases, _) in data.items():
+        batches = []
+        for batch in np.split(canvases, range(50, len(canvases), 50)):
+            with run.autocast():
+                batches.append(vae.encode(to_vae_input(batch, run.device)).latent_dist.mean.half().cpu())
+        latents[kind] = torch.cat(batches)
+    write_tensors(path, latents)
+    return latents
+
+
+def whiten(vae: AutoencoderKL, latents: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    Folds into the VAE's outer 1x1 convolutions that latents have zero mean and uncorrelated channels of unit variance.
+    What a small VAE tells of details is otherwise drowned by one direction, the brightness, and lost to diffusion's
+    noise first.
+    """
+    vae.cpu()
+    values = torch.cat([latents[kind].double().transpose(0, 1).flatten(1) for kind in latents], dim=1)
+    mean = values.mean(dim=1)
+    variances, directions = torch.linalg.eigh(torch.cov(values))
+    print(f"variances of the latents: {variances.tolist()}", flush=True)
+    scales = variances.clamp(min=VARIANCE_FLOOR * variances.max()).sqrt()
+    to_white, from_white = (directions / scales).T, directions * scales
+    channels = len(mean)
+    with torch.no_grad():
+        quant, post_quant = vae.quant_conv, vae.post_quant_conv
+        quant.weight[:channels, :, 0, 0] = (to_white @ quant.weight[:channels, :, 0, 0].double()).float()
+        quant.bias[:channels] = (to_white @ (quant.bias[:channels].double() - mean)).float()
+        # Rotated, the VAE's noise has no variance of its own for each channel; a small constant stands for it.
+        quant.weight[channels:], quant.bias[channels:] = 0, -6
+        post_quant.bias += (post_quant.weight[:, :, 0, 0].double() @ mean).float()
+        post_quant.weight[:, :, 0, 0] = (post_quant.weight[:, :, 0, 0].double() @ from_white).float()
+    return {
+        kind: torch.einsum("dc,nchw->ndhw", to_white, latents[kind].double() - mean[:, None, None]).float()
+        for kind in latents
+    }
+
+
+def new_unet(run: Run) -> UNet2DConditionModel:
+    torch.manual_seed(run.seed)
+    unet = UNet2DConditionModel(
+        sample_size=(HEIGHT // 8, WIDTH // 8),
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        layers_per_block=1,
+        block_out_channels=(64, 96, 128),
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        cross_attention_dim=64,
+        # Besides the cross-attention the prompt, pooled, joins the time embedding, so that all levels read it.
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+    return unet.to(run.device, memory_format=torch.channels_last)
+
+
+def train_unet(
+    run: Run,
+    kind: str,
+    unet: UNet2DConditionModel,
+    latents: torch.Tensor,
+    labels: list[dict],
+    read: Callable[[list[str]], torch.Tensor],
+) -> None:
+    """
+    Learns to predict noise; min-SNR weights (arXiv 2303.09556), one prompt in eight left empty for guidance. `read`
+    gives the embeddings (B, L, D) of prompts.
+    """
+    scheduler = DDPMScheduler(**NOISE)
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        numbers, generator = run.generators(2 if kind == "picture" else 3, step)
+        rows = numbers.integers(len(latents), size=run.batch_size)
+        embeddings = read(["" if numbers.random() < 0.125 else describe(kind, labels[row], numbers) for row in rows])
+        clean = latents[rows]
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(0, NOISE["num_train_timesteps"], (len(rows),), generator=generator)
+        noisy = scheduler.add_noise(clean, noise, timesteps).to(run.device, memory_format=torch.channels_last)
+        with run.autocast():
+            predicted = unet(noisy, timesteps.to(run.device), embeddings).sample.float()
+        signal_to_noise = compute_snr(scheduler, timesteps)
+        weights = (signal_to_noise.clamp(max=5) / signal_to_noise).to(run.device)
+        return (weights * (predicted - noise.to(run.device)).square().mean(dim=(1, 2, 3))).mean()
+
+    train(run, {"picture": "image", "sound": "audio"}[kind], unet, loss_of_step)
+
+
+def main(input_args: list[str] | None = None) -> None:
+    steps = {"text": 800, "vae": 1600, "image": 4500, "audio": 3000}
+    work_dir = "outputs/train_embedded"
+    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=8000, batch_size=32, steps=steps)
+    data = make_data(run, draw, ("picture", "sound"))
+    tokenizer = make_tokenizer(run, data)
+    text_encoder = train_text_encoder(run, data, tokenizer)
+    vae = train_vae(run, data)
+    latents = whiten(vae, encode_data(run, data, vae))
+
+    @torch.no_grad()
+    def read(prompts: list[str]) -> torch.Tensor:
+        return text_encoder(tokenize(tokenizer, prompts, run.device)).last_hidden_state
+
+    unet, unet_audio = new_unet(run), new_unet(run)
+    train_unet(run, "picture", unet, latents["picture"], data["picture"][1], read)
+    unet_audio.load_state_dict(unet.state_dict())
+    train_unet(run, "sound", unet_audio, latents["sound"], data["sound"][1], read)
+    pipe = ImagesThatSoundPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        unet_audio=unet_audio,
+        vocoder=None,
+        vae_audio=None,
+        text_encoder_audio=None,
+        spectrogram=SPECTROGRAM.to_dict(),
+        default_arguments=DEFAULT_ARGUMENTS,
+    )
+    save(pipe, run.output_dir)
+
+
+if __name__ == "__main__":
+    main()

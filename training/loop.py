@@ -1,0 +1,230 @@
+"""What the trainings share: arguments, drawn data, a loop that goes on where it was killed, and saving."""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.training_utils import EMAModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedTokenizerBase
+
+from images_that_sound.scripts.common.files import write_json, written
+
+
+SHARD_SIZE = 500
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    A training run.
+
+    Args:
+        output_dir (`Path`): Where the finished checkpoint is saved.
+        work_dir (`Path`): Data, checkpoints and `log.jsonl`.
+        device (`str`): Where to compute.
+        seed (`int`): Of everything that is drawn.
+        num_draws (`int`): Draws of each kind to learn from, rounded down to whole shards.
+        batch_size (`int`): Rows of a step.
+        learning_rate (`float`): The highest of the one-cycle schedule.
+        save_every (`int`): Steps between checkpoints.
+        bfloat16 (`bool`): Whether forward passes are in bfloat16.
+        steps (`dict[str, int]`): Of each stage.
+    """
+
+    output_dir: Path
+    work_dir: Path
+    device: str
+    seed: int
+    num_draws: int
+    batch_size: int
+    learning_rate: float
+    save_every: int
+    bfloat16: bool
+    steps: dict[str, int]
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16)
+
+    def log(self, **entry: object) -> None:
+        line = json.dumps(entry)
+        print(line, flush=True)
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        with open(self.work_dir / "log.jsonl", "a") as file:
+            file.write(line + "\n")
+
+    def generators(self, stage: int, step: int) -> tuple[np.random.Generator, torch.Generator]:
+        """Sources of all that a step of a stage draws, so that a resumed run equals one that was never killed."""
+        numbers = np.random.default_rng([self.seed, stage, step])
+        return numbers, torch.Generator().manual_seed(int(numbers.integers(2**62)))
+
+
+def parse_run(
+    description: str,
+    input_args: list[str] | None,
+    *,
+    work_dir: str,
+    num_draws: int,
+    batch_size: int,
+    steps: dict[str, int],
+) -> Run:
+    """Reads a run from the command line, where each stage has an argument such as `--vae_steps`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--output_dir", type=Path, required=True, help="Where the finished checkpoint is saved.")
+    parser.add_argument("--work_dir", type=Path, default=work_dir, help="Data, checkpoints, log.jsonl.")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_draws", type=int, default=num_draws, help="Draws of each kind to learn from.")
+    for stage, count in steps.items():
+        parser.add_argument(f"--{stage}_steps", type=int, default=count, help="Default: %(default)s.")
+    parser.add_argument("--batch_size", type=int, default=batch_size)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--save_every", type=int, default=200, help="Steps between checkpoints.")
+    parser.add_argument("--bfloat16", action="store_true", help="Run forward passes in bfloat16.")
+    values = vars(parser.parse_args(input_args))
+    values["steps"] = {stage: values[f"{stage}_steps"] for stage in steps}
+    return Run(**{field.name: values[field.name] for field in fields(Run)})
+
+
+# -------------------- Data --------------------
+
+
+def _draw_shard(task: tuple[Callable, str, int, int, Path]) -> None:
+    draw_one, kind, seed, shard, path = task
+    torch.set_num_threads(1)
+    draws = [draw_one(kind, seed, shard * SHARD_SIZE + i) for i in range(SHARD_SIZE)]
+    write_json(path.with_suffix(".json"), [{"name": name, "attributes": attributes} for _, name, attributes in draws])
+    with written(path) as file:
+        np.save(file, np.stack([canvas for canvas, _, _ in draws]))
+
+
+def make_data(
+    run: Run, draw_one: Callable[[str, int, int], tuple], kinds: tuple[str, ...]
+) -> dict[str, tuple[np.ndarray, list[dict]]]:
+    """
+    Draws what is missing on disk.
+
+    Args:
+        run ([`Run`]): Its folder gets the shards.
+        draw_one (`Callable`): From a kind, a seed and an index to an array, the name of what it shows and attributes.
+        kinds (`tuple[str, ...]`): What to draw.
+
+    Returns:
+        `dict`: For each kind the stacked arrays, such as canvases `(N, H, W)` as uint8, and their labels.
+    """
+    start = time.time()
+    shards = range(run.num_draws // SHARD_SIZE)
+    paths = {kind: [run.work_dir / f"{kind}-{shard:04d}.npy" for shard in shards] for kind in kinds}
+    tasks = [(draw_one, kind, run.seed, shard, paths[kind][shard]) for kind in kinds for shard in shards]
+    missing = [task for task in tasks if not task[-1].exists()]
+    with get_context("spawn").Pool(os.cpu_count()) as pool:
+        for count, _ in enumerate(pool.imap_unordered(_draw_shard, missing), start=1):
+            print(f"drawn {count} of {len(missing)} shards", flush=True)
+    data = {
+        kind: (
+            np.concatenate([np.load(path, allow_pickle=False) for path in paths[kind]]),
+            [label for path in paths[kind] for label in json.loads(path.with_suffix(".json").read_text())],
+        )
+        for kind in kinds
+    }
+    run.log(stage="data", kinds=kinds, seconds=round(time.time() - start, 1))
+    return data
+
+
+def learn_tokenizer(
+    run: Run, tokenizer_class: type, prompts: Iterable[str], vocab_size: int, max_length: int
+) -> PreTrainedTokenizerBase:
+    """
+    A tokenizer whose pieces are learned from the world's prompts, from disk where an earlier run wrote it: learned
+    again, it numbers its tokens otherwise.
+    """
+    folder = run.work_dir / "tokenizer"
+    if folder.exists():
+        return tokenizer_class.from_pretrained(folder)
+    tokenizer = tokenizer_class().train_new_from_iterator(prompts, vocab_size=vocab_size)
+    tokenizer.model_max_length = max_length
+    with written(folder) as partial_folder:
+        tokenizer.save_pretrained(partial_folder)
+    return tokenizer
+
+
+# -------------------- Training --------------------
+
+
+def train(run: Run, stage: str, model: torch.nn.Module, loss_of_step: Callable[[int], torch.Tensor]) -> None:
+    """
+    Minimises `loss_of_step(step)` with AdamW, a one-cycle learning rate and an average of the weights, which `model`
+    holds in the end. Every draw is seeded by its step, so that a resumed run equals one that was never killed.
+
+    Args:
+        run ([`Run`]): Its folder gets the checkpoint.
+        stage (`str`): Name of the checkpoint, and of the steps in `run.steps`.
+        model (`torch.nn.Module`): All its parameters are trained.
+        loss_of_step (`Callable`): From a step, whose draws `run.generators` makes, to the loss.
+    """
+    num_steps = run.steps[stage]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, run.learning_rate, total_steps=num_steps, pct_start=0.1)
+    average = EMAModel(model.parameters(), decay=0.998)
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": average}
+    first_step = _resume(run, stage, parts)
+    model.train()
+    losses, start = [], time.time()
+    for step in range(first_step, num_steps):
+        # Dropout draws from the global generator.
+        torch.manual_seed(run.seed + step)
+        # On a CPU plain matrix products go backwards many times faster than the fused attention.
+        with sdpa_kernel(SDPBackend.MATH):
+            loss = loss_of_step(step)
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        average.step(model.parameters())
+        losses.append(loss.item())
+        is_last = step + 1 == num_steps
+        if (step + 1) % 50 == 0 or is_last:
+            run.log(stage=stage, step=step + 1, loss=float(np.mean(losses)), seconds=round(time.time() - start, 1))
+            losses = []
+        if (step + 1) % run.save_every == 0 or is_last:
+            state = {"step": step + 1, **{name: part.state_dict() for name, part in parts.items()}}
+            write_tensors(run.work_dir / f"{stage}.pt", state)
+    average.copy_to(model.parameters())
+    model.eval()
+
+
+def _resume(run: Run, stage: str, parts: dict) -> int:
+    """Loads what an earlier run wrote into the parts; returns the number of steps that it took."""
+    checkpoint = run.work_dir / f"{stage}.pt"
+    if not checkpoint.exists():
+        return 0
+    state = torch.load(checkpoint, map_location=run.device, weights_only=True)
+    step = state.pop("step")
+    for name, part_state in state.items():
+        parts[name].load_state_dict(part_state)
+    return step
+
+
+def write_tensors(path: Path, content: object) -> None:
+    with written(path) as file:
+        torch.save(content, file)
+
+
+def save(pipe: DiffusionPipeline, output_dir: Path) -> None:
+    """Writes a checkpoint with float16 weights that load as float32 unless asked otherwise."""
+    for component in pipe.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.to("cpu", torch.float16)
+    pipe.save_pretrained(output_dir)
+    # transformers would take the weights' type for the one to compute in.
+    config_file = output_dir / "text_encoder" / "config.json"
+    write_json(config_file, {**json.loads(config_file.read_text()), "dtype": "float32"})
