@@ -14,6 +14,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterable
+from functools import lru_cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -34,13 +35,15 @@ SOUND_FONT = "/usr/share/sounds/sf3/MuseScore_General_Full.sf3"
 STYLES = ("icon", "flat", "emoji")
 DRAWING_SIZE = 160
 SAMPLING_RATE = 16000
+# Where `make_material` put it, for whoever draws.
+MATERIAL = Path(os.environ.get("OPEN_WORLD_MATERIAL", "open_world_material"))
 NOTE_IN_S, NOTE_SPACING_IN_S = 2.6, 3.6
 KEY_STEP, EFFECT_KEYS = 4, (55, 60, 65)
 TICKS_PER_SECOND = 480
 
 
-def make_material(folder: Path) -> None:
-    """Fetches and renders what is missing in `folder`: drawings.npz and sounds.npz."""
+def make_material(folder: Path = MATERIAL) -> None:
+    """Fetches and renders what is missing in `folder`: drawings.npz and sounds.npz. Takes about ten minutes."""
     folder.mkdir(parents=True, exist_ok=True)
     for package in PACKAGES.values():
         _fetch(package, folder)
@@ -53,8 +56,15 @@ def make_material(folder: Path) -> None:
             os.replace(partial, file)
 
 
+@lru_cache
+def load(name: str, folder: Path = MATERIAL) -> dict[str, np.ndarray]:
+    """All arrays of `drawings` or `sounds`."""
+    with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
 def _package_folder(package: str, folder: Path) -> Path:
-    return folder / package.replace("@", "").replace("/", "-")
+    return folder / package.strip("@").replace("@", "-").replace("/", "-")
 
 
 def _fetch(package: str, folder: Path) -> None:

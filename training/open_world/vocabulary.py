@@ -26,4 +26,5 @@ def one_and_many(word: str) -> tuple[str, str]:
 
 
 def article(word: str) -> str:
-    return "an" if word[0] in "aeioAEIO" or word.startswith(("un-", "umb", "up", "ug")) else "a"
+    """A word with its indefinite article."""
+    return f"{'an' if word[0] in 'aeioAEIO' or word.startswith(('umb', 'und')) else 'a'} {word}"
