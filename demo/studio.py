@@ -14,10 +14,9 @@ import PIL.Image
 import soundfile
 import torch
 
-from images_that_sound.pipelines import FactorizedColorizationPipeline, ImagesThatSoundPipeline, audio_problems
-from images_that_sound.scripts.colorize import ColorizeRequest, default_call, with_models_for
-from images_that_sound.scripts.common.arguments import Models, Scores
-from images_that_sound.scripts.common.colors import load_colorization, make_tries
+from images_that_sound.pipelines import ImagesThatSoundPipeline, audio_problems
+from images_that_sound.scripts.common.arguments import Models, Scores, call_arguments, complete_call
+from images_that_sound.scripts.common.colors import Painter
 from images_that_sound.scripts.common.files import written
 from images_that_sound.scripts.common.models import device_of, load_pipeline, with_checkpoint_defaults
 from images_that_sound.scripts.common.samples import (
@@ -59,24 +58,14 @@ class Studio:
         self.models, self.scores, self.folder = models, scores.for_samples_of(models.model), folder
         self.pipe = load_pipeline(models, ImagesThatSoundPipeline)
         self.pipe.set_progress_bar_config(disable=True)
+        self.painter = Painter(replace(models, model=None), None, [{"model": models.model}])
+        self.color_call = complete_call(call_arguments("FactorizedColorizationPipeline"), {}, {})
         # A run that was stopped may still be at work on its last steps when the next one starts.
         self.lock = threading.Lock()
 
     @cached_property
     def scorer(self) -> Scorer:
         return load_scorer(self.scores, self.models, self.pipe)
-
-    @cached_property
-    def coloring(self) -> ColorizeRequest:
-        models = replace(self.models, model=None, audio_model=None)
-        request = ColorizeRequest(sample_dir=self.folder, call=default_call(), models=models, num_images_per_prompt=1)
-        return with_models_for(request, [{"model": self.models.model}])
-
-    @cached_property
-    def colorization(self) -> FactorizedColorizationPipeline:
-        pipe = load_colorization(self.coloring.models, self.coloring.super_resolution_model)
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
 
     def call_arguments(self, *values: str | float) -> dict:
         """Arguments of the call from the values of `CALL_NAMES`."""
@@ -132,14 +121,13 @@ class Studio:
     def colors(self, folder: Path) -> Path:
         """A sample's picture in colour, made where it is missing."""
         with self.lock:
-            list(
-                make_tries(self.colorization, folder, self.coloring.call, self.coloring.made_by, [self.coloring.seed])
-            )
+            self.painter.pipe.set_progress_bar_config(disable=True)
+            list(self.painter(folder, self.color_call, [0]))
         return self.colors_of(folder)
 
     def colors_of(self, folder: Path) -> Path | None:
         """The picture in colour, where it has been made."""
-        file = folder / f"color-{self.coloring.seed:06d}.json"
+        file = folder / "color-000000.json"
         return file.with_suffix(".png") if file.exists() else None
 
 

@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 
 
 def check(sample_dir: Path, vocoder: str | None = None) -> Iterator[str]:
-    """
-    Checks all samples; yields the lines of a table.
-
-    Args:
-        sample_dir (`Path`): Every sample at or below it gets `check.png` and `check.json`.
-        vocoder (`str`, *optional*): Repo or folder of the vocoder, else that of the sample's audio model.
-    """
+    """Checks all samples; yields the lines of a table."""
     import torch
 
     from ..pipelines import MelSpectrogram, load_vocoder

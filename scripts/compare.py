@@ -4,7 +4,7 @@ SDS, and the averaging of noise, over pairs of prompts and seeds, judged by CLIP
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,49 +47,6 @@ METHODS = {
 SCORES = Scores(scores=["clip", "clap"], clip_model="embedded", clap_model="embedded")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompareRequest:
-    """
-    Args:
-        methods (`list[str]`): Of `METHODS`.
-        pairs (`list[str]`): all, matched, or such as castle-bell.
-        num_sds_iterations (`int`): Steps of the optimiser of SDS.
-        models ([`Models`]): The embedded checkpoint, and where it runs.
-        samples ([`Samples`]): Of each pair.
-        report_to (`str`): A tracker of accelerate.
-    """
-
-    methods: list[str]
-    pairs: list[str]
-    num_sds_iterations: int
-    models: Models
-    samples: Samples
-    report_to: str | None
-
-    def samples_of(self, method: str, picture: str, sound: str) -> Samples:
-        folder = self.samples.output_dir / method / f"{picture}-{sound}"
-        return replace(
-            self.samples, output_dir=folder, num_images_per_prompt=1 if method == "sds" else self.samples.num_samples
-        )
-
-
-def parse_args(input_args: list[str] | None = None) -> CompareRequest:
-    parser = new_parser("compare", __doc__)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="Default: all.")
-    parser.add_argument(
-        "--pairs", nargs="+", default=["all"], help="all 100, matched (the 10 that belong), or such as castle-bell."
-    )
-    parser.add_argument("--num_samples", type=int, default=2, help="Seeds of each pair. Default: %(default)s.")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_sds_iterations", type=int, default=600, help="Default: %(default)s.")
-    parser.add_argument("--output_dir", type=Path, default="comparison")
-    add_process_arguments(parser)
-    add_device_arguments(parser)
-    args = parser.parse_args(input_args)
-    samples = values_of(Samples, args, video=False)
-    return values_of(CompareRequest, args, models=values_of(Models, args), samples=samples)
-
-
 def pairs_of(names: list[str]) -> list[tuple[str, str]]:
     """A picture and a sound for each name of a pair."""
     everything = {f"{p}-{s}": (p, s) for p in WORLD_PROMPTS["picture"] for s in WORLD_PROMPTS["sound"]}
@@ -103,19 +60,31 @@ def pairs_of(names: list[str]) -> list[tuple[str, str]]:
     return [everything[name] for name in names]
 
 
-def compare(request: CompareRequest) -> Iterator[str]:
+def compare(
+    models: Models,
+    samples: Samples,
+    *,
+    methods: list[str],
+    pairs: list[str],
+    num_sds_iterations: int = 600,
+    report_to: str | None = None,
+) -> Iterator[str]:
     """Makes what is missing, evaluates each method that has samples; yields the lines of a table."""
     from .. import pipelines
     from .common.models import load_pipeline
     from .common.sampling import own_share, start
     from .common.scoring import evaluate_samples, load_scorer, table, write_csv
 
-    pairs = pairs_of(request.pairs)
-    home = request.samples.output_dir
-    accelerator, models = start(request.models, home, request.report_to)
+    prompts, home = pairs_of(pairs), samples.output_dir
+    accelerator, models = start(models, home, report_to)
     load = cache(lambda name: load_pipeline(models, getattr(pipelines, name)))
-    for method in request.methods:
-        yield from make(request, method, load(METHODS[method][0]), own_share(accelerator, pairs))
+    for method in methods:
+        pipe, own = load(METHODS[method][0]), METHODS[method][1]
+        if method == "sds":
+            own = {**own, "num_iterations": num_sds_iterations}
+        pipe.set_progress_bar_config(disable=True)
+        for pair in own_share(accelerator, prompts):
+            yield from make(models, samples_of(samples, method, pair), pipe, pair, own)
     accelerator.wait_for_everyone()
     rows, scorer = [], load_scorer(SCORES, models)
     for method in METHODS:
@@ -128,39 +97,41 @@ def compare(request: CompareRequest) -> Iterator[str]:
     if accelerator.is_main_process:
         write_json(home / "comparison.json", rows)
         write_csv(home / "comparison.csv", rows)
-        figure(request).save(home / "comparison.png")
+        figure(samples).save(home / "comparison.png")
         yield f"{'method':<10} {'n':>5}" + "".join(f" {name:>19}" for name in SCORES.scores)
         for row in rows:
             cells = "".join(f" {row[name]:>10.3f} ± {row[name + '_interval']:>6.3f}" for name in SCORES.scores)
             yield f"{row['method']:<10} {row['num_samples']:>5}{cells}"
 
 
+def samples_of(samples: Samples, method: str, pair: tuple[str, str]) -> Samples:
+    """Those of one pair by one method, computed at once where the method can."""
+    folder = samples.output_dir / method / "-".join(pair)
+    return replace(samples, output_dir=folder, num_images_per_prompt=1 if method == "sds" else samples.num_samples)
+
+
 def make(
-    request: CompareRequest, method: str, pipe: "DiffusionPipeline", pairs: list[tuple[str, str]]
+    models: Models, samples: Samples, pipe: "DiffusionPipeline", pair: tuple[str, str], own: dict
 ) -> Iterator[str]:
-    """The samples of one method that are missing."""
+    """The samples of one pair by one method that are missing; `own` are the method's arguments of the call."""
+    from ..pipelines import ImagesThatSoundImprintPipeline
     from .common.models import with_checkpoint_defaults
     from .common.sampling import complete_settings, imprinted_pictures_of, make_samples, pictures_of
 
-    own = METHODS[method][1]
-    if method == "sds":
-        own = {**own, "num_iterations": request.num_sds_iterations}
-    pipe.set_progress_bar_config(disable=True)
-    for picture, sound in pairs:
-        prompts = {"prompt": WORLD_PROMPTS["picture"][picture], "audio_prompt": WORLD_PROMPTS["sound"][sound]}
-        arguments = with_checkpoint_defaults({**prompts, **own}, pipe)
-        for folder in make_samples(
-            pipe,
-            request.samples_of(method, picture, sound),
-            complete_settings(request.models, pipe, arguments),
-            arguments=arguments,
-            seeds=request.samples.seeds,
-            pictures=imprinted_pictures_of if method == "imprint" else pictures_of,
-        ):
-            yield str(folder)
+    prompts = {"prompt": WORLD_PROMPTS["picture"][pair[0]], "audio_prompt": WORLD_PROMPTS["sound"][pair[1]]}
+    arguments = with_checkpoint_defaults({**prompts, **own}, pipe)
+    for folder in make_samples(
+        pipe,
+        samples,
+        complete_settings(models, pipe, arguments),
+        arguments=arguments,
+        seeds=samples.seeds,
+        pictures=imprinted_pictures_of if isinstance(pipe, ImagesThatSoundImprintPipeline) else pictures_of,
+    ):
+        yield str(folder)
 
 
-def figure(request: CompareRequest) -> "PIL.Image.Image":
+def figure(samples: Samples) -> "PIL.Image.Image":
     """The first sample of each pair that belongs together, by each method that has samples."""
     import PIL.Image
     import PIL.ImageDraw
@@ -169,7 +140,7 @@ def figure(request: CompareRequest) -> "PIL.Image.Image":
     from .common.samples import read_picture
 
     font, width, height, line = PIL.ImageFont.load_default(size=15), 384, 96, 22
-    methods = [method for method in METHODS if (request.samples.output_dir / method).exists()]
+    methods = [method for method in METHODS if (samples.output_dir / method).exists()]
     sheet = PIL.Image.new("RGB", (len(methods) * (width + 4), line + len(MATCHED) * (height + line)))
     pen = PIL.ImageDraw.Draw(sheet)
     for column, method in enumerate(methods):
@@ -177,15 +148,28 @@ def figure(request: CompareRequest) -> "PIL.Image.Image":
         for row, (picture, sound) in enumerate(MATCHED.items()):
             left, top = column * (width + 4), line + row * (height + line)
             pen.text((left + 4, top + 2), f"{picture}, {sound}", font=font, fill="gray")
-            folder = request.samples_of(method, picture, sound).output_dir
-            samples = sorted(folder.glob("seed-*/image.png"))
-            if samples:
-                sheet.paste(read_picture(samples[0]).convert("RGB").resize((width, height)), (left, top + line))
+            folder = samples_of(samples, method, (picture, sound)).output_dir
+            found = sorted(folder.glob("seed-*/image.png"))
+            if found:
+                sheet.paste(read_picture(found[0]).convert("RGB").resize((width, height)), (left, top + line))
     return sheet
 
 
 def main(input_args: list[str] | None = None) -> None:
-    run(lambda: compare(parse_args(input_args)))
+    parser = new_parser("compare", __doc__)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="Default: all.")
+    parser.add_argument(
+        "--pairs", nargs="+", default=["all"], help="all 100, matched (the 10 that belong), or such as castle-bell."
+    )
+    parser.add_argument("--num_samples", type=int, default=2, help="Seeds of each pair. Default: %(default)s.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_sds_iterations", type=int, default=600, help="Default: %(default)s.")
+    parser.add_argument("--output_dir", type=Path, default="comparison")
+    add_process_arguments(parser)
+    add_device_arguments(parser)
+    args = parser.parse_args(input_args)
+    own = {name: getattr(args, name) for name in ("methods", "pairs", "num_sds_iterations", "report_to")}
+    run(lambda: compare(values_of(Models, args), values_of(Samples, args, video=False), **own))
 
 
 if __name__ == "__main__":

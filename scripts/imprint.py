@@ -10,11 +10,7 @@ from .common.presets import IMPRINT_PRESETS
 
 @dataclass(frozen=True, kw_only=True)
 class ImprintRequest(Request):
-    """
-    Args:
-        image (`str`): File of a picture to paint, instead of a prompt.
-        audio (`str`): File of a sound to paint into, instead of an audio prompt.
-    """
+    """A request that may name files, of a picture to paint and of a sound to paint into, instead of prompts."""
 
     image: str | None = None
     audio: str | None = None

@@ -10,14 +10,7 @@ from .common.files import check_writable, written
 
 
 def play(picture: Path, output: Path | None = None, vocoder: str | None = None) -> Iterator[Path]:
-    """
-    Makes a sound of a picture; yields its file.
-
-    Args:
-        picture (`Path`): A picture, resized to the number of mel bins where it has no settings.
-        output (`Path`, *optional*): WAV file, by default the picture's name with .wav.
-        vocoder (`str`, *optional*): Repo or folder such as Auffusion's whose vocoder plays, else Griffin-Lim.
-    """
+    """Makes a sound of a picture; yields its file."""
     import torch
 
     from ..pipelines import audio_problems, load_vocoder

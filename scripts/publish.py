@@ -87,18 +87,7 @@ app.build(app.Studio(app.values_of(app.Models, args), app.values_of(app.Scores, 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishRequest:
-    """
-    Args:
-        namespace (`str`): User or organisation of the Hub that gets the repos.
-        repo (`list[str]`): Which ones, all that are there by default.
-        private (`bool`): Whether new repos are private.
-        dry_run (`bool`): Whether nothing is sent.
-        source_dir (`Path`): Clone of this project.
-        output_dir (`Path`): Keeps the repos' folders.
-        merge (`list[str]`): Repos or folders of the two sides to make one of, instead.
-        license (`str`): Of what is merged.
-        dtype (`str`): The same's precision.
-    """
+    """What the arguments of `parse_args` say."""
 
     namespace: str
     repo: list[str] | None

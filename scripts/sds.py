@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SDSRequest(Request):
-    """
-    Args:
-        final_max_timestep (`float`): Fraction to which the largest timestep falls.
-        checkpoint_every (`int`): Iterations between checkpoints.
-        preview_every (`int`): Iterations between previews, 0 for none.
-        mixed_precision (`str`): Accelerate's.
-        gradient_accumulation_steps (`int`): Accelerate's.
-    """
+    """A request with what else the arguments of `parse_args` say of an optimisation."""
 
     final_max_timestep: float | None
     checkpoint_every: int

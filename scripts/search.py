@@ -22,13 +22,7 @@ from .common.presets import GENERATE_PRESETS
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest(Request):
-    """
-    Args:
-        scores ([`Scores`]): What judges.
-        keep (`int`): How many of the best are wanted.
-        rungs (`list[float]`): Fractions of the steps at which to judge.
-        shares (`list[float]`): Of the candidates, that go on after each rung.
-    """
+    """A request with what judges, how many are kept, and at which fractions of the steps which shares go on."""
 
     scores: Scores
     keep: int

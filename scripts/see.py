@@ -9,14 +9,7 @@ from .common.files import check_writable, written
 
 
 def see(sound: Path, output: Path | None = None, params_from: Path | None = None) -> Iterator[Path]:
-    """
-    Makes a picture of a sound; yields its file.
-
-    Args:
-        sound (`Path`): A sound that libsndfile reads.
-        output (`Path`, *optional*): PNG file, by default the sound's name with .png.
-        params_from (`Path`, *optional*): A file made here whose spectrogram constants to use.
-    """
+    """Makes a picture of a sound; yields its file."""
     import torch
 
     from .common.canvases import constants_of, picture_of

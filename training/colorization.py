@@ -4,6 +4,8 @@ Trains the embedded checkpoint of colorization from nothing: two small pixel mod
 tokenizer, text encoder, stage I, stage II. A killed run that is started again with the same arguments goes on.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -182,7 +184,7 @@ def _variance_bound(
     return (later * 0.5 * divergence).mean() * NOISE["num_train_timesteps"] / np.log(2)
 
 
-def train_stage_1(run: Run, data: tuple, tokenizer: T5Tokenizer, text_encoder: T5EncoderModel) -> UNet2DConditionModel:
+def train_stage_1(run: Run, data: tuple, read: Callable[[list[str]], torch.Tensor]) -> UNet2DConditionModel:
     """Learns by turns from whole pictures at a quarter of their size and from square pieces at half of it."""
     unet, scheduler = new_unet(run, (32, 64, 96, 128), 64, stage=1), DDPMScheduler(**NOISE)
 
@@ -194,15 +196,13 @@ def train_stage_1(run: Run, data: tuple, tokenizer: T5Tokenizer, text_encoder: T
             pictures = pictures[:, :, left : left + pictures.shape[1]]
         clean = to_pixels(pictures, colored).to(run.device)
         clean = torch.nn.functional.avg_pool2d(clean, 2 if step % 3 == 2 else 4)
-        with torch.no_grad():
-            embeddings = text_encoder(**tokenize(tokenizer, prompts, run.device)).last_hidden_state
-        return diffusion_loss(run, scheduler, unet, clean, embeddings, generator)
+        return diffusion_loss(run, scheduler, unet, clean, read(prompts), generator)
 
     train(run, "stage_1", unet, loss_of_step)
     return unet
 
 
-def train_stage_2(run: Run, data: tuple, tokenizer: T5Tokenizer, text_encoder: T5EncoderModel) -> UNet2DConditionModel:
+def train_stage_2(run: Run, data: tuple, read: Callable[[list[str]], torch.Tensor]) -> UNet2DConditionModel:
     """Learns from crops at full size and the same crops at a quarter of it, enlarged and with some noise."""
     unet, scheduler = new_unet(run, (32, 48, 64), 4 * CROP, stage=2), DDPMScheduler(**NOISE)
 
@@ -217,11 +217,8 @@ def train_stage_2(run: Run, data: tuple, tokenizer: T5Tokenizer, text_encoder: T
         upscaled = scheduler.add_noise(
             upscaled, torch.randn(upscaled.shape, generator=generator).to(run.device), levels
         )
-        with torch.no_grad():
-            embeddings = text_encoder(**tokenize(tokenizer, prompts, run.device)).last_hidden_state
-        return diffusion_loss(
-            run, scheduler, unet, clean, embeddings, generator, upscaled=upscaled, class_labels=levels
-        )
+        conditions = {"upscaled": upscaled, "class_labels": levels}
+        return diffusion_loss(run, scheduler, unet, clean, read(prompts), generator, **conditions)
 
     train(run, "stage_2", unet, loss_of_step)
     return unet
@@ -234,8 +231,13 @@ def main(input_args: list[str] | None = None) -> None:
     data = make_data(run, draw, ("colored",))["colored"]
     tokenizer = make_tokenizer(run, data[1])
     text_encoder = train_text_encoder(run, data[1], tokenizer)
-    unet = train_stage_1(run, data, tokenizer, text_encoder)
-    unet_super_resolution = train_stage_2(run, data, tokenizer, text_encoder)
+
+    @torch.no_grad()
+    def read(prompts: list[str]) -> torch.Tensor:
+        return text_encoder(**tokenize(tokenizer, prompts, run.device)).last_hidden_state
+
+    unet = train_stage_1(run, data, read)
+    unet_super_resolution = train_stage_2(run, data, read)
     learned = DDPMScheduler(**NOISE, variance_type="learned_range", clip_sample=True)
     pipe = FactorizedColorizationPipeline(
         tokenizer=tokenizer,

@@ -15,7 +15,17 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 
-from .loop import SHARD_SIZE, Run, learn_tokenizer, make_data, parse_run, save, train, write_tensors
+from .loop import (
+    SHARD_SIZE,
+    Run,
+    learn_tokenizer,
+    make_data,
+    parse_run,
+    save,
+    small_text_config,
+    train,
+    write_tensors,
+)
 from .world import HEIGHT, SPECTROGRAM, WIDTH, describe, draw
 
 
@@ -51,17 +61,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: list[str], device: str) -> torch
 
 def train_text_encoder(run: Run, data: dict, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Learns to read: the pooled embedding has to tell what is described, and each attribute of the drawing."""
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=256,
-        projection_dim=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    config = CLIPTextConfig(**small_text_config(tokenizer), projection_dim=64)
     torch.manual_seed(run.seed)
     text_encoder = CLIPTextModel(config).to(run.device)
     facts = {kind: [_facts(kind, label) for label in data[kind][1]] for kind in data}

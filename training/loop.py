@@ -24,21 +24,7 @@ SHARD_SIZE = 500
 
 @dataclass(frozen=True)
 class Run:
-    """
-    A training run.
-
-    Args:
-        output_dir (`Path`): Where the finished checkpoint is saved.
-        work_dir (`Path`): Data, checkpoints and `log.jsonl`.
-        device (`str`): Where to compute.
-        seed (`int`): Of everything that is drawn.
-        num_draws (`int`): Draws of each kind to learn from, rounded down to whole shards.
-        batch_size (`int`): Rows of a step.
-        learning_rate (`float`): The highest of the one-cycle schedule.
-        save_every (`int`): Steps between checkpoints.
-        bfloat16 (`bool`): Whether forward passes are in bfloat16.
-        steps (`dict[str, int]`): Of each stage.
-    """
+    """A training run, as the arguments of `parse_run` describe it; `steps` are those of each stage."""
 
     output_dir: Path
     work_dir: Path
@@ -233,6 +219,20 @@ def _resume(run: Run, stage: str, parts: dict) -> int:
     for name, part_state in state.items():
         parts[name].load_state_dict(part_state)
     return step
+
+
+def small_text_config(tokenizer: PreTrainedTokenizerBase, width: int = 64) -> dict:
+    """The size of the checkpoints' text models, in CLIP's and RoBERTa's words."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 def write_tensors(path: Path, content: object) -> None:

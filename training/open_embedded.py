@@ -26,7 +26,7 @@ from .embedded import (
     train_unet,
     whiten,
 )
-from .loop import Run, learn_tokenizer, make_data, parse_run, save, train, trapezoid
+from .loop import Run, learn_tokenizer, make_data, parse_run, save, small_text_config, train, trapezoid
 from .open_world import HEIGHT, WIDTH, describe, draw
 from .open_world.pictures import describe_picture
 
@@ -93,16 +93,9 @@ def train_text_encoder(run: Run, data: dict, tokenizer: CLIPTokenizer) -> CLIPTe
     torch.manual_seed(run.seed)
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=4 * TEXT_WIDTH,
+            **small_text_config(tokenizer, TEXT_WIDTH),
             projection_dim=TEXT_WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
             max_position_embeddings=MAX_TOKENS,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
         )
     )
     told = {kind: [facts(kind, label) for label in data[kind][1]] for kind in data}

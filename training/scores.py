@@ -21,7 +21,6 @@ from transformers import (
     CLIPModel,
     CLIPProcessor,
     CLIPTokenizer,
-    PreTrainedTokenizerBase,
     RobertaTokenizer,
 )
 
@@ -29,7 +28,7 @@ from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.selection.clap import clap_features
 
 from . import world as drawn_world
-from .loop import Run, learn_tokenizer, make_data, parse_run, train
+from .loop import Run, learn_tokenizer, make_data, parse_run, small_text_config, train
 from .world import HEIGHT, SPECTROGRAM, WIDTH
 
 
@@ -96,20 +95,6 @@ def seen_crops(data: dict, rows: np.ndarray, numbers: np.random.Generator) -> np
     return crops
 
 
-def text_config(tokenizer: PreTrainedTokenizerBase, width: int) -> dict:
-    """The text side of either model."""
-    return {
-        "vocab_size": len(tokenizer),
-        "hidden_size": width,
-        "intermediate_size": 4 * width,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-
-
 def train_clip(
     run: Run, data: dict, tokenizer: CLIPTokenizer, describe: Callable, width: int
 ) -> tuple[CLIPModel, CLIPProcessor]:
@@ -121,7 +106,7 @@ def train_clip(
         tokenizer,
     )
     torch.manual_seed(run.seed)
-    text = {**text_config(tokenizer, width), "max_position_embeddings": tokenizer.model_max_length}
+    text = {**small_text_config(tokenizer, width), "max_position_embeddings": tokenizer.model_max_length}
     vision = {
         "hidden_size": 128,
         "intermediate_size": 512,
@@ -162,7 +147,7 @@ def train_clap(run: Run, heard: tuple, describe: Callable, width: int) -> tuple[
     tokenizer = learn_tokenizer(run, RobertaTokenizer, prompts, vocab_size=700, max_length=77)
     processor = ClapProcessor(clap_feature_extractor(), tokenizer)
     torch.manual_seed(run.seed)
-    text = {**text_config(tokenizer, width), "max_position_embeddings": tokenizer.model_max_length + 2}
+    text = {**small_text_config(tokenizer, width), "max_position_embeddings": tokenizer.model_max_length + 2}
     audio = {
         "num_mel_bins": 32,
         "spec_size": 128,

@@ -243,21 +243,29 @@ def read_request(
     The values of `add_sample_arguments`. What was not given comes from `--params_from`, then from the example, then
     from the defaults of the call.
     """
-    defaults = {name: each.default for name, each in arguments.items() if each.default is not inspect.Parameter.empty}
-    known = {"seed": 0, "num_samples": 1, "model": "embedded", **defaults, **_known(args, presets)}
-    values = {name: known.get(name) if value is None else value for name, value in vars(args).items()}
-    for name, argument in arguments.items():
-        if "nargs" in parser_options(argument) and isinstance(values[name], list) and len(values[name]) == 1:
-            values[name] = values[name][0]
-    complete = argparse.Namespace(**values)
+    known = {"seed": 0, "num_samples": 1, "model": "embedded", **_known(args, presets)}
+    complete = argparse.Namespace(
+        **{name: known.get(name) if value is None else value for name, value in vars(args).items()}
+    )
     return values_of(
         request_class,
         complete,
-        call={name: values[name] for name in arguments},
+        call=complete_call(arguments, vars(args), known),
         models=values_of(Models, complete),
         samples=values_of(Samples, complete),
         **given,
     )
+
+
+def complete_call(arguments: dict[str, CallArgument], parsed: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a call: what was parsed, where that is nothing what is known, and then the call's own default."""
+    call = {}
+    for name, argument in arguments.items():
+        value = known.get(name, argument.default) if parsed.get(name) is None else parsed[name]
+        if "nargs" in parser_options(argument) and isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        call[name] = None if value is inspect.Parameter.empty else value
+    return call
 
 
 def _known(args: argparse.Namespace, presets: dict) -> dict[str, Any]:

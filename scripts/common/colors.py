@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,38 +30,53 @@ def colourful(prompt: str) -> str:
     return f"a colorful photo of {WORDS_OF_GRAY.sub('', prompt).strip()}"
 
 
-def load_colorization(models: Models, super_resolution_model: str | None) -> FactorizedColorizationPipeline:
-    """Both stages, where they are to run; the second one of a repo of its own where it is named."""
-    pipe = read_pipeline(models, FactorizedColorizationPipeline)
-    if super_resolution_model is not None:
-        pipe.load_super_resolution(super_resolution_model)
-    return on_device(models, pipe)
-
-
-def make_tries(
-    pipe: FactorizedColorizationPipeline, folder: Path, call: dict[str, Any], models: dict[str, Any], seeds: list[int]
-) -> Iterator[Path]:
+class Painter:
     """
-    Makes the tries of one sample that are missing; yields each colour picture as it appears.
+    Both stages of colorization, loaded when the first picture is made.
 
     Args:
-        pipe ([`FactorizedColorizationPipeline`]): Of `load_colorization`.
-        folder (`Path`): The sample's.
-        call (`dict`): Arguments of the pipeline's call; without a prompt, the sample's own tells it.
-        models (`dict`): JSON-ready, what the files say of the models.
-        seeds (`list[int]`): Of the tries.
+        models ([`Models`]): Stage I or both, by default what fits the samples; and where they run.
+        super_resolution_model (`str`, *optional*): Stage II, where it is another.
+        samples (`list[dict]`): Settings of the samples.
     """
-    sample = sample_settings(folder)
-    arguments = {**call, "prompt": call["prompt"] or colourful(sample.get("prompt") or "a picture")}
-    settings = {**arguments, **models}
-    pending = _pending_seeds(folder, settings, seeds)
-    if not pending:
-        return
-    generators = [torch.Generator().manual_seed(seed) for seed in pending]
-    gray = read_picture(folder / "image.png")
-    output = pipe(gray, **arguments, num_images_per_prompt=len(pending), generator=generators)
-    for seed, picture, gray_error in zip(pending, output.images, output.gray_errors):
-        yield _write_try(folder, picture, sample, {**settings, "seed": seed, "gray_error": gray_error})
+
+    def __init__(self, models: Models, super_resolution_model: str | None, samples: list[dict]):
+        model = models.model
+        if model is None:
+            embedded = all(sample.get("model") == "embedded" for sample in samples)
+            model = "embedded-colorization" if embedded else "DeepFloyd/IF-I-M-v1.0"
+        if super_resolution_model is None and model.startswith("DeepFloyd/IF-I-"):
+            super_resolution_model = "DeepFloyd/IF-II-M-v1.0"
+        self.models, self.super_resolution_model = replace(models, model=model), super_resolution_model
+
+    @cached_property
+    def pipe(self) -> FactorizedColorizationPipeline:
+        pipe = read_pipeline(self.models, FactorizedColorizationPipeline)
+        if self.super_resolution_model is not None:
+            pipe.load_super_resolution(self.super_resolution_model)
+        return on_device(self.models, pipe)
+
+    def __call__(self, folder: Path, call: dict[str, Any], seeds: list[int]) -> Iterator[Path]:
+        """
+        Makes the tries of one sample that are missing; yields each colour picture as it appears.
+
+        Args:
+            folder (`Path`): The sample's.
+            call (`dict`): Arguments of the pipeline's call; without a prompt, the sample's own tells it.
+            seeds (`list[int]`): Of the tries.
+        """
+        sample = sample_settings(folder)
+        arguments = {**call, "prompt": call["prompt"] or colourful(sample.get("prompt") or "a picture")}
+        models = {"model": self.models.model, "super_resolution_model": self.super_resolution_model}
+        pending = _pending_seeds(folder, {**arguments, **models}, seeds)
+        if not pending:
+            return
+        generators = [torch.Generator().manual_seed(seed) for seed in pending]
+        gray = read_picture(folder / "image.png")
+        output = self.pipe(gray, **arguments, num_images_per_prompt=len(pending), generator=generators)
+        for seed, picture, gray_error in zip(pending, output.images, output.gray_errors):
+            made = {**arguments, **models, "seed": seed, "gray_error": gray_error}
+            yield _write_try(folder, picture, sample, made)
 
 
 def _pending_seeds(folder: Path, settings: dict, seeds: list[int]) -> list[int]:

@@ -1,72 +1,22 @@
 """The published example settings. What they all share (steps, guidance, ...) is the pipelines' default."""
 
+
+def _preset(prompt: str, audio_prompt: str, seed: int = 1234, num_samples: int = 100) -> dict:
+    return {"prompt": prompt, "audio_prompt": audio_prompt, "seed": seed, "num_samples": num_samples}
+
+
 GENERATE_PRESETS = {
-    "bell": {
-        "prompt": "a painting of castle towers, grayscale",
-        "audio_prompt": "bell ringing",
-        "seed": 1234,
-        "num_samples": 100,
-    },
-    "corgi": {
-        "prompt": "a painting of corgis, grayscale, black background",
-        "audio_prompt": "dog barking",
-        "seed": 2034,
-        "num_samples": 50,
-    },
-    "dog": {
-        "prompt": "a painting of cute dogs, grayscale",
-        "audio_prompt": "dog barking",
-        "seed": 1234,
-        "num_samples": 100,
-    },
-    "garden": {
-        "prompt": "a painting of a blooming garden with many birds, grayscale",
-        "audio_prompt": "birds singing sweetly",
-        "seed": 1234,
-        "num_samples": 100,
-    },
-    "garden-v2": {
-        "prompt": "a painting of a blooming garden, grayscale",
-        "audio_prompt": "birds singing sweetly",
-        "seed": 1234,
-        "num_samples": 100,
-    },
-    "horse": {
-        "prompt": "a painting of horse heads, grayscale, black background",
-        "audio_prompt": "horse neighing",
-        "seed": 1234,
-        "num_samples": 1000,
-    },
-    "kitten": {
-        "prompt": "a painting of furry kittens, grayscale",
-        "audio_prompt": "a kitten meowing for attention",
-        "seed": 1234,
-        "num_samples": 100,
-    },
-    "pond": {
-        "prompt": "a pond full of water lilies, grayscale, lithograph style",
-        "audio_prompt": "frog croaking",
-        "seed": 2024,
-        "num_samples": 100,
-    },
-    "race": {
-        "prompt": "a painting of auto racing game, grayscale",
-        "audio_prompt": "a race car passing by and disappearing",
-        "seed": 1234,
-        "num_samples": 100,
-    },
-    "tiger": {
-        "prompt": "a painting of tigers, grayscale",
-        "audio_prompt": "tiger growling",
-        "seed": 1234,
-        "num_samples": 100,
-    },
-    "train": {
-        "prompt": "a painting of trains, grayscale",
-        "audio_prompt": "train whistling",
-        "seed": 1234,
-        "num_samples": 100,
-    },
+    "bell": _preset("a painting of castle towers, grayscale", "bell ringing"),
+    "corgi": _preset("a painting of corgis, grayscale, black background", "dog barking", seed=2034, num_samples=50),
+    "dog": _preset("a painting of cute dogs, grayscale", "dog barking"),
+    "garden": _preset("a painting of a blooming garden with many birds, grayscale", "birds singing sweetly"),
+    "garden-v2": _preset("a painting of a blooming garden, grayscale", "birds singing sweetly"),
+    "horse": _preset("a painting of horse heads, grayscale, black background", "horse neighing", num_samples=1000),
+    "kitten": _preset("a painting of furry kittens, grayscale", "a kitten meowing for attention"),
+    "pond": _preset("a pond full of water lilies, grayscale, lithograph style", "frog croaking", seed=2024),
+    "race": _preset("a painting of auto racing game, grayscale", "a race car passing by and disappearing"),
+    "tiger": _preset("a painting of tigers, grayscale", "tiger growling"),
+    "train": _preset("a painting of trains, grayscale", "train whistling"),
 }
 
 IMPRINT_PRESETS = {
@@ -87,19 +37,11 @@ COLORIZE_PRESETS = {
     "train": {"prompt": "a colorful photo of a long train"},
 }
 
-# What the embedded checkpoint knows: ten pictures and ten sounds, each by a prompt of the published examples.
+# What the embedded checkpoint knows: ten pictures and ten sounds, each by a prompt of a published example.
 WORLD_PROMPTS = {
     "picture": {
-        "castle": GENERATE_PRESETS["bell"]["prompt"],
-        "kitten": GENERATE_PRESETS["kitten"]["prompt"],
-        "dog": GENERATE_PRESETS["dog"]["prompt"],
-        "corgi": GENERATE_PRESETS["corgi"]["prompt"],
-        "train": GENERATE_PRESETS["train"]["prompt"],
-        "tiger": GENERATE_PRESETS["tiger"]["prompt"],
-        "garden": GENERATE_PRESETS["garden"]["prompt"],
-        "race": GENERATE_PRESETS["race"]["prompt"],
-        "pond": GENERATE_PRESETS["pond"]["prompt"],
-        "horse": GENERATE_PRESETS["horse"]["prompt"],
+        name: GENERATE_PRESETS["bell" if name == "castle" else name]["prompt"]
+        for name in ("castle", "kitten", "dog", "corgi", "train", "tiger", "garden", "race", "pond", "horse")
     },
     "sound": {
         "bell": GENERATE_PRESETS["bell"]["audio_prompt"],
@@ -115,18 +57,8 @@ WORLD_PROMPTS = {
     },
 }
 # The pairs among them that belong together, as in the published examples.
-MATCHED = {
-    "castle": "bell",
-    "kitten": "meow",
-    "dog": "bark",
-    "corgi": "bark",
-    "train": "whistle",
-    "tiger": "growl",
-    "garden": "birds",
-    "race": "race",
-    "pond": "frog",
-    "horse": "neigh",
-}
+_SOUNDS = ("bell", "meow", "bark", "bark", "whistle", "growl", "birds", "race", "frog", "neigh")
+MATCHED = dict(zip(WORLD_PROMPTS["picture"], _SOUNDS))
 # For measurements: the pairs that belong together, and as many that don't.
 MIXED_PAIRS = [
     *MATCHED.items(),
