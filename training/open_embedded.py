@@ -35,6 +35,8 @@ TEXT_WIDTH, MAX_TOKENS = 128, 48
 # The image UNet learns what things look like from squares around one of them, four times as many a step, in the first
 # so many of its steps; then whole canvases.
 SQUARE_SHARE, SQUARES = 0.6, 4
+# The drawn world's pictures vary more than a drawing that is only moved and scaled, and are seen more often.
+DRAWN_REPEATS = 2
 # What a prompt is about counts for more than how it looks or sounds.
 NAMES, OTHER_WEIGHT = ("picture.name", "picture.other", "sound.name"), 0.15
 
@@ -165,12 +167,12 @@ def new_unet(run: Run) -> UNet2DConditionModel:
 
 
 def squares(
-    latents: torch.Tensor, labels: list[dict], numbers: np.random.Generator, count: int
+    latents: torch.Tensor, labels: list[dict], rows: np.ndarray, numbers: np.random.Generator
 ) -> tuple[torch.Tensor, list[dict]]:
-    """Square crops (B, C, H, H) around one thing each, and labels of what they show."""
+    """Square crops (B, C, H, H) of some rows, around one thing each, and labels of what they show."""
     height, width = latents.shape[-2:]
     crops, shown = [], []
-    for row in numbers.integers(len(latents), size=count):
+    for row in rows:
         name, attributes = labels[row]["name"], labels[row]["attributes"]
         if "centers" in attributes:
             thing = int(numbers.integers(len(attributes["centers"])))
@@ -193,16 +195,19 @@ def train_unets(
 
     def canvases_of(kind: str) -> Callable:
         labels = data[kind][1]
+        drawn = [row for row, label in enumerate(labels) if "drawn" in label["attributes"]]
+        pool = np.array([*range(len(labels)), *drawn * (DRAWN_REPEATS - 1)])
 
         def batch_of_step(step: int, numbers: np.random.Generator) -> tuple[torch.Tensor, list[str]]:
             if kind == "picture" and step < SQUARE_SHARE * run.steps["image"]:
-                clean, shown = squares(latents[kind], labels, numbers, SQUARES * run.batch_size)
+                rows = numbers.choice(pool, SQUARES * run.batch_size)
+                clean, shown = squares(latents[kind], labels, rows, numbers)
                 words = [
                     mostly(lambda: describe_picture(**label, generator=numbers, whole=False), numbers)  # noqa: B023
                     for label in shown
                 ]
                 return clean, words
-            rows = numbers.integers(len(labels), size=run.batch_size)
+            rows = numbers.choice(pool, run.batch_size)
             words = [mostly(lambda: describe(kind, labels[row], numbers), numbers) for row in rows]  # noqa: B023
             return latents[kind][rows], words
 
@@ -217,7 +222,7 @@ def train_unets(
 
 
 def main(input_args: list[str] | None = None) -> None:
-    steps = {"vae": 1200, "text": 1500, "image": 15000, "audio": 6000}
+    steps = {"vae": 2400, "text": 1500, "image": 15000, "audio": 6000}
     work_dir = "outputs/train_open_embedded"
     run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=16000, batch_size=32, steps=steps)
     data = make_data(run, draw, ("picture", "sound"))

@@ -126,7 +126,7 @@ def test_a_square_shows_the_thing_that_its_label_names():
         latents[..., center - 8 : center + 8] = thing % 2 + 1
     attributes = {"layout": "turns", "count": 4, "other": "fox", "centers": [8 / 64, 24 / 64, 40 / 64, 56 / 64]}
     labels = [{"name": "owl", "attributes": attributes}]
-    crops, shown = open_embedded.squares(latents, labels, np.random.default_rng(0), 50)
+    crops, shown = open_embedded.squares(latents, labels, np.zeros(50, int), np.random.default_rng(0))
     assert crops.shape == (50, 1, 16, 16)
     for crop, label in zip(crops, shown, strict=True):
         assert {1: "owl", 2: "fox"}[int(crop.median())] == label["name"]
