@@ -151,9 +151,16 @@ def judge_samples(
         )
         seen = output.images.float().mean(dim=1)
         heard = pipe.mel_spectrogram.audio_to_canvas(output.audios)[:, 0]
-        found = {"picture": _places(judges, "picture", seen, batch, 0), "sound": _places(judges, "sound", heard, batch, 2)}
+        found = {
+            "picture": _places(judges, "picture", seen, batch, 0),
+            "sound": _places(judges, "sound", heard, batch, 2),
+        }
         new = [
-            {"prompt": row[1], "audio_prompt": row[3], **{kind: (row[i], found[kind][k]) for i, kind in ((0, "picture"), (2, "sound"))}}
+            {
+                "prompt": row[1],
+                "audio_prompt": row[3],
+                **{kind: (row[i], found[kind][k]) for i, kind in ((0, "picture"), (2, "sound"))},
+            }
             for k, row in enumerate(batch)
         ]
         for i, canvas in enumerate(seen):

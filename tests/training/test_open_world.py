@@ -17,7 +17,7 @@ NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 def drawings(monkeypatch):
     """Every drawing is a white disc that fills half of its box."""
     rows, columns = np.mgrid[-1:1:32j, -1:1:32j]
-    disc = np.stack([np.full((32, 32), 255), np.where(rows**2 + columns**2 < 0.5, 255, 0)]).astype(np.uint8)
+    disc = np.stack([*np.full((3, 32, 32), 255), np.where(rows**2 + columns**2 < 0.5, 255, 0)]).astype(np.uint8)
     icons = {icon for entry in PICTURES.values() for icon in entry.get("icons", ())}
     monkeypatch.setattr(pictures, "load", lambda name: {f"icon/{icon}": disc for icon in icons})
 
@@ -113,6 +113,17 @@ def test_two_kinds_of_things_are_both_named(drawings):
     assert found > 20
 
 
+def test_a_picture_in_colour_is_the_gray_one_in_colour(drawings):
+    colorful = 0
+    for index in range(20):
+        gray, told = pictures.draw_picture("tiger", np.random.default_rng(index))
+        colors, retold = pictures.draw_picture("tiger", np.random.default_rng(index), colored=True)
+        assert colors.shape == (128, 512, 3) and told == retold
+        assert np.abs(colors.mean(axis=2) - gray).max() <= 2
+        colorful += np.ptp(colors, axis=2).max() > 40
+    assert colorful > 10
+
+
 def test_draws_repeat(drawings, notes):
     for make, name in ((pictures.draw_picture, "dragon"), (sounds.make_sound, "violin")):
         (one, told), (other, retold) = (make(name, np.random.default_rng(5)) for _ in range(2))
@@ -166,6 +177,13 @@ def test_facts_tell_what_prompts_may_tell(drawings):
     assert set(KINDS) == {"picture", "sound"}
 
 
+def test_known_words_are_those_of_the_prompts():
+    attributes = {"layout": "row", "count": 3, "size": "medium", "style": "icon", "ground": "black", "tone": "soft"}
+    labels = [{"name": "owl", "attributes": attributes}] * 40
+    words = open_embedded.known_words({"picture": (None, labels)})["picture"]
+    assert {"owls", "three", "row", "grayscale"} <= set(words) and "dragon" not in words and "" not in words
+
+
 def test_icons_become_svg_files():
     icons = {
         "icons": {"dot": {"body": '<circle fill="currentColor" r="4"/>'}},
@@ -179,7 +197,9 @@ def test_icons_become_svg_files():
     assert material.svg(icons, "line") is None
 
 
-@pytest.mark.parametrize("number, expected", [(0, "00"), (0x7F, "7f"), (0x80, "8100"), (0x3FFF, "ff7f"), (0x200000, "81808000")])
+@pytest.mark.parametrize(
+    "number, expected", [(0, "00"), (0x7F, "7f"), (0x80, "8100"), (0x3FFF, "ff7f"), (0x200000, "81808000")]
+)
 def test_lengths_are_written_as_in_the_midi_specification(number, expected):
     assert material._variable_length(number).hex() == expected
 

@@ -18,14 +18,17 @@ KINDS = {"picture": tuple(PICTURES), "sound": tuple(SOUNDS)}
 
 
 def draw(kind: str, seed: int, index: int) -> tuple[np.ndarray, str, dict]:
-    """One training draw: canvas `(H, W)` as uint8, the name of what it shows, and its attributes."""
-    generator = np.random.default_rng([seed, 10 + list(KINDS).index(kind), index])
+    """
+    One training draw: canvas `(H, W)`, or `(H, W, 3)` for a "colored" one, as uint8, the name of what it shows, and
+    its attributes. A colored picture is the picture of the same numbers in colour.
+    """
+    generator = np.random.default_rng([seed, {"picture": 10, "sound": 11, "colored": 10}[kind], index])
     if kind == "sound":
         audio, name, attributes = draw_waveform(generator)
         canvas = SPECTROGRAM.audio_to_canvas(torch.from_numpy(audio))[0]
         return canvas.mul(255).round().byte().numpy(), name, attributes
     name = choose_picture(generator)
-    picture, attributes = draw_picture(name, generator, HEIGHT, WIDTH)
+    picture, attributes = draw_picture(name, generator, HEIGHT, WIDTH, colored=kind == "colored")
     return picture, name, attributes
 
 

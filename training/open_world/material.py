@@ -84,7 +84,7 @@ def _fetch(package: str, folder: Path) -> None:
 
 
 def render_drawings(folder: Path) -> dict[str, np.ndarray]:
-    """Gray level and alpha (2, S, S) as uint8 of every drawing that the vocabulary names, by "style/icon"."""
+    """Red, green, blue and alpha (4, S, S) as uint8 of every drawing that the vocabulary names, by "style/icon"."""
     sets = {
         style: json.loads((_package_folder(PACKAGES[style], folder) / "icons.json").read_text()) for style in STYLES
     }
@@ -109,11 +109,10 @@ def svg(icon_set: dict, icon: str) -> str | None:
 
 
 def render_svg(text: str) -> np.ndarray:
-    """Gray level and alpha (2, S, S) as uint8."""
+    """Red, green, blue and alpha (4, S, S) as uint8."""
     command = ["rsvg-convert", "--width", str(DRAWING_SIZE), "--height", str(DRAWING_SIZE)]
     png = subprocess.run(command, input=text.encode(), check=True, capture_output=True).stdout
-    image = Image.open(io.BytesIO(png)).convert("RGBA")
-    return np.stack([np.asarray(image.convert("RGB").convert("L")), np.asarray(image.getchannel("A"))])
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).transpose(2, 0, 1)
 
 
 # -------------------- Sounds --------------------

@@ -32,10 +32,19 @@ PLACES = {
     "right": ("on the right", "at the right"),
 }
 NUMBERS = drawn_world.NUMBERS
+TINTS = (
+    drawn_world.RED,
+    drawn_world.ORANGE,
+    drawn_world.YELLOW,
+    drawn_world.GREEN,
+    drawn_world.BLUE,
+    drawn_world.VIOLET,
+    drawn_world.PINK,
+)
 
 
 def draw_picture(
-    name: str, generator: np.random.Generator, height: int = 128, width: int = 512
+    name: str, generator: np.random.Generator, height: int = 128, width: int = 512, colored: bool = False
 ) -> tuple[np.ndarray, dict]:
     """
     Draws a picture.
@@ -44,15 +53,17 @@ def draw_picture(
         name (`str`): One of the vocabulary's pictures.
         generator (`np.random.Generator`): The only source of randomness.
         height (`int`), width (`int`): Pixels of the picture.
+        colored (`bool`): Whether to draw the picture of the same generator in colour, whose channels' mean is the
+            gray one, up to rounding.
 
     Returns:
-        `tuple[np.ndarray, dict]`: Gray levels `(height, width)` as uint8, and what is true of them: `drawn` (the drawn
-        world's subject and its attributes) or `layout`, `count`, `size`, `place`, `style`, `ground` and, where there
+        `tuple[np.ndarray, dict]`: Gray levels `(height, width)`, or colours `(height, width, 3)`, as uint8, and what
+        is true of them: `drawn` (the drawn world's subject and its attributes) or `layout`, `count`, `size`, `place`, `style`, `ground` and, where there
         are two kinds of things, `other`; `centers` are the columns where something stands, as shares of the width.
     """
     entry = PICTURES[name]
     if "drawn" in entry and ("icons" not in entry or generator.random() < DRAWN_CHANCE):
-        picture, attributes = drawn_world.draw_picture(entry["drawn"], generator, height, width)
+        picture, attributes = drawn_world.draw_picture(entry["drawn"], generator, height, width, colored)
         return np.asarray(picture), {"drawn": entry["drawn"], **attributes}
     layout = _pick(generator, list(LAYOUTS), list(LAYOUTS.values()))
     names = [name]
@@ -63,14 +74,17 @@ def draw_picture(
     ground = _pick(generator, list(GROUNDS), [chance for chance, _ in GROUNDS.values()])
     level = generator.uniform(*GROUNDS[ground][1])
     canvas = np.full((height, width), level, np.float32)
+    tints = np.ones((height, width, 3), np.float32)
     tone = generator.uniform(0.72, 1.0)
     things = [_thing(each, style, generator) for each in names]
     for i, (x, y, size) in enumerate(boxes):
-        _paste(canvas, things[i % len(things)], (x * height, y * height, size * height), ground, tone)
+        _paste(canvas, tints, things[i % len(things)], (x * height, y * height, size * height), ground, tone)
     attributes |= {"layout": layout, "style": style, "ground": ground, "tone": "bright" if tone > 0.86 else "soft"}
     attributes["centers"] = [round(x * height / width, 3) for x, _, _ in boxes]
     if len(names) > 1:
         attributes["other"] = names[1]
+    if colored:
+        canvas = drawn_world.fitting(canvas[..., None] * tints)
     return canvas.round().clip(0, 255).astype(np.uint8), attributes
 
 
@@ -135,34 +149,53 @@ def _size_word(size: float) -> str:
 
 
 def _thing(name: str, style: str, generator: np.random.Generator) -> np.ndarray:
-    """Gray level and alpha (2, S, S) as float32 in 0..1 of a drawing of `name`, in another style where it has none."""
+    """
+    Gray level, alpha and the shares of red, green and blue (5, S, S) as float32 of a drawing of `name`, in another
+    style where it has none. What is drawn in black and white gets a tint of its own.
+    """
     drawings = load("drawings")
     icon = _pick(generator, PICTURES[name]["icons"])
     key = next(f"{each}/{icon}" for each in (style, *STYLES) if f"{each}/{icon}" in drawings)
-    level, alpha = drawings[key].astype(np.float32) / 255
+    *colors, alpha = drawings[key].astype(np.float32) / 255
+    gray = Image.fromarray(np.ascontiguousarray(drawings[key][:3].transpose(1, 2, 0))).convert("L")
+    level = np.asarray(gray, dtype=np.float32) / 255
     seen = level[alpha > 0.5]
     low, high = np.quantile(seen, (0.02, 0.98)) if seen.size else (0.0, 1.0)
     # The darkest parts of a drawing in tones still stand out from black, its brightest are white.
     stretched = 1.0 if high - low < 0.15 else np.clip((level - low) / (high - low), 0, 1)
-    return np.stack([np.broadcast_to(0.25 + 0.75 * stretched, alpha.shape), alpha])
+    shares = (np.stack(colors) + 0.02) / (np.mean(colors, axis=0) + 0.02)
+    if key.startswith("icon/"):
+        shares *= np.array(_pick(generator.spawn(1)[0], TINTS), np.float32)[:, None, None]
+    return np.stack([np.broadcast_to(0.25 + 0.75 * stretched, alpha.shape), alpha, *shares])
 
 
-def _paste(canvas: np.ndarray, thing: np.ndarray, box: tuple[float, float, float], ground: str, tone: float) -> None:
-    """Lays a thing onto the canvas around (x, y), all in pixels; on a white ground in reverse."""
+def _paste(
+    canvas: np.ndarray,
+    tints: np.ndarray,
+    thing: np.ndarray,
+    box: tuple[float, float, float],
+    ground: str,
+    tone: float,
+) -> None:
+    """Lays a thing onto the canvas and its tints around (x, y), all in pixels; on a white ground in reverse."""
     x, y, size = box
     pixels = max(8, round(size))
-    level, alpha = (
-        np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize((pixels, pixels), Image.Resampling.BOX))
-        for plane in thing
+    planes = np.stack(
+        [
+            np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize((pixels, pixels), Image.Resampling.BOX))
+            for plane in thing
+        ]
     )
     left, top = round(x - pixels / 2), round(y - pixels / 2)
     rows, columns = slice(max(top, 0), top + pixels), slice(max(left, 0), left + pixels)
     under = canvas[rows, columns]
-    inside = (slice(rows.start - top, rows.start - top + under.shape[0]),
-              slice(columns.start - left, columns.start - left + under.shape[1]))
-    level, alpha = level[inside], alpha[inside]
-    color = 255 * tone * level if ground != "white" else 255 * (1 - tone * level)
-    under += (color - under) * alpha
+    first_row, first_column = rows.start - top, columns.start - left
+    level, alpha, *shares = planes[
+        :, first_row : first_row + under.shape[0], first_column : first_column + under.shape[1]
+    ]
+    gray = 255 * tone * level if ground != "white" else 255 * (1 - tone * level)
+    under += (gray - under) * alpha
+    tints[rows, columns] += (np.stack(shares, axis=-1) - tints[rows, columns]) * alpha[..., None]
 
 
 # -------------------- Words --------------------
@@ -178,8 +211,9 @@ def describe_picture(name: str, attributes: dict, generator: np.random.Generator
     words = _many(name, attributes, generator, whole) if "other" not in attributes else ""
     if "other" in attributes:
         words = _both(name, attributes, generator, whole)
-    medium = _pick(generator, ("", _pick(generator, ANY_MEDIUM), _pick(generator, MEDIA[attributes["style"]])),
-                   (0.42, 0.33, 0.25))
+    medium = _pick(
+        generator, ("", _pick(generator, ANY_MEDIUM), _pick(generator, MEDIA[attributes["style"]])), (0.42, 0.33, 0.25)
+    )
     words = f"{medium} {words}".strip()
     endings = [
         ("grayscale", 0.35),

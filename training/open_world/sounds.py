@@ -256,7 +256,9 @@ def describe_sound(name: str, attributes: dict, generator: np.random.Generator) 
 def _music(word: str, attributes: dict, generator: np.random.Generator) -> str:
     """ "a slow melody on a violin", "violin", "high flute notes", "a falling scale on the piano"."""
     if generator.random() < 0.25:
-        return _pick(generator, (word, f"{word} playing", f"the sound of {article(word)}", f"{word} music", f"solo {word}"))
+        return _pick(
+            generator, (word, f"{word} playing", f"the sound of {article(word)}", f"{word} music", f"solo {word}")
+        )
     figure, pitch, speed = attributes["figure"], attributes["pitch"], attributes["speed"]
     adjectives = []
     if figure != "note" and speed != "moderate" and generator.random() < 0.55:
@@ -273,6 +275,10 @@ def _music(word: str, attributes: dict, generator: np.random.Generator) -> str:
     }[figure]
     noun = " ".join([*adjectives, _pick(generator, nouns)])
     if generator.random() < 0.35:
-        return f"{word} {noun}" if not adjectives else f"{' '.join(adjectives)} {word} {noun.split(' ', len(adjectives))[-1]}"
+        return (
+            f"{word} {noun}"
+            if not adjectives
+            else f"{' '.join(adjectives)} {word} {noun.split(' ', len(adjectives))[-1]}"
+        )
     noun = noun if figure in ("notes", "chords") else article(noun)
     return f"{noun} {_pick(generator, ('on', 'on', 'played on', 'by'))} {_pick(generator, (article(word), f'the {word}'))}"
