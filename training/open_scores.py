@@ -1,6 +1,6 @@
 """
-Trains the CLIP and the CLAP of the open world, as `scores` does for the drawn world, with the tokenizer of the checkpoint
-in `--output_dir`, into which they go.
+Trains the CLIP and the CLAP of the open world, as `scores` does for the drawn world, with the tokenizer of the
+checkpoint in `--output_dir`, into which they go.
 """
 
 from transformers import CLIPTokenizer

@@ -1,6 +1,6 @@
 """
-Fetches what the open world is made of and renders it to arrays: drawings of two emoji families from npm packages, notes
-of a General MIDI sound font by FluidSynth, recorded samples of an npm package, and speech by espeak-ng.
+Fetches what the open world is made of and renders it to arrays: drawings of two emoji families from npm packages,
+notes of a General MIDI sound font by FluidSynth, recorded samples of an npm package, and speech by espeak-ng.
 
 `npm`, `rsvg-convert`, `fluidsynth`, `espeak-ng` and the sound font are programs and files of the system (Debian:
 npm, librsvg2-bin, fluidsynth, espeak-ng, musescore-general-soundfont). Licences: MIT (Fluent emoji, sound font),

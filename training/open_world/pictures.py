@@ -58,8 +58,9 @@ def draw_picture(
 
     Returns:
         `tuple[np.ndarray, dict]`: Gray levels `(height, width)`, or colours `(height, width, 3)`, as uint8, and what
-        is true of them: `drawn` (the drawn world's subject and its attributes) or `layout`, `count`, `size`, `place`, `style`, `ground` and, where there
-        are two kinds of things, `other`; `centers` are the columns where something stands, as shares of the width.
+        is true of them: `drawn` (the drawn world's subject and its attributes) or `layout`, `count`, `size`, `place`,
+        `style`, `ground` and, where there are two kinds of things, `other`; `centers` are the columns where something
+        stands, as shares of the width.
     """
     entry = PICTURES[name]
     if "drawn" in entry and ("icons" not in entry or generator.random() < DRAWN_CHANCE):

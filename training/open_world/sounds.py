@@ -281,4 +281,5 @@ def _music(word: str, attributes: dict, generator: np.random.Generator) -> str:
             else f"{' '.join(adjectives)} {word} {noun.split(' ', len(adjectives))[-1]}"
         )
     noun = noun if figure in ("notes", "chords") else article(noun)
-    return f"{noun} {_pick(generator, ('on', 'on', 'played on', 'by'))} {_pick(generator, (article(word), f'the {word}'))}"
+    instrument = _pick(generator, (article(word), f"the {word}"))
+    return f"{noun} {_pick(generator, ('on', 'on', 'played on', 'by'))} {instrument}"
