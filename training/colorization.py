@@ -5,6 +5,7 @@ tokenizer, text encoder, stage I, stage II. A killed run that is started again w
 """
 
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from images_that_sound.pipelines import FactorizedColorizationPipeline
 from images_that_sound.pipelines.images_that_sound_deepfloyd import MAX_LENGTH
 
+from . import world as drawn_world
 from .loop import Run, learn_tokenizer, make_data, parse_run, save, train
-from .world import SUBJECTS, describe_picture, draw
 
 
 NOISE = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 1000}
@@ -26,19 +27,19 @@ CROP = 64
 MAX_NOISE_LEVEL = 250
 
 
-def describe(label: dict, colored: bool, generator: np.random.Generator) -> str:
-    """A prompt for a drawing, in colour or not."""
-    words = describe_picture(label["name"], label["attributes"], generator)
+def describe(world: ModuleType, label: dict, colored: bool, generator: np.random.Generator) -> str:
+    """A prompt for a drawing of a world, in colour or not."""
+    words = world.describe("picture", label, generator)
     if not colored:
         return words
     words = words.replace(", grayscale", "").removeprefix("a painting of ").removeprefix("a picture of ")
     return f"a colorful photo of {words}"
 
 
-def make_tokenizer(run: Run, labels: list[dict]) -> T5Tokenizer:
+def make_tokenizer(run: Run, world: ModuleType, labels: list[dict], vocab_size: int) -> T5Tokenizer:
     generator = np.random.default_rng(0)
-    prompts = (describe(label, i % 2 == 0, generator) for i, label in enumerate(labels))
-    return learn_tokenizer(run, T5Tokenizer, prompts, vocab_size=600, max_length=MAX_LENGTH)
+    prompts = (describe(world, label, i % 2 == 0, generator) for i, label in enumerate(labels))
+    return learn_tokenizer(run, T5Tokenizer, prompts, vocab_size=vocab_size, max_length=MAX_LENGTH)
 
 
 def tokenize(tokenizer: T5Tokenizer, prompts: list[str], device: str) -> dict[str, torch.Tensor]:
@@ -47,8 +48,9 @@ def tokenize(tokenizer: T5Tokenizer, prompts: list[str], device: str) -> dict[st
     )
 
 
-def train_text_encoder(run: Run, labels: list[dict], tokenizer: T5Tokenizer) -> T5EncoderModel:
+def train_text_encoder(run: Run, world: ModuleType, labels: list[dict], tokenizer: T5Tokenizer) -> T5EncoderModel:
     """Learns to read: the mean embedding has to tell the subject, and whether it is to be in colour."""
+    subjects = world.KINDS["picture"]
     torch.manual_seed(run.seed)
     config = T5Config(
         vocab_size=len(tokenizer),
@@ -62,16 +64,16 @@ def train_text_encoder(run: Run, labels: list[dict], tokenizer: T5Tokenizer) -> 
         use_cache=False,
     )
     text_encoder = T5EncoderModel(config)
-    reader = torch.nn.ModuleDict({"text_encoder": text_encoder, "head": torch.nn.Linear(64, len(SUBJECTS) + 1)})
+    reader = torch.nn.ModuleDict({"text_encoder": text_encoder, "head": torch.nn.Linear(64, len(subjects) + 1)})
     reader.to(run.device)
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, _ = run.generators(10, step)
-        prompts, targets = [], torch.zeros(2 * run.batch_size, len(SUBJECTS) + 1)
+        prompts, targets = [], torch.zeros(2 * run.batch_size, len(subjects) + 1)
         for row in range(len(targets)):
             label, colored = labels[int(numbers.integers(len(labels)))], row % 2
-            prompts.append(describe(label, bool(colored), numbers))
-            targets[row, SUBJECTS.index(label["name"])] = 1
+            prompts.append(describe(world, label, bool(colored), numbers))
+            targets[row, subjects.index(label["name"])] = 1
             targets[row, -1] = colored
         tokens = tokenize(tokenizer, prompts, run.device)
         hidden = text_encoder(**tokens).last_hidden_state
@@ -117,13 +119,13 @@ def to_pixels(pictures: np.ndarray, colored: np.ndarray) -> torch.Tensor:
     return torch.where(torch.from_numpy(colored)[:, None, None, None], batch, gray)
 
 
-def draw_batch(run: Run, data: tuple, numbers: np.random.Generator) -> tuple:
+def draw_batch(run: Run, world: ModuleType, data: tuple, numbers: np.random.Generator) -> tuple:
     """Pictures (B, H, W, 3), which of them to see in colour, and their prompts, one in eight left empty."""
     pictures, labels = data
     rows = numbers.integers(len(pictures), size=run.batch_size)
     colored = numbers.random(run.batch_size) < 0.8
     prompts = [
-        "" if numbers.random() < 0.125 else describe(labels[row], bool(color), numbers)
+        "" if numbers.random() < 0.125 else describe(world, labels[row], bool(color), numbers)
         for row, color in zip(rows, colored)
     ]
     return pictures[rows], colored, prompts
@@ -184,13 +186,15 @@ def _variance_bound(
     return (later * 0.5 * divergence).mean() * NOISE["num_train_timesteps"] / np.log(2)
 
 
-def train_stage_1(run: Run, data: tuple, read: Callable[[list[str]], torch.Tensor]) -> UNet2DConditionModel:
+def train_stage_1(
+    run: Run, world: ModuleType, data: tuple, read: Callable[[list[str]], torch.Tensor]
+) -> UNet2DConditionModel:
     """Learns by turns from whole pictures at a quarter of their size and from square pieces at half of it."""
     unet, scheduler = new_unet(run, (32, 64, 96, 128), 64, stage=1), DDPMScheduler(**NOISE)
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, generator = run.generators(11, step)
-        pictures, colored, prompts = draw_batch(run, data, numbers)
+        pictures, colored, prompts = draw_batch(run, world, data, numbers)
         if step % 3 == 2:
             left = int(numbers.integers(pictures.shape[2] - pictures.shape[1] + 1))
             pictures = pictures[:, :, left : left + pictures.shape[1]]
@@ -202,13 +206,15 @@ def train_stage_1(run: Run, data: tuple, read: Callable[[list[str]], torch.Tenso
     return unet
 
 
-def train_stage_2(run: Run, data: tuple, read: Callable[[list[str]], torch.Tensor]) -> UNet2DConditionModel:
+def train_stage_2(
+    run: Run, world: ModuleType, data: tuple, read: Callable[[list[str]], torch.Tensor]
+) -> UNet2DConditionModel:
     """Learns from crops at full size and the same crops at a quarter of it, enlarged and with some noise."""
     unet, scheduler = new_unet(run, (32, 48, 64), 4 * CROP, stage=2), DDPMScheduler(**NOISE)
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, generator = run.generators(12, step)
-        pictures, colored, prompts = draw_batch(run, data, numbers)
+        pictures, colored, prompts = draw_batch(run, world, data, numbers)
         top, left = (4 * int(numbers.integers((side - CROP) // 4 + 1)) for side in pictures.shape[1:3])
         clean = to_pixels(pictures[:, top : top + CROP, left : left + CROP], colored).to(run.device)
         small = torch.nn.functional.avg_pool2d(clean, 4)
@@ -224,20 +230,18 @@ def train_stage_2(run: Run, data: tuple, read: Callable[[list[str]], torch.Tenso
     return unet
 
 
-def main(input_args: list[str] | None = None) -> None:
-    steps = {"text": 400, "stage_1": 2400, "stage_2": 1000}
-    work_dir = "outputs/train_colorization"
-    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=4000, batch_size=16, steps=steps)
-    data = make_data(run, draw, ("colored",))["colored"]
-    tokenizer = make_tokenizer(run, data[1])
-    text_encoder = train_text_encoder(run, data[1], tokenizer)
+def train_colorization(run: Run, world: ModuleType, vocab_size: int) -> None:
+    """Trains and saves the checkpoint on a world's drawings, with so many tokens."""
+    data = make_data(run, world.draw, ("colored",))["colored"]
+    tokenizer = make_tokenizer(run, world, data[1], vocab_size)
+    text_encoder = train_text_encoder(run, world, data[1], tokenizer)
 
     @torch.no_grad()
     def read(prompts: list[str]) -> torch.Tensor:
         return text_encoder(**tokenize(tokenizer, prompts, run.device)).last_hidden_state
 
-    unet = train_stage_1(run, data, read)
-    unet_super_resolution = train_stage_2(run, data, read)
+    unet = train_stage_1(run, world, data, read)
+    unet_super_resolution = train_stage_2(run, world, data, read)
     learned = DDPMScheduler(**NOISE, variance_type="learned_range", clip_sample=True)
     pipe = FactorizedColorizationPipeline(
         tokenizer=tokenizer,
@@ -249,6 +253,13 @@ def main(input_args: list[str] | None = None) -> None:
         image_noising_scheduler=DDPMScheduler(**NOISE),
     )
     save(pipe, run.output_dir)
+
+
+def main(input_args: list[str] | None = None) -> None:
+    steps = {"text": 400, "stage_1": 2400, "stage_2": 1000}
+    work_dir = "outputs/train_colorization"
+    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=4000, batch_size=16, steps=steps)
+    train_colorization(run, drawn_world, vocab_size=600)
 
 
 if __name__ == "__main__":

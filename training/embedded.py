@@ -5,6 +5,7 @@ again with the same arguments goes on where it was.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,17 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 
-from .loop import Run, learn_tokenizer, make_data, parse_run, save, small_text_config, train, write_tensors
+from .loop import (
+    SHARD_SIZE,
+    Run,
+    learn_tokenizer,
+    make_data,
+    parse_run,
+    save,
+    small_text_config,
+    train,
+    write_tensors,
+)
 from .world import HEIGHT, SPECTROGRAM, WIDTH, describe, draw
 
 
@@ -130,21 +141,26 @@ def to_vae_input(canvases: np.ndarray, device: str) -> torch.Tensor:
     return batch.expand(-1, 3, -1, -1).to(device, memory_format=torch.channels_last)
 
 
-@torch.no_grad()
 def encode_data(run: Run, data: dict, vae: AutoencoderKL) -> dict[str, torch.Tensor]:
     """Latent means (N, C, H / 8, W / 8) of all draws, from disk where an earlier run wrote them."""
-    path = run.work_dir / "latents.pt"
-    if path.exists():
-        return torch.load(path, weights_only=True)
     latents = {}
     for kind, (canvases, _) in data.items():
-        batches = []
-        for batch in np.split(canvases, range(50, len(canvases), 50)):
-            with run.autocast():
-                batches.append(vae.encode(to_vae_input(batch, run.device)).latent_dist.mean.half().cpu())
-        latents[kind] = torch.cat(batches)
-    write_tensors(path, latents)
+        shards = np.split(canvases, range(SHARD_SIZE, len(canvases), SHARD_SIZE))
+        paths = [run.work_dir / f"latents-{kind}-{shard:04d}.pt" for shard in range(len(shards))]
+        for path, shard in zip(paths, shards, strict=True):
+            if not path.exists():
+                write_tensors(path, _encode(run, shard, vae))
+        latents[kind] = torch.cat([torch.load(path, weights_only=True) for path in paths])
     return latents
+
+
+@torch.no_grad()
+def _encode(run: Run, canvases: np.ndarray, vae: AutoencoderKL) -> torch.Tensor:
+    batches = []
+    for batch in np.split(canvases, range(50, len(canvases), 50)):
+        with run.autocast():
+            batches.append(vae.encode(to_vae_input(batch, run.device)).latent_dist.mean.half().cpu())
+    return torch.cat(batches)
 
 
 def whiten(vae: AutoencoderKL, latents: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -199,23 +215,22 @@ def train_unet(
     run: Run,
     kind: str,
     unet: UNet2DConditionModel,
-    latents: torch.Tensor,
-    labels: list[dict],
+    batch_of_step: Callable[[int, np.random.Generator], tuple[torch.Tensor, list[str]]],
     read: Callable[[list[str]], torch.Tensor],
+    **schedule: object,
 ) -> None:
     """
-    Learns to predict noise; min-SNR weights (arXiv 2303.09556), one prompt in eight left empty for guidance. `read`
-    gives the embeddings (B, L, D) of prompts.
+    Learns to predict noise; min-SNR weights (arXiv 2303.09556). `batch_of_step` gives clean latents (B, C, H, W) and
+    their prompts, `read` the embeddings (B, L, D) of prompts, `schedule` what else `train` takes.
     """
     scheduler = DDPMScheduler(**NOISE)
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, generator = run.generators(2 if kind == "picture" else 3, step)
-        rows = numbers.integers(len(latents), size=run.batch_size)
-        embeddings = read(["" if numbers.random() < 0.125 else describe(kind, labels[row], numbers) for row in rows])
-        clean = latents[rows]
+        clean, prompts = batch_of_step(step, numbers)
+        embeddings = read(prompts)
         noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.randint(0, NOISE["num_train_timesteps"], (len(rows),), generator=generator)
+        timesteps = torch.randint(0, NOISE["num_train_timesteps"], (len(clean),), generator=generator)
         noisy = scheduler.add_noise(clean, noise, timesteps).to(run.device, memory_format=torch.channels_last)
         with run.autocast():
             predicted = unet(noisy, timesteps.to(run.device), embeddings).sample.float()
@@ -223,7 +238,34 @@ def train_unet(
         weights = (signal_to_noise.clamp(max=5) / signal_to_noise).to(run.device)
         return (weights * (predicted - noise.to(run.device)).square().mean(dim=(1, 2, 3))).mean()
 
-    train(run, {"picture": "image", "sound": "audio"}[kind], unet, loss_of_step)
+    train(run, {"picture": "image", "sound": "audio"}[kind], unet, loss_of_step, **schedule)
+
+
+def mostly(prompt: Callable[[], str], numbers: np.random.Generator) -> str:
+    """One prompt in eight is left empty, for guidance."""
+    return "" if numbers.random() < 0.125 else prompt()
+
+
+def new_pipeline(
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel,
+    unet_audio: UNet2DConditionModel,
+) -> ImagesThatSoundPipeline:
+    return ImagesThatSoundPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        unet_audio=unet_audio,
+        vocoder=None,
+        vae_audio=None,
+        text_encoder_audio=None,
+        spectrogram=SPECTROGRAM.to_dict(),
+        default_arguments=DEFAULT_ARGUMENTS,
+    )
 
 
 def main(input_args: list[str] | None = None) -> None:
@@ -240,24 +282,20 @@ def main(input_args: list[str] | None = None) -> None:
     def read(prompts: list[str]) -> torch.Tensor:
         return text_encoder(tokenize(tokenizer, prompts, run.device)).last_hidden_state
 
+    def batch_of(kind: str) -> Callable[[int, np.random.Generator], tuple[torch.Tensor, list[str]]]:
+        def batch_of_step(step: int, numbers: np.random.Generator) -> tuple[torch.Tensor, list[str]]:
+            labels = data[kind][1]
+            rows = numbers.integers(len(labels), size=run.batch_size)
+            prompts = [mostly(partial(describe, kind, labels[row], numbers), numbers) for row in rows]
+            return latents[kind][rows], prompts
+
+        return batch_of_step
+
     unet, unet_audio = new_unet(run), new_unet(run)
-    train_unet(run, "picture", unet, latents["picture"], data["picture"][1], read)
+    train_unet(run, "picture", unet, batch_of("picture"), read)
     unet_audio.load_state_dict(unet.state_dict())
-    train_unet(run, "sound", unet_audio, latents["sound"], data["sound"][1], read)
-    pipe = ImagesThatSoundPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
-        unet_audio=unet_audio,
-        vocoder=None,
-        vae_audio=None,
-        text_encoder_audio=None,
-        spectrogram=SPECTROGRAM.to_dict(),
-        default_arguments=DEFAULT_ARGUMENTS,
-    )
-    save(pipe, run.output_dir)
+    train_unet(run, "sound", unet_audio, batch_of("sound"), read)
+    save(new_pipeline(vae, text_encoder, tokenizer, unet, unet_audio), run.output_dir)
 
 
 if __name__ == "__main__":

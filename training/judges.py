@@ -15,14 +15,14 @@ from .world import KINDS, draw
 JUDGE_SEED, HELD_OUT_SEED = 101, 102
 
 
-def new_judge(num_classes: int) -> torch.nn.Module:
+def new_judge(num_classes: int, widths: tuple[int, ...] = (16, 32, 64, 96)) -> torch.nn.Module:
     """A small convolutional classifier of canvases (B, 1, 128, 512) in 0..1."""
     layers, channels = [torch.nn.AvgPool2d(2)], 1
-    for width in (16, 32, 64, 96):
+    for width in widths:
         layers += [torch.nn.Conv2d(channels, width, 3, 2, 1), torch.nn.BatchNorm2d(width), torch.nn.ReLU()]
         channels = width
-    head = [torch.nn.Conv2d(channels, 128, 3, 1, 1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)]
-    return torch.nn.Sequential(*layers, *head, torch.nn.Flatten(), torch.nn.Linear(128, num_classes))
+    head = [torch.nn.Conv2d(channels, channels + 32, 3, 1, 1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)]
+    return torch.nn.Sequential(*layers, *head, torch.nn.Flatten(), torch.nn.Linear(channels + 32, num_classes))
 
 
 def draws(kind: str, seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,13 +67,7 @@ def _fit_judge(kind: str, judge: torch.nn.Module, num_draws: int, num_steps: int
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=num_steps)
     for step in range(num_steps):
         rows = torch.randint(len(canvases), (32,))
-        batch = canvases[rows] / 255
-        overlay = others[torch.randint(len(others), (16,))] / 255
-        weight = 0.5 * torch.rand(16, 1, 1)
-        mixed = (1 - weight) * batch[16:] + weight * overlay + 0.1 * weight * torch.randn_like(overlay)
-        blur = int(torch.randint(4, ())) * 2 + 1
-        mixed = torch.nn.functional.avg_pool2d(mixed[:, None], blur, 1, blur // 2, count_include_pad=False)[:, 0]
-        batch = torch.cat([batch[:16], mixed])
+        batch = half_overlaid(canvases[rows] / 255, others[torch.randint(len(others), (16,))] / 255)
         loss = torch.nn.functional.cross_entropy(judge(batch[:, None]), labels[rows])
         loss.backward()
         optimizer.step()
@@ -81,6 +75,16 @@ def _fit_judge(kind: str, judge: torch.nn.Module, num_draws: int, num_steps: int
         optimizer.zero_grad()
         if (step + 1) % 100 == 0:
             print(f"judge of {kind}s, step {step + 1}: loss {loss.item():.3f}", flush=True)
+
+
+def half_overlaid(batch: torch.Tensor, overlay: torch.Tensor) -> torch.Tensor:
+    """Canvases (B, H, W), the second half of them faintly overlaid with others (B / 2, H, W), noisy and blurred."""
+    weight = 0.5 * torch.rand(len(overlay), 1, 1)
+    plain, mixed = batch.split([len(batch) - len(overlay), len(overlay)])
+    mixed = (1 - weight) * mixed + weight * overlay + 0.1 * weight * torch.randn_like(overlay)
+    blur = int(torch.randint(4, ())) * 2 + 1
+    mixed = torch.nn.functional.avg_pool2d(mixed[:, None], blur, 1, blur // 2, count_include_pad=False)[:, 0]
+    return torch.cat([plain, mixed])
 
 
 @torch.no_grad()

@@ -145,7 +145,20 @@ def learn_tokenizer(
 # -------------------- Training --------------------
 
 
-def train(run: Run, stage: str, model: torch.nn.Module, loss_of_step: Callable[[int], torch.Tensor]) -> None:
+def trapezoid(share: float) -> float:
+    """Share of the highest learning rate after a share of all steps: a short rise, a plateau, a long way down."""
+    return min(share / 0.02 + 1e-3, 1.0, (1 - share) / 0.3)
+
+
+def train(
+    run: Run,
+    stage: str,
+    model: torch.nn.Module,
+    loss_of_step: Callable[[int], torch.Tensor],
+    *,
+    learning_rate_at: Callable[[float], float] | None = None,
+    average_decay: float = 0.998,
+) -> None:
     """
     Minimises `loss_of_step(step)` with AdamW, a one-cycle learning rate and an average of the weights, which `model`
     holds in the end. Every draw is seeded by its step, so that a resumed run equals one that was never killed.
@@ -155,11 +168,19 @@ def train(run: Run, stage: str, model: torch.nn.Module, loss_of_step: Callable[[
         stage (`str`): Name of the checkpoint, and of the steps in `run.steps`.
         model (`torch.nn.Module`): All its parameters are trained.
         loss_of_step (`Callable`): From a step, whose draws `run.generators` makes, to the loss.
+        learning_rate_at (`Callable`, *optional*): Instead of one cycle: from the share of the steps that are done to
+            the share of the highest learning rate. A run may then go on to another number of steps than it began with.
+        average_decay (`float`, defaults to 0.998): Of the average of the weights.
     """
     num_steps = run.steps[stage]
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, run.learning_rate, total_steps=num_steps, pct_start=0.1)
-    average = EMAModel(model.parameters(), decay=0.998)
+    if learning_rate_at is None:
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, run.learning_rate, total_steps=num_steps, pct_start=0.1
+        )
+    else:
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step / num_steps))
+    average = EMAModel(model.parameters(), decay=average_decay)
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": average}
     first_step = _resume(run, stage, parts)
     model.train()
@@ -200,12 +221,12 @@ def _resume(run: Run, stage: str, parts: dict) -> int:
     return step
 
 
-def small_text_config(tokenizer: PreTrainedTokenizerBase) -> dict:
+def small_text_config(tokenizer: PreTrainedTokenizerBase, width: int = 64) -> dict:
     """The size of the checkpoints' text models, in CLIP's and RoBERTa's words."""
     return {
         "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 256,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "bos_token_id": tokenizer.bos_token_id,

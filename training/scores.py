@@ -4,6 +4,11 @@ sounds of `world`. Stages: data, tokenizer, CLIP, CLAP. A killed run that is sta
 arguments goes on where it was.
 """
 
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from types import ModuleType
+
 import numpy as np
 import torch
 from transformers import (
@@ -22,8 +27,9 @@ from transformers import (
 from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.selection.clap import clap_features
 
+from . import world as drawn_world
 from .loop import Run, learn_tokenizer, make_data, parse_run, small_text_config, train
-from .world import HEIGHT, SPECTROGRAM, WIDTH, describe, draw, draw_waveform
+from .world import HEIGHT, SPECTROGRAM, WIDTH
 
 
 # One sound in so many is heard from a canvas that a picture overlays, by Griffin-Lim.
@@ -39,12 +45,12 @@ def clap_feature_extractor() -> ClapFeatureExtractor:
     )
 
 
-def draw_heard(kind: str, seed: int, index: int) -> tuple[np.ndarray, str, dict]:
-    """One sound as CLAP hears it, (1, T, M) in dB as float16, its name and its attributes."""
+def draw_heard(world: str, kind: str, seed: int, index: int) -> tuple[np.ndarray, str, dict]:
+    """One sound of a world's module as CLAP hears it, (1, T, M) in dB as float16, its name and its attributes."""
     generator = np.random.default_rng([seed, 3, index])
-    audio, name, attributes = draw_waveform(generator)
+    audio, name, attributes = import_module(world).draw_waveform(generator)
     if index % MIXED_ONE_IN == 0:
-        picture, _, _ = draw("picture", seed, index)
+        picture, _, _ = import_module(world).draw("picture", seed, index)
         weight = generator.uniform(0, 0.6)
         canvas = (1 - weight) * SPECTROGRAM.audio_to_canvas(torch.from_numpy(audio)) + weight * picture / 255
         log_mel = SPECTROGRAM.canvas_to_log_mel(canvas[None].float())
@@ -68,11 +74,17 @@ def contrastive_loss(
 
 
 def seen_crops(data: dict, rows: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
-    """Square crops (B, 1, H, H) of pictures as uint8, half of them overlaid with sounds and blurred."""
-    pictures, sounds = data["picture"][0], data["sound"][0]
+    """
+    Square crops (B, 1, H, H) of pictures as uint8, around a thing where the label says where things are, half of them
+    overlaid with sounds and blurred.
+    """
+    (pictures, labels), sounds = data["picture"], data["sound"][0]
     crops = np.empty((len(rows), 1, HEIGHT, HEIGHT), np.uint8)
     for i, row in enumerate(rows):
         left = int(numbers.integers(WIDTH - HEIGHT + 1))
+        if centers := labels[row]["attributes"].get("centers"):
+            center = centers[int(numbers.integers(len(centers)))] * WIDTH + numbers.uniform(-40, 40)
+            left = int(np.clip(center - HEIGHT / 2, 0, WIDTH - HEIGHT))
         crop = torch.from_numpy(pictures[row][:, left : left + HEIGHT].astype(np.float32))[None]
         if i % 2:
             sound = sounds[int(numbers.integers(len(sounds)))][:, left : left + HEIGHT].astype(np.float32)
@@ -83,9 +95,10 @@ def seen_crops(data: dict, rows: np.ndarray, numbers: np.random.Generator) -> np
     return crops
 
 
-def train_clip(run: Run, data: dict) -> tuple[CLIPModel, CLIPProcessor]:
+def train_clip(
+    run: Run, data: dict, tokenizer: CLIPTokenizer, describe: Callable, width: int
+) -> tuple[CLIPModel, CLIPProcessor]:
     """Learns to match square windows of pictures, also of faint ones, with their prompts."""
-    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
     processor = CLIPProcessor(
         CLIPImageProcessorPil(
             size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
@@ -93,7 +106,7 @@ def train_clip(run: Run, data: dict) -> tuple[CLIPModel, CLIPProcessor]:
         tokenizer,
     )
     torch.manual_seed(run.seed)
-    text = small_text_config(tokenizer)
+    text = {**small_text_config(tokenizer, width), "max_position_embeddings": tokenizer.model_max_length}
     vision = {
         "hidden_size": 128,
         "intermediate_size": 512,
@@ -102,7 +115,7 @@ def train_clip(run: Run, data: dict) -> tuple[CLIPModel, CLIPProcessor]:
         "image_size": IMAGE_SIZE,
         "patch_size": 8,
     }
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).to(run.device)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=width)).to(run.device)
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, _ = run.generators(20, step)
@@ -126,7 +139,7 @@ def train_clip(run: Run, data: dict) -> tuple[CLIPModel, CLIPProcessor]:
     return model, processor
 
 
-def train_clap(run: Run, heard: tuple) -> tuple[ClapModel, ClapProcessor]:
+def train_clap(run: Run, heard: tuple, describe: Callable, width: int) -> tuple[ClapModel, ClapProcessor]:
     """Learns to match sounds, also those that a picture bends, with their prompts."""
     features, labels = heard
     generator = np.random.default_rng(0)
@@ -134,7 +147,7 @@ def train_clap(run: Run, heard: tuple) -> tuple[ClapModel, ClapProcessor]:
     tokenizer = learn_tokenizer(run, RobertaTokenizer, prompts, vocab_size=700, max_length=77)
     processor = ClapProcessor(clap_feature_extractor(), tokenizer)
     torch.manual_seed(run.seed)
-    text = {**small_text_config(tokenizer), "max_position_embeddings": tokenizer.model_max_length + 2}
+    text = {**small_text_config(tokenizer, width), "max_position_embeddings": tokenizer.model_max_length + 2}
     audio = {
         "num_mel_bins": 32,
         "spec_size": 128,
@@ -145,7 +158,7 @@ def train_clap(run: Run, heard: tuple) -> tuple[ClapModel, ClapProcessor]:
         "num_hidden_layers": 3,
         "hidden_dropout_prob": 0.0,
     }
-    model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=64)).to(run.device)
+    model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=width)).to(run.device)
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, _ = run.generators(21, step)
@@ -161,15 +174,22 @@ def train_clap(run: Run, heard: tuple) -> tuple[ClapModel, ClapProcessor]:
     return model, processor
 
 
+def train_scores(run: Run, world: ModuleType, tokenizer: CLIPTokenizer, width: int) -> None:
+    """Trains and saves both models on a world, their text sides `width` channels wide."""
+    data = make_data(run, world.draw, ("picture", "sound"))
+    heard = make_data(run, partial(draw_heard, world.__name__), ("heard",))["heard"]
+    clip = train_clip(run, data, tokenizer, world.describe, width)
+    clap = train_clap(run, heard, world.describe, width)
+    for name, (model, processor) in {"clip": clip, "clap": clap}.items():
+        model.to("cpu", torch.float16).save_pretrained(run.output_dir / name)
+        processor.save_pretrained(run.output_dir / name)
+
+
 def main(input_args: list[str] | None = None) -> None:
     steps = {"clip": 3000, "clap": 2000}
     work_dir = "outputs/train_scores"
     run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=6000, batch_size=64, steps=steps)
-    data = make_data(run, draw, ("picture", "sound"))
-    heard = make_data(run, draw_heard, ("heard",))["heard"]
-    for name, (model, processor) in {"clip": train_clip(run, data), "clap": train_clap(run, heard)}.items():
-        model.to("cpu", torch.float16).save_pretrained(run.output_dir / name)
-        processor.save_pretrained(run.output_dir / name)
+    train_scores(run, drawn_world, CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer"), width=64)
 
 
 if __name__ == "__main__":

@@ -298,11 +298,11 @@ def _finished(canvas: Canvas, generator: np.random.Generator) -> Image.Image:
         ground, shading = np.array(_tinted(canvas.ground, canvas.tints["ground"])), shading[..., None]
     image = ground + (image - ground) * shading
     if canvas.tints is not None:
-        image = _fitting(image)
+        image = fitting(image)
     return Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
 
 
-def _fitting(image: np.ndarray) -> np.ndarray:
+def fitting(image: np.ndarray) -> np.ndarray:
     """Colours (height, width, 3) drawn towards their mean until they fit into 0..255, which the mean is clipped to."""
     gray = np.clip(image.mean(axis=2, keepdims=True), 0, 255)
     chroma = image - image.mean(axis=2, keepdims=True)

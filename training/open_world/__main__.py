@@ -1,0 +1,4 @@
+from .material import make_material
+
+
+make_material()
