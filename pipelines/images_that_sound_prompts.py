@@ -56,7 +56,7 @@ class Prompts:
             check_tensor(f"{self.name}_embeds", self.prompt_embeds, ("B", "L", hidden_size))
             return len(self.prompt_embeds)
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        if not _are_words(prompts) or not prompts:
+        if not are_words(prompts) or not prompts:
             raise ValueError(f"`{self.name}` has to be a string or a list of strings, but is {shown(self.prompt)}.")
         if not all(each.strip() for each in prompts):
             raise ValueError(f"`{self.name}` may not be empty, but is {shown(self.prompt)}.")
@@ -67,7 +67,7 @@ class Prompts:
         if words is not None and embeds is not None:
             raise ValueError(f"Only one of `{name}` and `{name}_embeds` can be given, but both are.")
         words = [words] * count if isinstance(words, str) else words
-        if words is not None and not (_are_words(words) and len(words) == count):
+        if words is not None and not (are_words(words) and len(words) == count):
             raise ValueError(f"`{name}` has to be a string or a list of {count} strings, but is {shown(words)}.")
         if embeds is None:
             return
@@ -110,8 +110,11 @@ class Prompts:
         return embeds, negative_embeds
 
 
-def _are_words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def are_words(value: Any) -> bool:
+    # No tokenizer reads half of a surrogate pair.
+    return isinstance(value, list) and all(
+        isinstance(each, str) and each == each.encode("utf-8", "replace").decode() for each in value
+    )
 
 
 def common_batch_size(counts: dict[str, int]) -> int:
