@@ -8,7 +8,7 @@ import torch
 from diffusers.utils import logging
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from .images_that_sound_checks import check_tensor, shown
+from .images_that_sound_checks import MOST_SAMPLES, check_integer, check_tensor, shown
 
 
 logger = logging.get_logger(__name__)
@@ -117,15 +117,15 @@ def are_words(value: Any) -> bool:
     )
 
 
-def common_batch_size(counts: dict[str, int]) -> int:
+def common_batch_size(counts: dict[str, int], num_images_per_prompt: int) -> int:
     """The number of rows where each argument, by its name, gives as many or one for all; else `ValueError`."""
-    batch_size = max(counts.values())
-    if set(counts.values()) - {1, batch_size}:
+    most = max(counts.values())
+    if set(counts.values()) - {1, most} or most > MOST_SAMPLES:
         raise ValueError(
-            f"{' and '.join(f'`{name}`' for name in counts)} have to be equally many, or one for all, but there are"
-            f" {' and '.join(map(str, counts.values()))}."
+            f"{' and '.join(f'`{name}`' for name in counts)} have to be equally many, or one for all, and at most"
+            f" {MOST_SAMPLES}, but there are {' and '.join(map(str, counts.values()))}."
         )
-    return batch_size
+    return most * check_integer("num_images_per_prompt", num_images_per_prompt, most=MOST_SAMPLES // most)
 
 
 def expand_rows(rows: torch.Tensor | None, batch_size: int) -> torch.Tensor | None:
