@@ -384,7 +384,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             Tuple of pictures of shape `(B, 3, H, W)` and gray spectrograms of shape `(B, 1, M, T)` in 0..1, and
             float32 waveforms of shape `(B, N)`.
         """
-        check_tensor("latents", latents, ("B", self.unet.config.in_channels, "H", "W"))
+        check_tensor("latents", latents, ("B", self.vae.config.latent_channels, "H", "W"))
         images, vae_audio = self.decode_latents(latents, self.vae), self.audio_side.vae
         if canvas_layout == "folded":
             spectrograms = self.decode_latents(unfold_canvas(latents), vae_audio)

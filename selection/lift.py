@@ -5,6 +5,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..pipelines.images_that_sound_checks import check_integer, check_tensor, shown
+from ..pipelines.images_that_sound_prompts import are_words
 
 
 @torch.no_grad()
@@ -45,8 +46,10 @@ def prediction_lift(
         [each] * len(latents) if isinstance(each, str) else each for each in (prompt, audio_prompt)
     )
     for name, value in (("prompt", prompts), ("audio_prompt", audio_prompts)):
-        if not isinstance(value, list) or len(value) != len(latents):
-            raise ValueError(f"`{name}` has to hold {len(latents)}, one per result, but is {shown(value)}.")
+        if not are_words(value):
+            raise ValueError(f"`{name}` has to be a string or a list of strings, but is {shown(value)}.")
+        if len(value) != len(latents):
+            raise ValueError(f"`{name}` has to hold {len(latents)}, one per result, but holds {len(value)}.")
     device = pipe._execution_device
     embeds, negative_embeds, audio_embeds, negative_audio_embeds = pipe.encode_prompt(prompts, audio_prompts, device)
     audio_latents = latents if audio_latents is None else audio_latents

@@ -92,7 +92,7 @@ def words() -> list[Any]:
 
 
 def junk() -> list[Any]:
-    other = [None, [], [None], {}, {"a": 1}, (), object(), len, lambda: None, Path("a"), int, range(3), generator()]
+    other = [None, [], [None], {}, {"a": 1}, (), object(), lambda *_, **__: None, Path("a"), range(3), generator()]
     return [*numbers(), *words(), *other, np.zeros(3), torch.zeros(()), torch.zeros(0), torch.float16]
 
 
