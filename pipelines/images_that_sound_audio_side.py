@@ -17,9 +17,7 @@ from transformers import CLIPTextModel, PreTrainedModel
 
 from .images_that_sound_audio_prior import HUB_ARGUMENTS, AudioPriorRepo, check_vocoder, same_weights
 from .images_that_sound_checks import (
-    MOST_SAMPLES,
     check_generator,
-    check_integer,
     check_not_offloaded,
     check_number,
     check_tensor,
@@ -371,9 +369,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
             check_number(name, scale)
             if not replaced:
                 counts[prompts.name] = prompts.check(side.text_encoder, scale > 1, side.hidden_size)
-        num_pairs = common_batch_size(counts)
-        check_integer("num_images_per_prompt", num_images_per_prompt, most=MOST_SAMPLES // num_pairs)
-        batch_size = num_pairs * num_images_per_prompt
+        batch_size = common_batch_size(counts, num_images_per_prompt)
         check_generator(generator, batch_size)
         return batch_size
 

@@ -8,7 +8,7 @@ import torch
 from diffusers.utils import logging
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from .images_that_sound_checks import check_tensor, shown
+from .images_that_sound_checks import MOST_SAMPLES, check_integer, check_tensor, shown
 
 
 logger = logging.get_logger(__name__)
@@ -56,7 +56,7 @@ class Prompts:
             check_tensor(f"{self.name}_embeds", self.prompt_embeds, ("B", "L", hidden_size))
             return len(self.prompt_embeds)
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        if not _are_words(prompts) or not prompts:
+        if not are_words(prompts) or not prompts:
             raise ValueError(f"`{self.name}` has to be a string or a list of strings, but is {shown(self.prompt)}.")
         if not all(each.strip() for each in prompts):
             raise ValueError(f"`{self.name}` may not be empty, but is {shown(self.prompt)}.")
@@ -67,7 +67,7 @@ class Prompts:
         if words is not None and embeds is not None:
             raise ValueError(f"Only one of `{name}` and `{name}_embeds` can be given, but both are.")
         words = [words] * count if isinstance(words, str) else words
-        if words is not None and not (_are_words(words) and len(words) == count):
+        if words is not None and not (are_words(words) and len(words) == count):
             raise ValueError(f"`{name}` has to be a string or a list of {count} strings, but is {shown(words)}.")
         if embeds is None:
             return
@@ -110,19 +110,22 @@ class Prompts:
         return embeds, negative_embeds
 
 
-def _are_words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def are_words(value: Any) -> bool:
+    # No tokenizer reads half of a surrogate pair.
+    return isinstance(value, list) and all(
+        isinstance(each, str) and each == each.encode("utf-8", "replace").decode() for each in value
+    )
 
 
-def common_batch_size(counts: dict[str, int]) -> int:
+def common_batch_size(counts: dict[str, int], num_images_per_prompt: int) -> int:
     """The number of rows where each argument, by its name, gives as many or one for all; else `ValueError`."""
-    batch_size = max(counts.values())
-    if set(counts.values()) - {1, batch_size}:
+    most = max(counts.values())
+    if set(counts.values()) - {1, most} or most > MOST_SAMPLES:
         raise ValueError(
-            f"{' and '.join(f'`{name}`' for name in counts)} have to be equally many, or one for all, but there are"
-            f" {' and '.join(map(str, counts.values()))}."
+            f"{' and '.join(f'`{name}`' for name in counts)} have to be equally many, or one for all, and at most"
+            f" {MOST_SAMPLES}, but there are {' and '.join(map(str, counts.values()))}."
         )
-    return batch_size
+    return most * check_integer("num_images_per_prompt", num_images_per_prompt, most=MOST_SAMPLES // most)
 
 
 def expand_rows(rows: torch.Tensor | None, batch_size: int) -> torch.Tensor | None:

@@ -30,7 +30,7 @@ from .images_that_sound_checks import (
     shown,
     tensors_returned,
 )
-from .images_that_sound_prompts import expand_rows
+from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_steps import DenoisingStep, denoising_steps, forget_history
 
 
@@ -158,9 +158,13 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             raise ValueError(f"`canvas_layout` has to be 'strip' or 'folded', but is {shown(canvas_layout)}.")
         folds = 2 if canvas_layout == "folded" else 1
         crop_right = check_integer("crop_right", self.resolve_default("crop_right", crop_right), least=0)
-        height = self.default_arguments["height"] * folds if height is None else height
+        default_height, default_width = (
+            check_integer(f"{name}` of `default_arguments", self.default_arguments[name])
+            for name in ("height", "width")
+        )
+        height = default_height * folds if height is None else height
         if audio_length_in_s is None:
-            width = self.default_arguments["width"] // folds if width is None else width
+            width = default_width // folds if width is None else width
         elif width is not None:
             raise ValueError(
                 f"`width` and `audio_length_in_s` exclude each other, but are {shown(width)} and"
@@ -299,6 +303,12 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         """
         check_tensor("latents", latents, ("B", self.unet.config.in_channels, "H", "W"))
         self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
+        for side, prompts in (
+            (self.image_side, Prompts("prompt", None, None, prompt_embeds, negative_prompt_embeds)),
+            (self.audio_side, Prompts("audio_prompt", None, None, audio_prompt_embeds, negative_audio_prompt_embeds)),
+        ):
+            if prompts.are_given:
+                prompts.check(None, side.guided, side.hidden_size)
         self._cross_attention_kwargs, self._interrupt = cross_attention_kwargs, False
         tensors = {
             "prompt_embeds": prompt_embeds,
@@ -306,13 +316,14 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             "audio_prompt_embeds": audio_prompt_embeds,
             "negative_audio_prompt_embeds": negative_audio_prompt_embeds,
         }
-        tensors = {name: expand_rows(embeds, len(latents)) for name, embeds in tensors.items()}
+        device, dtype = self._execution_device, self.unet.dtype
+        latents = latents.to(device, dtype)
+        for name, embeds in tensors.items():
+            tensors[name] = None if embeds is None else expand_rows(embeds, len(latents)).to(device, dtype)
         tensors |= self._with_negatives(tensors)
         first_step, last_step = (round(edge * len(audio_noise_shares)) for edge in (denoising_start, denoising_end))
-        device = self._execution_device
         steps = denoising_steps(self.scheduler, audio_noise_shares, first_step, last_step, device)
         self._num_timesteps = len(steps)
-        latents = latents.to(device)
         if first_step == 0:
             latents = latents * self.scheduler.init_noise_sigma
         extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
@@ -373,7 +384,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             Tuple of pictures of shape `(B, 3, H, W)` and gray spectrograms of shape `(B, 1, M, T)` in 0..1, and
             float32 waveforms of shape `(B, N)`.
         """
-        check_tensor("latents", latents, ("B", self.unet.config.in_channels, "H", "W"))
+        check_tensor("latents", latents, ("B", self.vae.config.latent_channels, "H", "W"))
         images, vae_audio = self.decode_latents(latents, self.vae), self.audio_side.vae
         if canvas_layout == "folded":
             spectrograms = self.decode_latents(unfold_canvas(latents), vae_audio)
@@ -395,7 +406,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor, vae: AutoencoderKL) -> torch.Tensor:
         """Latents of shape `(B, C, H / 8, W / 8)` to pictures of shape `(B, 3, H, W)` in 0..1."""
-        decoded = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
         return self.image_processor.denormalize(decoded)
 
 

@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+from .images_that_sound_checks import check_integer, shown
 
 
 def load_hifigan_vocoder(config_file: str | Path, checkpoint_file: str | Path) -> SpeechT5HifiGan:
@@ -84,6 +87,13 @@ def _read_hifigan_config(config_file: str | Path) -> dict:
             f"`resblock` in `{config_file}` is {config['resblock']!r}, but only '1' can be represented by"
             " `SpeechT5HifiGan`."
         )
+    for name in needed:
+        if isinstance(config[name], list) != name.endswith(("rates", "sizes")):
+            raise ValueError(f"`{name}` in `{config_file}` may not be {shown(config[name])}.")
+        # A wider one than any would take memory before its weights are found not to fit.
+        most = 2048 if name == "upsample_initial_channel" else 10**6
+        for number in np.ravel(np.array(config[name], dtype=object)).tolist():
+            check_integer(f"{name}` in `{config_file}", number, most=most)
     _check_upsampling(config, config_file)
     return config
 

@@ -19,7 +19,6 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_checks import (
-    MOST_SAMPLES,
     callback_inputs,
     check_flags,
     check_generator,
@@ -265,12 +264,10 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             )
         check_number("guidance_scale", guidance_scale)
         num_prompts = prompts.check(self.text_encoder, guidance_scale > 1, hidden_size_of(self.unet))
-        num_pairs = common_batch_size({"image": len(image), "prompt": num_prompts})
+        batch_size = common_batch_size({"image": len(image), "prompt": num_prompts}, num_images_per_prompt)
         for name, side in (("height", image.shape[-2]), ("width", image.shape[-1])):
             if side % UPSCALING:
                 raise ValueError(f"The {name} of `image` has to be a multiple of {UPSCALING}, but is {side}.")
-        check_integer("num_images_per_prompt", num_images_per_prompt, most=MOST_SAMPLES // num_pairs)
-        batch_size = num_pairs * num_images_per_prompt
         check_generator(generator, batch_size)
         check_integer("num_inference_steps", num_inference_steps, most=self.scheduler.config.num_train_timesteps)
         check_integer("start_diffusion_step", start_diffusion_step, least=0, most=num_inference_steps - 1)

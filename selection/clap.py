@@ -9,6 +9,8 @@ import scipy.signal
 import torch
 from transformers import ClapModel, ClapProcessor
 
+from ..pipelines.images_that_sound_checks import check_integer, shown
+from ..pipelines.images_that_sound_spectrogram import MOST
 from .contrastive import ContrastiveScore
 
 
@@ -76,11 +78,15 @@ class CLAPScore(ContrastiveScore):
         Raises:
             ValueError: If there are not as many prompts as sounds.
         """
+        check_integer("sampling_rate", sampling_rate, most=MOST["sampling_rate"])
+        if not isinstance(audios, np.ndarray) or audios.ndim != 2 or not audios.size or audios.dtype.kind != "f":
+            raise ValueError(f"`audios` has to be a floating-point array of shape (B, N), but is {shown(audios)}.")
+        directions = self.embed_prompts(prompts)
         if len(prompts) != len(audios):
             raise ValueError(f"`prompts` has to hold {len(audios)}, one per sound, but holds {len(prompts)}.")
         finite = torch.from_numpy(np.isfinite(audios).all(axis=1))
         embeddings = self.embed_audios(np.nan_to_num(audios, posinf=0, neginf=0), sampling_rate)
-        scores = (embeddings * self.embed_prompts(prompts)).sum(dim=1).clamp(min=0).cpu()
+        scores = (embeddings * directions).sum(dim=1).clamp(min=0).cpu()
         return scores.masked_fill(~finite, float("nan"))
 
 

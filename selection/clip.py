@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
+from ..pipelines.images_that_sound_checks import check_tensor
 from .contrastive import ContrastiveScore
 
 
@@ -78,10 +79,12 @@ class CLIPScore(ContrastiveScore):
         Raises:
             ValueError: If there are not as many prompts as canvases.
         """
+        check_tensor("canvases", canvases, ("B", "C", "H", "W"))
+        directions = self.embed_prompts(prompts)[..., None]
         if len(prompts) != len(canvases):
             raise ValueError(f"`prompts` has to hold {len(canvases)}, one per canvas, but holds {len(prompts)}.")
         finite = canvases.isfinite().flatten(1).all(dim=1).cpu()
-        cosines = self.embed_canvases(canvases.nan_to_num()) @ self.embed_prompts(prompts)[..., None]
+        cosines = self.embed_canvases(canvases.nan_to_num()) @ directions
         scores = cosines.mean(dim=(1, 2)).clamp(min=0).cpu()
         return scores.masked_fill(~finite, float("nan"))
 

@@ -4,6 +4,9 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
+from ..pipelines.images_that_sound_checks import check_integer, check_tensor, shown
+from ..pipelines.images_that_sound_prompts import are_words
+
 
 @torch.no_grad()
 def prediction_lift(
@@ -36,10 +39,15 @@ def prediction_lift(
     Raises:
         ValueError: If there are not as many prompts as results.
     """
+    check_tensor("latents", latents, ("B", pipe.unet.config.in_channels, "H", "W"))
+    check_integer("num_draws", num_draws, most=pipe.scheduler.config.num_train_timesteps)
+    check_integer("seed", seed, least=0, most=2**63)
     prompts, audio_prompts = (
         [each] * len(latents) if isinstance(each, str) else each for each in (prompt, audio_prompt)
     )
     for name, value in (("prompt", prompts), ("audio_prompt", audio_prompts)):
+        if not are_words(value):
+            raise ValueError(f"`{name}` has to be a string or a list of strings, but is {shown(value)}.")
         if len(value) != len(latents):
             raise ValueError(f"`{name}` has to hold {len(latents)}, one per result, but holds {len(value)}.")
     device = pipe._execution_device

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, load_hifigan_vocoder
+from images_that_sound.schedulers import ModalityScheduler
 
 
 CALL = {"prompt": "a castle", "audio_prompt": "a bell", "width": 64, "crop_right": 0, "num_inference_steps": 2}
@@ -61,7 +62,7 @@ def test_prompt_beside_its_embeddings(pipe, name):
 @pytest.mark.parametrize("name", ["prompt", "audio_prompt"])
 def test_embeddings_of_a_wrong_shape(pipe, name):
     embeds = {name: None, f"{name}_embeds": torch.zeros(77, 32)}
-    assert_refused(pipe, embeds, f"`{name}_embeds`", "(77, 32)", "(B, L, D)")
+    assert_refused(pipe, embeds, f"`{name}_embeds`", "(77, 32)", "(B, L, 32)")
 
 
 def test_lists_of_different_lengths(pipe):
@@ -143,8 +144,8 @@ def test_weights_and_fractions(pipe, name, value):
             {"audio_weight": [0.5, 0.0], "image_guidance_end": 0.5},
             ("No model speaks at step 1 of 2", "`audio_weight` is 0.0 there"),
         ),
-        ({"num_inference_steps": 0}, ("`num_inference_steps`", "0", "positive")),
-        ({"num_inference_steps": 2.5}, ("`num_inference_steps`", "2.5", "positive")),
+        ({"num_inference_steps": 0}, ("`num_inference_steps`", "0", "from 1 to 1000")),
+        ({"num_inference_steps": 2.5}, ("`num_inference_steps`", "2.5", "from 1 to 1000")),
         ({"guidance_scale": float("nan")}, ("`guidance_scale`", "nan", "finite")),
         ({"audio_guidance_scale": "7"}, ("`audio_guidance_scale`", "'7'", "finite")),
     ],
@@ -156,8 +157,8 @@ def test_schedules_and_scales(pipe, arguments, parts):
 @pytest.mark.parametrize(
     "arguments, parts",
     [
-        ({"num_images_per_prompt": 0}, ("`num_images_per_prompt`", "0", "positive")),
-        ({"num_images_per_prompt": 1.5}, ("`num_images_per_prompt`", "1.5", "positive")),
+        ({"num_images_per_prompt": 0}, ("`num_images_per_prompt`", "0", "from 1 to 1024")),
+        ({"num_images_per_prompt": 1.5}, ("`num_images_per_prompt`", "1.5", "from 1 to 1024")),
         ({"generator": [torch.Generator()] * 3}, ("`generator`", "list of 1", "3")),
         (
             {"generator": [torch.Generator()] * 2, "num_images_per_prompt": 4},
@@ -174,6 +175,65 @@ def test_schedules_and_scales(pipe, arguments, parts):
 )
 def test_batches_and_outputs(pipe, arguments, parts):
     assert_refused(pipe, arguments, *parts)
+
+
+@pytest.mark.parametrize(
+    "arguments, parts",
+    [
+        ({"num_inference_steps": 10**400}, ("`num_inference_steps`", "from 1 to 1000")),
+        ({"num_inference_steps": 1000}, ("`num_inference_steps`", "below the timestep 1000", "1000 begin at 1000")),
+        ({"width": 8 * 10**9}, ("`width`", "up to 262144", "8000000000")),
+        ({"width": None, "audio_length_in_s": 1e300}, ("`audio_length_in_s`", "1e+300", "up to 2621.44")),
+        ({"num_images_per_prompt": 10**9}, ("`num_images_per_prompt`", "1000000000", "from 1 to 1024")),
+        ({"prompt": ["a castle"] * 1025}, ("`prompt`", "1025", "1024")),
+        ({"prompt": "a castle" * 50_000, "negative_prompt": [3]}, ("`negative_prompt`",)),
+        ({"prompt": "a castle\ud800"}, ("`prompt`", "ud800")),
+        ({"guidance_scale": 10**30}, ("`guidance_scale`", "-1e+06..1e+06")),
+        ({"eta": 2}, ("`eta`", "0..1", "2")),
+        ({"latents": [[0.0]]}, ("`latents`", "(1, 4, 32, 8)", "[[0.0]]")),
+        ({"latents": torch.zeros(1, 4, 32, 8, dtype=torch.int64)}, ("`latents`", "floating-point", "torch.int64")),
+        ({"latents": torch.zeros(1, 4, 32, 8, device="meta")}, ("`latents`", "meta")),
+        (
+            {"prompt": None, "prompt_embeds": torch.zeros(1, 77, 33)},
+            ("`prompt_embeds`", "(B, L, 32)", "(1, 77, 33)"),
+        ),
+        ({"prompt": None, "prompt_embeds": torch.zeros(1, 5, 32)}, ("`prompt`", "(1, 5, 32)", "(1, 77, 32)")),
+        ({"generator": 5}, ("`generator`", "torch.Generator", "5")),
+        ({"generator": [None]}, ("`generator`", "[None]")),
+        ({"cross_attention_kwargs": 1}, ("`cross_attention_kwargs`", "'scale'", "1")),
+        ({"cross_attention_kwargs": {"gligen": {}}}, ("`cross_attention_kwargs`", "gligen")),
+        ({"cross_attention_kwargs": {"scale": "a"}}, ("`scale` of `cross_attention_kwargs`", "'a'")),
+        ({"callback_on_step_end": 5}, ("`callback_on_step_end`", "callable", "5")),
+        ({"callback_on_step_end_tensor_inputs": None}, ("`callback_on_step_end_tensor_inputs`", "None")),
+        ({"return_dict": None}, ("`return_dict`", "None")),
+        ({"audio_weight": ModalityScheduler}, ("`audio_weight`", "ModalityScheduler")),
+    ],
+)
+def test_what_no_honest_call_asks_for(pipe, arguments, parts):
+    with pytest.raises(ValueError) as error:
+        pipe(**{**CALL, **arguments})
+    for part in parts:
+        assert part in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "returned", [5, {"latents": 5}, {"latents": torch.zeros(1, 4, 32, 2)}, {"prompt_embeds": torch.zeros(2, 5, 32)}]
+)
+def test_what_a_callback_may_not_return(stable_diffusion_folder, auffusion_folder, returned):
+    pipe = ImagesThatSoundPipeline.from_pretrained(stable_diffusion_folder)
+    pipe.load_audio_prior(auffusion_folder)
+    with pytest.raises(ValueError, match="`callback_on_step_end`"):
+        pipe(**CALL, callback_on_step_end=lambda *_: returned)
+    expected = pipe(**CALL, latents=torch.ones(1, 4, 32, 8), output_type="latent").images
+    nothing = pipe(**CALL, latents=torch.ones(1, 4, 32, 8), output_type="latent", callback_on_step_end=lambda *_: None)
+    assert torch.equal(nothing.images, expected)
+
+
+@pytest.mark.parametrize("name, value", [("n_fft", 2**31), ("num_mel_bins", 10**6), ("sampling_rate", 10**400)])
+def test_spectrograms_of_many_gigabytes(pipe, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` of the spectrogram has to be a positive integer up to"):
+        ImagesThatSoundPipeline(**pipe.components, spectrogram={name: value})
 
 
 def test_a_call_without_the_audio_side_says_what_to_do(stable_diffusion_folder):
@@ -313,6 +373,9 @@ def test_a_malicious_vocoder_is_not_executed(image_pipe, prior, tmp_path, protoc
         ({"upsample_initial_channel": 64}, ("vocoder.pt", "does not fit")),
         ({"resblock_kernel_sizes": [3, 7], "resblock_dilation_sizes": [[1, 3, 5]] * 2}, ("does not fit",)),
         ({"sampling_rate": 22050}, ("`sampling_rate`", "22050", "16000")),
+        ({"upsample_initial_channel": 10**7}, ("`upsample_initial_channel`", "10000000", "2048")),
+        ({"upsample_rates": 5}, ("`upsample_rates`", "5")),
+        ({"resblock_kernel_sizes": [3, "7"]}, ("`resblock_kernel_sizes`", "'7'")),
     ],
 )
 def test_vocoder_configs_that_do_not_fit(image_pipe, prior, changes, parts):

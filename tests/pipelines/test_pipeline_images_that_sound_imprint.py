@@ -128,7 +128,7 @@ def test_tuple_equals_dictionary_and_dtype_and_saving(imprint_pipe, tmp_path):
         (dict(prompt="a", audio_prompt="b", image=torch.zeros(1, 3, 8, 8)), "`image` stands in for"),
         (dict(audio_prompt="b", image=-torch.ones(1, 3, 8, 8)), "`image` has to be in 0..1, but reaches -1"),
         (dict(prompt="a", audio=np.zeros(16000, np.float32)), "`audio` has to be finite and not silent"),
-        (dict(prompt="a", audio=np.ones((1, 1, 1600), np.float32)), "`audio` has to be a waveform"),
+        (dict(prompt="a", audio=np.ones((1, 1, 1600), np.float32)), "`audio` has to be a floating-point tensor"),
         (dict(prompt="a", audio=np.ones(16000, np.float32), width=64), "`width`"),
         (dict(prompt=["a", "b"], audio_prompt=["a", "b", "c"]), "equally many"),
         (dict(prompt="a", audio_prompt="b", num_audio_inference_steps=0), "`num_audio_inference_steps`"),
