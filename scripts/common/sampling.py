@@ -15,7 +15,7 @@ from ...pipelines import audio_problems
 from .arguments import Models, Samples
 from .files import check_writable, read_json
 from .models import device_of
-from .samples import is_made, read_audio, read_picture, write_sample
+from .samples import is_made, read_picture, read_waveform, write_sample
 
 
 def start(
@@ -50,7 +50,7 @@ def report_samples(accelerator: Accelerator, folders: list[Path]) -> None:
             scores = read_json(folder / "scores.json")["scores"]
             accelerator.log({name: value for name, value in scores.items() if value is not None}, step=step)
         picture = np.asarray(read_picture(folder / "image.png").convert("RGB"))[None]
-        audio, sampling_rate = read_audio(folder / "audio.wav")
+        audio, sampling_rate = read_waveform(folder / "audio.wav")
         for tracker in accelerator.trackers:
             if hasattr(tracker, "log_images"):
                 tracker.log_images({"image": picture}, step=step, dataformats="NHWC")
