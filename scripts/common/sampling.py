@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 
 from ...pipelines import audio_problems
 from .arguments import Models, Samples
-from .files import check_writable, read_json
+from .files import check_own_folder, check_writable, read_json
 from .models import device_of
 from .samples import is_made, read_picture, read_waveform, write_sample
 
@@ -31,6 +31,7 @@ def start(
     if accelerator.num_processes > 1 and device.index is None:
         device = accelerator.device
     if report_to:
+        check_own_folder(output_dir / "images-that-sound")
         accelerator.init_trackers("images-that-sound")
     return accelerator, replace(models, device=str(device))
 
