@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,10 @@ class SelfContainedSavingMixin:
         index = json.loads(index_file.read_text(encoding="utf-8"))
         index["_class_name"] = [source.stem, type(self).__name__]
         index.pop("_name_or_path", None)
-        temporary = index_file.with_name(index_file.name + ".part")
-        temporary.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, index_file)
+        with tempfile.TemporaryDirectory(suffix=".part", dir=save_directory) as folder:
+            temporary = Path(folder, index_file.name)
+            temporary.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            os.replace(temporary, index_file)
 
     @classmethod
     def _dict_from_json_file(cls, json_file: str | os.PathLike, **kwargs) -> dict:

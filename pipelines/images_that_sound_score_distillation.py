@@ -2,6 +2,7 @@
 
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -203,9 +204,10 @@ class CanvasRun:
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.checkpoint.with_name(self.checkpoint.name + ".part")
-        torch.save(state, temporary)
-        os.replace(temporary, self.checkpoint)
+        # Under a name of its own, since two processes may be at it, and others may know a fixed one.
+        with tempfile.TemporaryDirectory(suffix=".part", dir=self.checkpoint.parent) as folder:
+            torch.save(state, Path(folder, "state"))
+            os.replace(Path(folder, "state"), self.checkpoint)
 
     def _load(self, checkpoint: Path) -> None:
         try:

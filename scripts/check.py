@@ -61,7 +61,7 @@ def sounds_of(
     from .common.samples import read_audio
 
     log_mel = mel.canvas_to_log_mel(canvas)
-    sounds = {"saved sound": torch.from_numpy(read_audio(folder / "audio.wav", mel.sampling_rate)[0])}
+    sounds = {"saved sound": torch.from_numpy(read_audio(folder / "audio.wav", mel.sampling_rate))}
     if vocoder is not None:
         with torch.no_grad():
             rebuilt = mel.canvas_to_audio(canvas, vocoder)

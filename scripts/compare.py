@@ -19,7 +19,7 @@ from .common.arguments import (
     run,
     values_of,
 )
-from .common.files import write_json
+from .common.files import check_own_folder, write_json
 from .common.presets import MATCHED, WORLD_PROMPTS
 
 
@@ -118,6 +118,8 @@ def make(
     from .common.models import with_checkpoint_defaults
     from .common.sampling import complete_settings, imprinted_pictures_of, make_samples, pictures_of
 
+    for folder in (samples.output_dir.parent, samples.output_dir):
+        check_own_folder(folder)
     prompts = {"prompt": WORLD_PROMPTS["picture"][pair[0]], "audio_prompt": WORLD_PROMPTS["sound"][pair[1]]}
     arguments = with_checkpoint_defaults({**prompts, **own}, pipe)
     for folder in make_samples(

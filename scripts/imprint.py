@@ -47,7 +47,7 @@ def imprint(request: ImprintRequest) -> Iterator[Path]:
     if request.image is not None:
         arguments["image"] = read_picture(request.image)
     if request.audio is not None:
-        arguments["audio"] = read_audio(request.audio, pipe.sampling_rate)[0]
+        arguments["audio"] = read_audio(request.audio, pipe.sampling_rate)
     yield from make_samples(
         pipe,
         samples,

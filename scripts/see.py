@@ -25,7 +25,7 @@ def see(
     mel, settings = constants_of(params_from or sound, spectrogram)
     if params_from and not settings:
         raise ValueError(f"`params_from` has to be a file with settings, but {params_from} holds none.")
-    audio, _ = read_audio(sound, mel.sampling_rate)
+    audio = read_audio(sound, mel.sampling_rate)
     if given is None:
         check_absent(output, "output")
     canvas = mel.audio_to_canvas(torch.from_numpy(audio))

@@ -15,7 +15,7 @@ from .arguments import Models
 from .files import json_text, read_json, write_json, written
 from .hub import checkpoint_errors
 from .models import on_device, read_pipeline
-from .samples import captions_of, panel_of, read_audio, read_picture, sample_settings, write_picture
+from .samples import captions_of, panel_of, read_picture, read_waveform, sample_settings, write_picture
 from .video import write_video
 
 
@@ -99,7 +99,7 @@ def _write_try(folder: Path, picture: PIL.Image.Image, sample: dict, made: dict)
     text = json_text({**sample, "color": made})
     captions = [*captions_of(sample), f"colors: {made['prompt']}"]
     panels = [panel_of(picture, sample), (read_picture(folder / "spectrogram.png"), 1)]
-    audio, sampling_rate = read_audio(folder / "audio.wav")
+    audio, sampling_rate = read_waveform(folder / "audio.wav")
     with written(file.with_suffix(".mp4")) as video:
         write_video(video, panels, audio, sampling_rate, captions, text)
     with written(file) as image:

@@ -134,13 +134,9 @@ def write_audio(path: Path, audio: np.ndarray, sampling_rate: int, settings_text
         file.write(np.nan_to_num(audio))
 
 
-def read_audio(path: str | Path, sampling_rate: int | None = None) -> tuple[np.ndarray, int]:
+def read_waveform(path: str | Path) -> tuple[np.ndarray, int]:
     """
     Reads any sound that libsndfile knows.
-
-    Args:
-        path (`str` or `Path`): Its file.
-        sampling_rate (`int`, *optional*): Samples per second of what is returned; the file's own where absent.
 
     Returns:
         `tuple[np.ndarray, int]`: Mono float32 waveform of shape `(N,)`, and its samples per second.
@@ -159,11 +155,14 @@ def read_audio(path: str | Path, sampling_rate: int | None = None) -> tuple[np.n
         raise ValueError(f"`{path}` holds no sound.")
     if not np.isfinite(audio).all():
         raise ValueError(f"`{path}` holds a sound with values that are not finite.")
-    if sampling_rate in (None, rate):
-        return audio, rate
+    return audio, rate
+
+
+def read_audio(path: str | Path, sampling_rate: int) -> np.ndarray:
+    """The waveform of `read_waveform`, resampled to `sampling_rate`."""
+    audio, rate = read_waveform(path)
     divisor = math.gcd(rate, sampling_rate)
-    resampled = scipy.signal.resample_poly(audio, sampling_rate // divisor, rate // divisor)
-    return resampled.astype(np.float32), sampling_rate
+    return scipy.signal.resample_poly(audio, sampling_rate // divisor, rate // divisor).astype(np.float32)
 
 
 def _check_size(path: str | Path, file: soundfile.SoundFile) -> None:

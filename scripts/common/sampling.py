@@ -13,9 +13,9 @@ from diffusers import DiffusionPipeline
 
 from ...pipelines import audio_problems
 from .arguments import Models, Samples
-from .files import check_writable, read_json
+from .files import check_own_folder, check_writable, read_json
 from .models import device_of
-from .samples import is_made, read_audio, read_picture, write_sample
+from .samples import is_made, read_picture, read_waveform, write_sample
 
 
 def start(
@@ -31,6 +31,7 @@ def start(
     if accelerator.num_processes > 1 and device.index is None:
         device = accelerator.device
     if report_to:
+        check_own_folder(output_dir / "images-that-sound")
         accelerator.init_trackers("images-that-sound")
     return accelerator, replace(models, device=str(device))
 
@@ -50,7 +51,7 @@ def report_samples(accelerator: Accelerator, folders: list[Path]) -> None:
             scores = read_json(folder / "scores.json")["scores"]
             accelerator.log({name: value for name, value in scores.items() if value is not None}, step=step)
         picture = np.asarray(read_picture(folder / "image.png").convert("RGB"))[None]
-        audio, sampling_rate = read_audio(folder / "audio.wav")
+        audio, sampling_rate = read_waveform(folder / "audio.wav")
         for tracker in accelerator.trackers:
             if hasattr(tracker, "log_images"):
                 tracker.log_images({"image": picture}, step=step, dataformats="NHWC")

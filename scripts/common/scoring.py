@@ -18,7 +18,7 @@ from .canvases import canvas_of
 from .files import read_json, write_json, write_text
 from .hub import checkpoint_errors
 from .models import EMBEDDED, device_of, load_pipeline
-from .samples import find_samples, read_audio, read_picture, sample_settings
+from .samples import find_samples, read_picture, read_waveform, sample_settings
 from .sampling import own_share
 
 
@@ -107,7 +107,7 @@ def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim:
 def problems_of(folder: Path) -> list[str]:
     """What is wrong with a sample's sound: what was found when it was made, and what its file shows."""
     noted = sample_settings(folder).get("problems", [])
-    return [*map(str, noted)] or audio_problems(read_audio(folder / "audio.wav")[0])
+    return [*map(str, noted)] or audio_problems(read_waveform(folder / "audio.wav")[0])
 
 
 def _known_scores(file: Path, models: dict[str, str]) -> dict[str, float]:
@@ -122,7 +122,7 @@ def _known_scores(file: Path, models: dict[str, str]) -> dict[str, float]:
 
 def _new_scores(folder: Path, settings: dict, scorer: Scorer) -> dict[str, float]:
     picture = np.asarray(read_picture(folder / "image.png").convert("RGB"), np.float32) / 255
-    audio, sampling_rate = read_audio(folder / "audio.wav")
+    audio, sampling_rate = read_waveform(folder / "audio.wav")
     scores = scorer(
         torch.from_numpy(picture).permute(2, 0, 1)[None],
         audio[None],

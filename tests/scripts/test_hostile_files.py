@@ -4,15 +4,19 @@ import json
 import socket
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 import soundfile
+import torch
+from accelerate import Accelerator
 from selenium.webdriver.common.by import By
 
-from images_that_sound.pipelines import MelSpectrogram
+from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
+from images_that_sound.pipelines.images_that_sound_score_distillation import CanvasRun, PixelCanvas
 from images_that_sound.scripts import check, evaluate, generate, imprint, play, rank, sds, search, see
 from images_that_sound.scripts.common.contact_sheet import write_contact_sheet
 from images_that_sound.scripts.common.samples import (
@@ -290,9 +294,9 @@ def test_small_sounds_that_are_large(tmp_path, rate, frames, channels, run_fresh
 def test_honest_sounds_of_odd_rates(tmp_path):
     time = np.arange(11127) / 11127
     soundfile.write(tmp_path / "odd.wav", 0.5 * np.sin(2 * np.pi * 440 * time), 11127)
-    audio, rate = read_audio(tmp_path / "odd.wav", 16000)
+    audio = read_audio(tmp_path / "odd.wav", 16000)
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
-    assert rate == 16000 and len(audio) == 16000
+    assert len(audio) == 16000
     np.testing.assert_allclose(audio[500:-500], expected[500:-500], atol=2e-3)
 
 
@@ -346,6 +350,30 @@ def test_links_in_the_place_of_our_folders_are_not_followed(tmp_path):
     with pytest.raises(SystemExit, match=".search has to be a folder, but is a link"):
         search.main([*quick, *prompts, "--num_samples", "2", "--keep", "1"])
     assert not list((tmp_path / "others").iterdir())
+
+
+def test_links_at_names_of_partial_files_are_not_followed(tmp_path, stable_diffusion_folder):
+    target = tmp_path / "target"
+    target.write_text("another's")
+    (tmp_path / "sample-0.pt.part").symlink_to(target)
+    make_optimizer = partial(torch.optim.SGD, lr=0.1)
+    canvas = partial(PixelCanvas, 8, 8)
+    run = CanvasRun(torch.Generator(), Accelerator(cpu=True), canvas, make_optimizer, tmp_path / "sample-0.pt")
+    run.save()
+    assert (tmp_path / "sample-0.pt").is_file() and not (tmp_path / "sample-0.pt").is_symlink()
+
+    (tmp_path / "pipe").mkdir()
+    (tmp_path / "pipe" / "model_index.json.part").symlink_to(target)
+    ImagesThatSoundPipeline.from_pretrained(stable_diffusion_folder).save_config(tmp_path / "pipe")
+    assert (tmp_path / "pipe" / "model_index.json").is_file()
+
+    folder = sample(tmp_path / "sample")
+    for name in ("check.png", "check.json"):
+        (folder / name).symlink_to(target)
+        (folder / f".{name}.part").symlink_to(target)
+    check.main(["--sample_dir", str(folder)])
+    assert not (folder / "check.png").is_symlink() and not (folder / "check.json").is_symlink()
+    assert target.read_text() == "another's"
 
 
 def test_whoever_comes_second_keeps_the_first_sample(tmp_path):
