@@ -195,7 +195,9 @@ def add_call_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Cal
 def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, arguments: dict[str, CallArgument]) -> None:
     """Prompts, presets, arguments of the call, models, seeds and the output folder."""
     add_call_arguments(parser, arguments)
-    parser.add_argument("--example", choices=presets, help="Prompts, seed and number of a published example.")
+    parser.add_argument(
+        "--example", choices=presets, help="Prompts, seed and number of a published example, or of a guess."
+    )
     parser.add_argument("--params_from", help="A picture, sound or video made earlier, whose settings are repeated.")
     parser.add_argument("--num_images_per_prompt", type=int, default=1, help="Samples computed at once.")
     parser.add_argument("--model", help="Repo or folder of the image side, or of both. Default: embedded.")
