@@ -398,7 +398,7 @@ SPECTROGRAMS = {
         hop_length=441,
         num_mel_bins=512,
         max_frequency=10000.0,
-        min_magnitude=1e-7,
+        min_magnitude=1e-10,
         # Riffusion's own, for samples in -1..1.
         max_magnitude=3e7 / 2**15,
         frequency_scale="htk",

@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .common.arguments import Request, add_sample_arguments, call_arguments, new_parser, read_request, run
-from .common.presets import GENERATE_PRESETS
+from .common.presets import GENERATE_PRESETS, RIFFUSION_PRESETS
+
+
+PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}
 
 
 def parse_args(input_args: list[str] | None = None) -> Request:
     parser, arguments = new_parser("generate", __doc__), call_arguments("ImagesThatSoundPipeline")
-    add_sample_arguments(parser, GENERATE_PRESETS, arguments)
-    return read_request(parser.parse_args(input_args), GENERATE_PRESETS, arguments)
+    add_sample_arguments(parser, PRESETS, arguments)
+    return read_request(parser.parse_args(input_args), PRESETS, arguments)
 
 
 def generate(request: Request) -> Iterator[Path]:

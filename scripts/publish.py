@@ -18,7 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from .. import __version__
-from .common.arguments import FILES, new_parser, run, values_of
+from .common.arguments import FILES, add_spectrogram_argument, new_parser, run, values_of
 from .common.files import check_writable, write_json, written
 from .common.hub import hub_errors
 
@@ -37,10 +37,12 @@ WEIGHT_REPOS = {
     "images-that-sound-embedded-colorization": "FactorizedColorizationPipeline",
 }
 MERGED_REPO = "images-that-sound-merged"
+# The same where black is loud.
+RIFFUSION_REPO = "images-that-sound-riffusion"
 # The page of `demo`, for which a Space installs this package.
 SPACE = "images-that-sound-demo"
 REPOS = (*CODE_REPOS, *WEIGHT_REPOS, SPACE)
-PIPELINES = {**CODE_REPOS, **WEIGHT_REPOS, MERGED_REPO: "ImagesThatSoundPipeline"}
+PIPELINES = {**CODE_REPOS, **WEIGHT_REPOS, **dict.fromkeys((MERGED_REPO, RIFFUSION_REPO), "ImagesThatSoundPipeline")}
 
 # By the Hub's names, from what allows most to what allows least.
 LICENSES = (
@@ -96,6 +98,7 @@ class PublishRequest:
     source_dir: Path
     output_dir: Path | None
     merge: list[str] | None
+    spectrogram: str | dict | None
     license: str | None
     dtype: str
 
@@ -118,9 +121,10 @@ def parse_args(input_args: list[str] | None = None) -> PublishRequest:
     merge.add_argument(
         "--merge",
         nargs=2,
-        metavar=("STABLE_DIFFUSION", "AUFFUSION"),
-        help=f"Two repos or folders, made into one, {MERGED_REPO}, instead of --repo.",
+        metavar=("STABLE_DIFFUSION", "AUDIO_SIDE"),
+        help=f"Two repos or folders, made into one, {MERGED_REPO} or {RIFFUSION_REPO}, instead of --repo.",
     )
+    add_spectrogram_argument(merge, "How the audio side draws. Default: what is known of it.")
     merge.add_argument("--license", choices=LICENSES, help="Needed where the card of a side names none of these.")
     merge.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     return values_of(PublishRequest, parser.parse_args(input_args))
@@ -160,7 +164,7 @@ def check_request(request: PublishRequest) -> list[str]:
     if request.output_dir:
         check_writable(request.output_dir)
     if request.merge:
-        return [MERGED_REPO]
+        return [merged_name(request)]
     for name in request.repo or []:
         if not is_complete(request, name):
             raise ValueError(f"`repo` {name} has no card or no weights yet: see {home_of(request, name)}.")
@@ -188,7 +192,7 @@ def assemble(request: PublishRequest, name: str, root: Path) -> Path:
         return folder
     with written(folder) as partial:
         metadata = {}
-        if name == MERGED_REPO:
+        if request.merge:
             metadata = merged_metadata(request)
             merge(request, partial)
         else:
@@ -201,6 +205,19 @@ def assemble(request: PublishRequest, name: str, root: Path) -> Path:
     return folder
 
 
+def merged_name(request: PublishRequest) -> str:
+    """The repo of both sides, which is another where the audio side paints in black on white."""
+    from ..pipelines.images_that_sound_audio_prior import AudioPriorRepo
+
+    audio = request.merge[1]
+    try:
+        with hub_errors(audio, "merge"):
+            spectrogram = AudioPriorRepo(audio, "", {}, request.spectrogram).spectrogram
+    except OSError as error:
+        raise ValueError(f"`merge` has to name two repos or folders of checkpoints: {error}") from error
+    return RIFFUSION_REPO if spectrogram.black_is_loud else MERGED_REPO
+
+
 def merged_metadata(request: PublishRequest) -> dict:
     """What the card of one repo of both sides says of them: the stricter licence, and their names on the Hub."""
     on_hub = [source for source in request.merge if not is_local(source)]
@@ -208,7 +225,7 @@ def merged_metadata(request: PublishRequest) -> dict:
 
 
 def merge(request: PublishRequest, folder: Path) -> None:
-    """Saves Stable Diffusion with Auffusion's side, parts that both share once."""
+    """Saves Stable Diffusion with an audio side, parts that both share once."""
     import torch
 
     from ..pipelines import ImagesThatSoundPipeline
@@ -218,7 +235,7 @@ def merge(request: PublishRequest, folder: Path) -> None:
         with hub_errors(image, "merge"):
             pipe = ImagesThatSoundPipeline.from_pretrained(image, dtype=getattr(torch, request.dtype))
         with hub_errors(audio, "merge"):
-            pipe.load_audio_prior(audio)
+            pipe.load_audio_prior(audio, spectrogram=request.spectrogram)
     except OSError as error:
         raise ValueError(f"`merge` has to name two repos or folders of checkpoints: {error}") from error
     pipe.save_pretrained(folder)

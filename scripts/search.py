@@ -16,7 +16,10 @@ from .common.arguments import (
     values_of,
 )
 from .common.files import check_own_folder, json_text, parse_json, read_json, write_json
-from .common.presets import GENERATE_PRESETS
+from .common.presets import GENERATE_PRESETS, RIFFUSION_PRESETS
+
+
+PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class SearchRequest(Request):
 
 def parse_args(input_args: list[str] | None = None) -> SearchRequest:
     parser, arguments = new_parser("search", __doc__), call_arguments("ImagesThatSoundPipeline")
-    add_sample_arguments(parser, GENERATE_PRESETS, arguments)
+    add_sample_arguments(parser, PRESETS, arguments)
     add_score_arguments(parser)
     group = parser.add_argument_group("search", "--num_samples candidates, of which the best are finished.")
     group.add_argument("--keep", type=int, default=3, help="The best so many are wanted. Default: %(default)s.")
@@ -50,7 +53,7 @@ def parse_args(input_args: list[str] | None = None) -> SearchRequest:
         help="Of the candidates, that go on after each rung. Default: %(default)s.",
     )
     args = parser.parse_args(input_args)
-    return read_request(args, GENERATE_PRESETS, arguments, SearchRequest, scores=values_of(Scores, args))
+    return read_request(args, PRESETS, arguments, SearchRequest, scores=values_of(Scores, args))
 
 
 def search(request: SearchRequest) -> Iterator[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from fresh_processes import FreshProcesses
 from safetensors import safe_open
 
@@ -38,6 +38,19 @@ def stable_diffusion_folder() -> Path:
 @pytest.fixture(scope="session")
 def auffusion_folder() -> Path:
     return AUFFUSION
+
+
+@pytest.fixture(scope="session")
+def riffusion_folder(tmp_path_factory) -> Path:
+    """Stable Diffusion's layout, with the same VAE and text encoder, another UNet and no vocoder."""
+    folder = tmp_path_factory.mktemp("some") / "riffusion-model-v1"
+    shutil.copytree(STABLE_DIFFUSION, folder)
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    generator = torch.Generator().manual_seed(0)
+    for parameter in unet.parameters():
+        parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
+    unet.save_pretrained(folder / "unet")
+    return folder
 
 
 @pytest.fixture

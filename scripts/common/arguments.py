@@ -228,7 +228,9 @@ def add_call_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Cal
 def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, arguments: dict[str, CallArgument]) -> None:
     """Prompts, presets, arguments of the call, models, seeds and the output folder."""
     add_call_arguments(parser, arguments)
-    parser.add_argument("--example", choices=presets, help="Prompts, seed and number of a published example.")
+    parser.add_argument(
+        "--example", choices=presets, help="Prompts, seed and number of a published example, or of a guess."
+    )
     parser.add_argument(
         "--params_from", help="A picture, sound, video or settings.json made earlier, whose settings are repeated."
     )

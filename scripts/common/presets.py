@@ -19,6 +19,19 @@ GENERATE_PRESETS = {
     "train": _preset("a painting of trains, grayscale", "train whistling"),
 }
 
+STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+RIFFUSION = {"model": STABLE_DIFFUSION, "audio_model": "riffusion/riffusion-model-v1"}
+# For Stable Diffusion beside Riffusion. Nobody has tried them: they are guesses from how the canvases are drawn.
+RIFFUSION_PRESETS = {
+    "saxophone": _preset("a line drawing of a saxophone, black ink on white paper", "smooth saxophone jazz solo"),
+    "cathedral": _preset("a woodcut of a cathedral, black ink on white paper", "church organ"),
+    "forest": _preset("a linocut of bare trees, black ink on white paper", "acoustic folk guitar"),
+    "skyline": _preset("a linocut of a city skyline, black on white", "funky bass line with a jazzy drum solo"),
+    "waves": _preset("an ink brush drawing of waves, white background", "ambient synth pads"),
+    "bamboo": _preset("a sumi-e painting of bamboo, black ink on white paper", "koto and shakuhachi flute"),
+}
+RIFFUSION_PRESETS = {name: {**preset, **RIFFUSION} for name, preset in RIFFUSION_PRESETS.items()}
+
 IMPRINT_PRESETS = {
     name: {**GENERATE_PRESETS[name], "num_samples": 40}
     for name in ("bell", "dog", "garden", "kitten", "race", "tiger", "train")

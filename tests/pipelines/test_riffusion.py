@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import diffusers
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
@@ -22,19 +21,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 RIFFUSION = SPECTROGRAMS["riffusion"]
 CALL = {"width": 176, "num_inference_steps": 2}
-
-
-@pytest.fixture(scope="module")
-def riffusion_folder(stable_diffusion_folder, tmp_path_factory):
-    """Stable Diffusion's layout, with the same VAE and text encoder, another UNet and no vocoder."""
-    folder = tmp_path_factory.mktemp("some") / "riffusion-model-v1"
-    shutil.copytree(stable_diffusion_folder, folder)
-    unet = diffusers.UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-    generator = torch.Generator().manual_seed(0)
-    for parameter in unet.parameters():
-        parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
-    unet.save_pretrained(folder / "unet")
-    return folder
 
 
 def two_sides(pipeline_class, image_folder, audio_folder, **kwargs):

@@ -1,7 +1,9 @@
 """Waveform, log-mel and canvas: against NumPy, and back again."""
 
+import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +11,12 @@ import torch
 from safetensors.torch import load_file
 from transformers.audio_utils import mel_filter_bank
 
-from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
-from images_that_sound.pipelines.images_that_sound_spectrogram import audio_problems
+from images_that_sound.pipelines import SPECTROGRAMS, ImagesThatSoundPipeline, MelSpectrogram, find_spectrogram
+from images_that_sound.pipelines.images_that_sound_spectrogram import _mel_filters, audio_problems
 
 
 RATE = 16000
+RIFFUSION = SPECTROGRAMS["riffusion"]
 
 
 def seconds(n):
@@ -163,6 +166,14 @@ def test_constants_go_through_a_dict():
         ({"min_frequency": 9000.0}, ("`min_frequency`", "`max_frequency`", "9000.0 against 8000.0")),
         ({"min_magnitude": 300.0}, ("`min_magnitude`", "`max_magnitude`", "300.0 against 200.0")),
         ({"hop_length": 160.5}, ("`hop_length`", "160.5")),
+        ({"frequency_scale": "bark"}, ("`frequency_scale`", "'bark'", "slaney", "htk", "linear", "logarithmic")),
+        ({"frequency_scale": "logarithmic"}, ("`min_frequency`", "logarithmic")),
+        ({"filter_norm": "l2"}, ("`filter_norm`", "'l2'")),
+        ({"center": 1}, ("`center`", "1", "True")),
+        ({"black_is_loud": None}, ("`black_is_loud`", "None")),
+        ({"tone_exponent": 0}, ("`tone_exponent`", "0", "positive")),
+        ({"power_offset": -1e-9}, ("`power_offset`", "positive")),
+        ({"griffin_lim_iterations": 0}, ("`griffin_lim_iterations`", "0", "positive")),
     ],
 )
 def test_bad_constants_are_refused(constants, parts):
@@ -170,6 +181,81 @@ def test_bad_constants_are_refused(constants, parts):
         MelSpectrogram.from_dict(constants)
     for part in parts:
         assert part in str(error.value)
+
+
+# Riffusion's scale, besides what test_conformance.py holds against its own code
+
+
+def test_presets_go_through_a_dict():
+    for name, mel in SPECTROGRAMS.items():
+        assert find_spectrogram(name) == find_spectrogram(mel.to_dict()) == find_spectrogram(mel) == mel
+        assert MelSpectrogram.from_dict(json.loads(json.dumps(mel.to_dict()))) == mel
+    assert SPECTROGRAMS["auffusion"] == MelSpectrogram()
+
+
+def test_silence_is_white_where_black_is_loud():
+    canvas = RIFFUSION.audio_to_canvas(torch.cat([torch.zeros(1, 44100), tone(440.0)[None]], dim=1))
+    assert RIFFUSION.silence == 1 and MelSpectrogram().silence == 0
+    assert canvas[..., :80].min() > 0.999 and canvas.min() == 0
+    assert torch.isfinite(RIFFUSION.audio_to_canvas(torch.zeros(1, 44100))).all()
+
+
+def test_tone_and_polarity_are_each_others_inverse():
+    canvas = torch.rand(2, 1, 512, 30, generator=torch.Generator().manual_seed(0))
+    canvas[..., 0, 0] = 0
+    log_mel = RIFFUSION.canvas_to_log_mel(canvas)
+    torch.testing.assert_close(log_mel[0].exp().amax(), torch.tensor(RIFFUSION.max_magnitude))
+    torch.testing.assert_close(RIFFUSION.log_mel_to_canvas(log_mel), canvas, atol=5e-3, rtol=0)
+    louder = RIFFUSION.log_mel_to_canvas(log_mel + 3)
+    torch.testing.assert_close(louder, RIFFUSION.log_mel_to_canvas(log_mel), atol=1e-5, rtol=0)
+
+
+def test_ink_of_half_a_black_is_24_decibels_below_it():
+    ends = RIFFUSION.canvas_to_log_mel(1 - torch.tensor([1.0, 0.75, 0.5, 0.25]).expand(1, 1, 512, 4))[0, 0]
+    np.testing.assert_allclose((ends - ends[0]) * 20 / math.log(10), [0, -10, -24.1, -48.2], atol=0.1)
+
+
+@pytest.mark.parametrize("samples", [44100, 44101, 44540, 44541])
+def test_centred_frames(samples):
+    columns = RIFFUSION.audio_to_canvas(torch.rand(1, samples) - 0.5).shape[-1]
+    assert columns == 1 + samples // 441 and RIFFUSION.num_samples(columns) == samples // 441 * 441
+    assert RIFFUSION.num_columns(RIFFUSION.num_samples(columns) / 44100) == columns
+
+
+def test_the_narrowest_canvas_is_played_and_drawn_again():
+    for mel in SPECTROGRAMS.values():
+        canvas = torch.rand(1, 1, mel.num_mel_bins, mel.min_columns, generator=torch.Generator().manual_seed(0))
+        played = mel.canvas_to_audio(canvas)
+        assert played.shape[-1] == mel.num_samples(mel.min_columns)
+        assert mel.audio_to_canvas(played).shape == canvas.shape
+        with pytest.raises(ValueError, match=f"at least {mel.min_columns} frames"):
+            mel.canvas_to_audio(canvas[..., 1:])
+
+
+def test_what_is_played_is_as_loud_as_any_but_paper_stays_silent():
+    canvas = torch.ones(2, 1, 512, 40)
+    canvas[0, :, 200:210] = 0.7
+    line, paper = RIFFUSION.canvas_to_audio(canvas)
+    assert float(line.abs().max()) == pytest.approx(0.95) and audio_problems(line.numpy()) == []
+    assert paper.abs().max() < 1e-6 and "silent" in audio_problems(paper.numpy())[0]
+
+
+@pytest.mark.parametrize("scale", ["slaney", "htk"])
+def test_triangles_are_the_mel_filters_of_transformers(scale):
+    mel = replace(MelSpectrogram(), frequency_scale=scale, filter_norm=None)
+    expected = mel_filter_bank(1025, 256, 0.0, 8000.0, 16000, norm=None, mel_scale=scale)
+    wide = expected.sum(axis=0) > 2, slice(None)
+    np.testing.assert_allclose(_mel_filters(mel).T[wide], expected.T[wide], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("scale", ["linear", "logarithmic"])
+def test_rows_on_other_scales_are_centred_where_they_should_be(scale):
+    mel = replace(MelSpectrogram(), frequency_scale=scale, min_frequency=50.0)
+    filters = _mel_filters(mel)
+    space = {"linear": np.linspace, "logarithmic": np.geomspace}[scale]
+    assert filters.shape == (1025, 256) and (filters.sum(axis=0) > 0).all(), "no row is deaf"
+    found = filters.argmax(axis=0) * 16000 / 2048
+    np.testing.assert_allclose(found, space(50, 8000, 258)[1:-1], atol=16000 / 2048 / 2 + 0.05)
 
 
 # Canvas to waveform, without a vocoder

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from images_that_sound.pipelines import MelSpectrogram, fold_canvas
+from images_that_sound.pipelines import SPECTROGRAMS, MelSpectrogram, fold_canvas
 from images_that_sound.scripts import check, play, see
 from images_that_sound.scripts.common.samples import read_settings, write_picture, write_sample
 
@@ -21,8 +21,8 @@ def chirp(seconds: float = 1.0, rate: int = 16000) -> np.ndarray:
     return (0.9 * np.sin(2 * np.pi * (400 * time + 1200 * time**2))).astype(np.float32)
 
 
-def canvas_picture(mel: MelSpectrogram = MEL) -> PIL.Image.Image:
-    canvas = mel.audio_to_canvas(torch.from_numpy(chirp()))[0]
+def canvas_picture(mel: MelSpectrogram = MEL, sound: np.ndarray | None = None) -> PIL.Image.Image:
+    canvas = mel.audio_to_canvas(torch.from_numpy(chirp() if sound is None else sound))[0]
     return PIL.Image.fromarray(canvas.mul(255).round().byte().numpy())
 
 
@@ -95,6 +95,73 @@ def test_see_and_play_are_inverse(tmp_path):
     assert rate == 16000 and len(audio) == 16000
     heard = MelSpectrogram().audio_to_canvas(torch.from_numpy(audio))[0]
     assert similarity(heard, expected) > 0.8
+
+
+def test_any_picture_and_any_sound_by_either_scale(tmp_path):
+    soundfile.write(tmp_path / "chirp.wav", chirp(1, 44100), 44100)
+    see.main([str(tmp_path / "chirp.wav"), "--spectrogram", "riffusion"])
+    picture = PIL.Image.open(tmp_path / "chirp.png")
+    assert picture.size == (101, 512)
+    assert MelSpectrogram.from_dict(read_settings(tmp_path / "chirp.png")["spectrogram"]) == SPECTROGRAMS["riffusion"]
+    assert np.median(picture) > 150 and np.min(picture) == 0, "black on white"
+
+    play.main([str(tmp_path / "chirp.png")])
+    audio, rate = soundfile.read(tmp_path / "chirp.wav", dtype="float32")
+    assert rate == 44100 and len(audio) == 44100
+    heard = SPECTROGRAMS["riffusion"].audio_to_canvas(torch.from_numpy(audio))[0]
+    assert similarity(heard, picture) > 0.97
+
+    play.main([str(tmp_path / "chirp.png"), "--spectrogram", "auffusion", "--output", str(tmp_path / "white.wav")])
+    audio, rate = soundfile.read(tmp_path / "white.wav", dtype="float32")
+    assert rate == 16000 and abs(len(audio) - 160 * 101 / 2) <= 160, "resized to 256 rows"
+    play.main(
+        [str(tmp_path / "chirp.png"), "--spectrogram", json.dumps(MEL.to_dict()), "--output", str(tmp_path / "x.wav")]
+    )
+    for bad in ("jazz", '{"hop": 1}'):
+        with pytest.raises(SystemExit, match="`spectrogram`"):
+            play.main([str(tmp_path / "chirp.png"), "--spectrogram", bad])
+
+
+@pytest.mark.parametrize("spectrogram", ["auffusion", "riffusion"])
+@pytest.mark.parametrize("frequency_scale", ["linear", "logarithmic"])
+def test_rows_on_other_scales(tmp_path, spectrogram, frequency_scale):
+    """A line across the picture is a tone, where a viewer with that scale has it."""
+    mel = SPECTROGRAMS[spectrogram]
+    for row in (0.3, 0.8):
+        gray = np.full((mel.num_mel_bins, 64), 255 * mel.silence)
+        gray[round(row * mel.num_mel_bins)] = 255 * (1 - mel.silence)
+        PIL.Image.fromarray(gray.astype(np.uint8)).save(tmp_path / "line.png")
+        play.main([str(tmp_path / "line.png"), "--spectrogram", spectrogram, "--frequency_scale", frequency_scale])
+        audio, rate = soundfile.read(tmp_path / "line.wav", dtype="float32")
+        loudest = np.abs(np.fft.rfft(audio)).argmax() * rate / len(audio)
+        part = 1 - (round(row * mel.num_mel_bins) + 1) / (mel.num_mel_bins + 1)
+        top = mel.max_frequency
+        expected = part * top if frequency_scale == "linear" else 20 * (top / 20) ** part
+        assert loudest == pytest.approx(expected, rel=0.05)
+    assert (
+        MelSpectrogram.from_dict(read_settings(tmp_path / "line.wav")["spectrogram"]).frequency_scale
+        == frequency_scale
+    )
+
+
+def test_a_vocoder_plays_its_own_spectrograms_only(tmp_path, auffusion_folder):
+    PIL.Image.new("L", (64, 512), 255).save(tmp_path / "paper.png")
+    vocoder = [str(tmp_path / "paper.png"), "--vocoder", str(auffusion_folder)]
+    with pytest.raises(SystemExit, match="`vocoder` amounts to 256.*512"):
+        play.main([*vocoder, "--spectrogram", "riffusion"])
+    with pytest.raises(SystemExit, match="`vocoder`.*`frequency_scale` linear"):
+        play.main([*vocoder, "--frequency_scale", "linear"])
+
+
+def test_check_of_a_riffusion_sample(tmp_path):
+    mel = SPECTROGRAMS["riffusion"]
+    sound = chirp(1, 44100) * np.linspace(0, 1, 44100, dtype=np.float32)
+    picture = canvas_picture(mel, sound)
+    settings = {"prompt": "a line", "audio_prompt": "a chirp", "spectrogram": mel.to_dict()}
+    write_sample(tmp_path / "sample", picture, picture, sound / 2, 44100, settings)
+    check.main(["--sample_dir", str(tmp_path)])
+    numbers = json.loads((tmp_path / "sample" / "check.json").read_text())
+    assert numbers["saved sound"]["correlation"] > 0.99 and numbers["Griffin-Lim"]["correlation"] > 0.97
 
 
 def test_see_and_play_with_the_constants_of_a_file(tmp_path):

@@ -137,11 +137,11 @@ def test_params_from_repeats_a_picture(samples, tmp_path):
     assert np.array_equal(np.asarray(first), np.asarray(again))
 
 
-@pytest.mark.parametrize("example", generate.GENERATE_PRESETS)
+@pytest.mark.parametrize("example", generate.PRESETS)
 def test_examples_give_prompts_and_seed(example):
     request = generate.parse_args(["--example", example])
-    given = {**request.call, "seed": request.samples.seed, "num_samples": request.samples.num_samples}
-    preset = generate.GENERATE_PRESETS[example]
+    given = {**request.call, **vars(request.models), **vars(request.samples)}
+    preset = generate.PRESETS[example]
     assert {name: given[name] for name in preset} == preset
     assert generate.parse_args(["--example", example, "--seed", "1", "--num_samples", "2"]).samples.seeds == [1, 2]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -320,6 +321,21 @@ def test_the_stricter_licence(tmp_path, image, audio, given, expected):
             stricter_license(args)
     else:
         assert stricter_license(args) == expected
+
+
+def test_a_merged_repo_with_riffusion(riffusion_folder, stable_diffusion_folder, tmp_path):
+    sides = [shutil.copytree(side, tmp_path / side.name) for side in (stable_diffusion_folder, riffusion_folder)]
+    for side in sides:
+        (side / "README.md").write_text(CARD.format("creativeml-openrail-m"))
+    output = ["--source_dir", str(ROOT), "--output_dir", str(tmp_path / "repos"), "--dry_run"]
+    args = parse_args(["--namespace", "tester", "--merge", *map(str, sides), *output])
+    assert any("Each loads in a fresh process." in line for line in publish(args))
+    folder = tmp_path / "repos" / "images-that-sound-riffusion"
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "creativeml-openrail-m" and "black ink" in card.text and "{" not in card.text
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["spectrogram"]["black_is_loud"] and index["default_arguments"]["width"] == 512
+    assert index["vae_audio"] == index["vocoder"] == [None, None]
 
 
 def test_each_published_repo_has_a_folder_of_its_name():
