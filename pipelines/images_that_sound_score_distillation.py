@@ -5,13 +5,16 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from diffusers import DDPMScheduler
 
-from .images_that_sound_checks import shown
+from .images_that_sound_checks import check_number, check_tensor, shown
+from .images_that_sound_side import Side
 
 
 class PixelCanvas(torch.nn.Module):
@@ -263,3 +266,131 @@ def frozen(modules: Iterable[Any]) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class SDSSettings:
+    """What a canvas depends on, as the call's arguments of these names, with nothing left open."""
+
+    height: int
+    width: int
+    crop_right: int
+    crop_width: int
+    num_crops: int
+    num_iterations: int
+    image_start_step: int
+    image_weight: float
+    audio_weight: float
+    shared_timestep: bool
+    timestep_scheduler: Any | None
+    guidance_scale: float
+    audio_guidance_scale: float
+    canvas: str | Callable[..., torch.nn.Module]
+    canvas_kwargs: dict[str, Any] | None
+    optimizer: str
+    learning_rate: float
+    optimizer_kwargs: dict[str, Any] | None
+
+    def make_canvas(self) -> torch.nn.Module:
+        make = CANVASES[self.canvas] if isinstance(self.canvas, str) else self.canvas
+        return make(**{"height": self.height, "width": self.width, **(self.canvas_kwargs or {})})
+
+    def make_optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        kwargs = {"weight_decay": 1e-3} if self.optimizer == "AdamW" else {}
+        kwargs = kwargs if self.optimizer_kwargs is None else self.optimizer_kwargs
+        return getattr(torch.optim, self.optimizer)(parameters, **{"lr": self.learning_rate, **kwargs})
+
+    def check_canvas(self) -> None:
+        """Raises `ValueError` unless a canvas can be made that has the size of the settings."""
+        if not callable(self.canvas) and not (isinstance(self.canvas, str) and self.canvas in CANVASES):
+            raise ValueError(
+                f"`canvas` has to be one of {sorted(CANVASES)} or make a module, but is {shown(self.canvas)}."
+            )
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                drawn = self.make_canvas()()
+            check_tensor("canvas", drawn, (1, 1 if drawn.shape[1] == 1 else 3, self.height, self.width))
+        except Exception as error:  # the module can be anybody's
+            raise ValueError(
+                f"`canvas` has to make a module with `canvas_kwargs` that returns (1, 1 or 3, {self.height},"
+                f" {self.width}), but {shown(self.canvas)} with {shown(self.canvas_kwargs)} does not: {error}"
+            ) from error
+
+    def check_optimizer(self) -> None:
+        """Raises `ValueError` unless there is such an optimiser and it takes a step."""
+        check_number("learning_rate", self.learning_rate, least=0)
+        parameter = torch.nn.Parameter(torch.zeros(1, 1))
+        parameter.grad = torch.zeros(1, 1)
+        try:
+            self.make_optimizer([parameter]).step()
+        except Exception as error:  # each optimiser refuses in its own way
+            raise ValueError(
+                "`optimizer` has to name a class of `torch.optim` that takes `optimizer_kwargs` and steps without a"
+                f" closure, but {shown(self.optimizer)} with {shown(self.optimizer_kwargs)} does not: {error}"
+            ) from error
+
+    def to_compare(
+        self, embeds: dict[str, torch.Tensor | None], generator: torch.Generator | None, accelerator: Accelerator
+    ) -> dict[str, str | torch.Tensor]:
+        """All that a run has to share with the one whose canvas it goes on with, by argument."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "crop_right"}
+        prompts = {name.removesuffix("_embeds"): rows for name, rows in embeds.items()}
+        precision = {
+            "mixed_precision": accelerator.mixed_precision,
+            "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
+        }
+        seed = None if generator is None else generator.initial_seed()
+        return {name: described(value) for name, value in {**own, **prompts, **precision, "generator": seed}.items()}
+
+
+def latent_loss(
+    side: Side,
+    pictures: torch.Tensor,
+    embeds: torch.Tensor,
+    timesteps: torch.Tensor,
+    weights: torch.Tensor,
+    noise: torch.Tensor,
+    posterior_noise: torch.Tensor,
+) -> torch.Tensor:
+    """Of pictures `(B, 3, H, W)` in -1..1; the gradient goes through the encoder, not through the UNet."""
+    posterior = side.vae.encode(pictures.to(side.vae.dtype)).latent_dist
+    latents = posterior.mean + posterior.std * posterior_noise.to(side.vae.dtype)
+    latents = latents * side.vae.config.scaling_factor
+    with torch.no_grad():
+        noisy = add_noise(side, latents.detach(), noise, timesteps)
+        noise_pred = side.predict_noise(noisy, timesteps, embeds)
+    return score_distillation_loss(latents, noise_pred, noise, weights)
+
+
+def add_noise(side: Side, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    # By the noise levels alone: that of some schedulers wants timesteps of a run.
+    return DDPMScheduler.add_noise(side.scheduler, clean, noise.to(clean.dtype), timesteps)
+
+
+def is_timestep_scheduler(schedule: Any) -> bool:
+    return schedule is None or (not isinstance(schedule, type) and callable(getattr(schedule, "draw", None)))
+
+
+def check_drawn(drawn: Any, count: int, num_train_timesteps: int) -> None:
+    """Raises `ValueError` unless a schedule's timesteps and weights are those of `count` crops."""
+    tensors = isinstance(drawn, tuple) and len(drawn) == 2 and all(isinstance(each, torch.Tensor) for each in drawn)
+    fits = tensors and all(each.shape == (count,) for each in drawn) and drawn[0].dtype == torch.int64
+    if not fits or drawn[0].min() < 0 or drawn[0].max() >= num_train_timesteps:
+        raise ValueError(
+            f"`timestep_scheduler` has to draw int64 timesteps below {num_train_timesteps} and weights, both of shape"
+            f" ({count},), but drew {shown(drawn)}."
+        )
+
+
+def check_losses(iteration: int, canvas: torch.Tensor, losses: dict[str, float | None]) -> None:
+    """Raises `ValueError`, before the canvas is touched, where a prior has no number for it."""
+    broken = [name for name, loss in losses.items() if loss is not None and not math.isfinite(loss)]
+    if not broken:
+        return
+    if not torch.isfinite(canvas).all():
+        raise ValueError(f"The canvas is not finite any more at iteration {iteration}: `learning_rate` is too large.")
+    unets = {"image_loss": "the image prior `unet`", "audio_loss": "the audio prior `unet_audio`"}
+    raise ValueError(
+        f"At iteration {iteration} {' and '.join(unets[name] for name in broken)} yields values that are not finite,"
+        " with which no canvas can be optimised. Its weights may be damaged, or overflow in half precision."
+    )

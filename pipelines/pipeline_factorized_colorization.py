@@ -394,9 +394,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
         # 1. Check inputs
-        callback_on_step_end_tensor_inputs = callback_inputs(
-            self, callback_on_step_end, callback_on_step_end_tensor_inputs
-        )
+        inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         check_flags(exact_gray=exact_gray, return_dict=return_dict)
         image = read_pictures(self.image_processor, image)
         batch_size = self.check_inputs(
@@ -446,7 +444,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
                 if callback_on_step_end is None:
                     return images
                 known = {**tensors, "latents": images}
-                given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
+                given = {name: known[name] for name in inputs}
                 replaced = tensors_returned(callback_on_step_end(self, step, t, given), known)
                 images = replaced.pop("latents", images)
                 tensors.update(replaced)

@@ -297,9 +297,7 @@ class ImagesThatSoundPipeline(
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
         # 0. Resolve what is left open
-        callback_on_step_end_tensor_inputs = callback_inputs(
-            self, callback_on_step_end, callback_on_step_end_tensor_inputs
-        )
+        inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         lora_scale = self.lora_scale_of(cross_attention_kwargs)
         check_flags(return_dict=return_dict)
         guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
@@ -354,7 +352,7 @@ class ImagesThatSoundPipeline(
             generator=generator,
             cross_attention_kwargs=cross_attention_kwargs,
             callback_on_step_end=callback_on_step_end,
-            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            callback_on_step_end_tensor_inputs=inputs,
         )
 
         # 4. Decode the picture and the spectrogram, play it, and convert

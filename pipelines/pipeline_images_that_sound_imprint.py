@@ -300,9 +300,7 @@ class ImagesThatSoundImprintPipeline(
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
         # 0. Resolve what is left open, and what the caller brings
-        callback_on_step_end_tensor_inputs = callback_inputs(
-            self, callback_on_step_end, callback_on_step_end_tensor_inputs
-        )
+        inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         lora_scale = self.lora_scale_of(cross_attention_kwargs)
         check_flags(invert_image=invert_image, return_dict=return_dict)
         num_steps = self.resolve_steps("num_inference_steps", num_inference_steps)
@@ -338,7 +336,7 @@ class ImagesThatSoundImprintPipeline(
             latents=latents,
             audio_latents=audio_latents,
             output_type=output_type,
-            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            callback_on_step_end_tensor_inputs=inputs,
         )
 
         # 2. Encode the prompts of what is to be made
@@ -360,7 +358,7 @@ class ImagesThatSoundImprintPipeline(
             eta=eta,
             generator=generator,
             cross_attention_kwargs=cross_attention_kwargs,
-            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            callback_on_step_end_tensor_inputs=inputs,
         )
         self._interrupt = False
         if images is None:

@@ -1,16 +1,15 @@
 """SDS (arXiv 2405.12221, section 4.1): a canvas optimised against an image model and a spectrogram model."""
 
-import math
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils import replace_example_docstring
@@ -27,7 +26,6 @@ from .images_that_sound_checks import (
     check_multiple,
     check_number,
     check_output_type,
-    check_tensor,
     shown,
     tensors_returned,
 )
@@ -36,11 +34,15 @@ from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_score_distillation import (
-    CANVASES,
     CanvasRun,
-    described,
+    SDSSettings,
+    add_noise,
+    check_drawn,
+    check_losses,
     draw_timesteps,
     frozen,
+    is_timestep_scheduler,
+    latent_loss,
     score_distillation_loss,
     score_distillation_weights,
 )
@@ -207,9 +209,9 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         side = replace(self.image_side, guidance_scale=guidance_scale)
         embeds = (embeds if side.guided else embeds[-1:]).repeat_interleave(len(crops), dim=0)
         if self.image_prior == "latent":
-            return _latent_loss(side, pictures, embeds, timesteps, weights, noise, posterior_noise)
+            return latent_loss(side, pictures, embeds, timesteps, weights, noise, posterior_noise)
         with torch.no_grad():
-            noisy = _add_noise(side, pictures.detach().to(self.unet.dtype), noise, timesteps)
+            noisy = add_noise(side, pictures.detach().to(self.unet.dtype), noise, timesteps)
             noise_pred = predict_pixel_noise(self.unet, noisy, timesteps, embeds, guidance_scale).chunk(2, dim=1)[0]
         return score_distillation_loss(pictures, noise_pred, noise, weights)
 
@@ -238,7 +240,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         pictures = canvas.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1) * 2 - 1
         side = replace(self.audio_side, guidance_scale=guidance_scale)
         embeds = embeds if side.guided else embeds[-1:]
-        return _latent_loss(side, pictures, embeds, timesteps, weights, noise, posterior_noise)
+        return latent_loss(side, pictures, embeds, timesteps, weights, noise, posterior_noise)
 
     def prior_shape(self, count: int) -> tuple[int, int, int, int]:
         """Shape of what the image prior sees of `count` crops: `(B, C, H, W)` in pixels or latents."""
@@ -249,7 +251,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         self,
         image_prompts: Prompts,
         audio_prompts: Prompts,
-        settings: "SDSSettings",
+        settings: SDSSettings,
         *,
         accelerator: Accelerator | None,
         checkpoint_dir: str | os.PathLike | None,
@@ -273,7 +275,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         for name, value, allowed, fits in (
             ("accelerator", accelerator, "an `Accelerator`", isinstance(accelerator, (Accelerator, type(None)))),
             ("checkpoint_dir", checkpoint_dir, "a path", isinstance(checkpoint_dir, (str, os.PathLike, type(None)))),
-            ("timestep_scheduler", schedule, "an object with a method `draw`", _draws(schedule)),
+            ("timestep_scheduler", schedule, "an object with a method `draw`", is_timestep_scheduler(schedule)),
             ("generator", generator, "on the CPU", all(not each or each.device.type == "cpu" for each in generators)),
         ):
             if not fits:
@@ -283,7 +285,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         check_output_type(output_type, ("pil", "np", "pt"))
         return num_canvases
 
-    def _check_sizes(self, settings: "SDSSettings") -> None:
+    def _check_sizes(self, settings: SDSSettings) -> None:
         bins, unit, width = self.mel_spectrogram.num_mel_bins, self.vae_scale_factor, settings.width
         if settings.height != bins:
             raise ValueError(f"`height` has to be {bins} mel bins, but is {shown(settings.height)}.")
@@ -428,9 +430,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
         # 0. Resolve what is left open
-        callback_on_step_end_tensor_inputs = callback_inputs(
-            self, callback_on_step_end, callback_on_step_end_tensor_inputs
-        )
+        inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         check_flags(return_dict=return_dict)
         settings = SDSSettings(
             height=self.resolve_default("height", height),
@@ -498,7 +498,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             )
 
             # 4. Optimise it by both priors
-            call_back = partial(self._call_back, callback_on_step_end, callback_on_step_end_tensor_inputs, sample)
+            call_back = partial(self._call_back, callback_on_step_end, inputs, sample)
             with frozen(self.components.values()):
                 self._optimize(run, settings, tensors, checkpoint_every, call_back)
             canvases.append(run.draw_canvas())
@@ -515,7 +515,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
     def _optimize(
         self,
         run: CanvasRun,
-        settings: "SDSSettings",
+        settings: SDSSettings,
         embeds: dict[str, torch.Tensor],
         checkpoint_every: int,
         call_back: Callable[[int, dict[str, Any]], dict[str, torch.Tensor]],
@@ -542,7 +542,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
     def _iterate(
         self,
         run: CanvasRun,
-        settings: "SDSSettings",
+        settings: SDSSettings,
         prompt_embeds: torch.Tensor,
         audio_prompt_embeds: torch.Tensor,
     ) -> dict[str, Any]:
@@ -566,12 +566,12 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
                     total = total + accelerator.num_processes * settings.image_weight * image_loss
             losses = {"image_loss": image_loss, "audio_loss": audio_loss}
             losses = {name: None if loss is None else float(loss.detach()) for name, loss in losses.items()}
-            _check_finite(iteration, canvas, losses)
+            check_losses(iteration, canvas, losses)
             run.step(total)
         return {"canvas": canvas.detach(), **losses}
 
     def _audio_part(
-        self, run: CanvasRun, settings: "SDSSettings", canvas: torch.Tensor, embeds: torch.Tensor
+        self, run: CanvasRun, settings: SDSSettings, canvas: torch.Tensor, embeds: torch.Tensor
     ) -> torch.Tensor | None:
         """The audio loss, by the first process."""
         unit = self.vae_scale_factor
@@ -584,7 +584,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         return self.audio_loss(canvas, embeds, timesteps, weights, noise, scale, posterior_noise)
 
     def _image_part(
-        self, run: CanvasRun, settings: "SDSSettings", canvas: torch.Tensor, embeds: torch.Tensor
+        self, run: CanvasRun, settings: SDSSettings, canvas: torch.Tensor, embeds: torch.Tensor
     ) -> torch.Tensor | None:
         """This process's part of the mean of the image loss over all crops."""
         count, crop_width = settings.num_crops, settings.crop_width
@@ -610,7 +610,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         return len(mine) / count * loss
 
     def _draw_timesteps(
-        self, run: CanvasRun, settings: "SDSSettings", side: Side, count: int
+        self, run: CanvasRun, settings: SDSSettings, side: Side, count: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Timesteps `(count,)` and their weights `(count,)`."""
         alphas_cumprod = side.scheduler.alphas_cumprod
@@ -621,136 +621,8 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             drawn = settings.timestep_scheduler.draw(
                 count, run.iteration, settings.num_iterations, alphas_cumprod, run.generator
             )
-            _check_drawn(drawn, count, len(alphas_cumprod))
+            check_drawn(drawn, count, len(alphas_cumprod))
         return drawn[0].to(self._execution_device), drawn[1].to(self._execution_device)
 
     def _draw_noise(self, run: CanvasRun, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.randn(shape, generator=run.generator).to(self._execution_device)
-
-
-@dataclass(frozen=True)
-class SDSSettings:
-    """What a canvas depends on, as the call's arguments of these names, with nothing left open."""
-
-    height: int
-    width: int
-    crop_right: int
-    crop_width: int
-    num_crops: int
-    num_iterations: int
-    image_start_step: int
-    image_weight: float
-    audio_weight: float
-    shared_timestep: bool
-    timestep_scheduler: Any | None
-    guidance_scale: float
-    audio_guidance_scale: float
-    canvas: str | Callable[..., torch.nn.Module]
-    canvas_kwargs: dict[str, Any] | None
-    optimizer: str
-    learning_rate: float
-    optimizer_kwargs: dict[str, Any] | None
-
-    def make_canvas(self) -> torch.nn.Module:
-        make = CANVASES[self.canvas] if isinstance(self.canvas, str) else self.canvas
-        return make(**{"height": self.height, "width": self.width, **(self.canvas_kwargs or {})})
-
-    def make_optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        kwargs = {"weight_decay": 1e-3} if self.optimizer == "AdamW" else {}
-        kwargs = kwargs if self.optimizer_kwargs is None else self.optimizer_kwargs
-        return getattr(torch.optim, self.optimizer)(parameters, **{"lr": self.learning_rate, **kwargs})
-
-    def check_canvas(self) -> None:
-        """Raises `ValueError` unless a canvas can be made that has the size of the settings."""
-        if not callable(self.canvas) and not (isinstance(self.canvas, str) and self.canvas in CANVASES):
-            raise ValueError(
-                f"`canvas` has to be one of {sorted(CANVASES)} or make a module, but is {shown(self.canvas)}."
-            )
-        try:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
-                drawn = self.make_canvas()()
-            check_tensor("canvas", drawn, (1, 1 if drawn.shape[1] == 1 else 3, self.height, self.width))
-        except Exception as error:  # the module can be anybody's
-            raise ValueError(
-                f"`canvas` has to make a module with `canvas_kwargs` that returns (1, 1 or 3, {self.height},"
-                f" {self.width}), but {shown(self.canvas)} with {shown(self.canvas_kwargs)} does not: {error}"
-            ) from error
-
-    def check_optimizer(self) -> None:
-        """Raises `ValueError` unless there is such an optimiser and it takes a step."""
-        check_number("learning_rate", self.learning_rate, least=0)
-        parameter = torch.nn.Parameter(torch.zeros(1, 1))
-        parameter.grad = torch.zeros(1, 1)
-        try:
-            self.make_optimizer([parameter]).step()
-        except Exception as error:  # each optimiser refuses in its own way
-            raise ValueError(
-                "`optimizer` has to name a class of `torch.optim` that takes `optimizer_kwargs` and steps without a"
-                f" closure, but {shown(self.optimizer)} with {shown(self.optimizer_kwargs)} does not: {error}"
-            ) from error
-
-    def to_compare(
-        self, embeds: dict[str, torch.Tensor | None], generator: torch.Generator | None, accelerator: Accelerator
-    ) -> dict[str, str | torch.Tensor]:
-        """All that a run has to share with the one whose canvas it goes on with, by argument."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "crop_right"}
-        prompts = {name.removesuffix("_embeds"): rows for name, rows in embeds.items()}
-        precision = {
-            "mixed_precision": accelerator.mixed_precision,
-            "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
-        }
-        seed = None if generator is None else generator.initial_seed()
-        return {name: described(value) for name, value in {**own, **prompts, **precision, "generator": seed}.items()}
-
-
-def _latent_loss(
-    side: Side,
-    pictures: torch.Tensor,
-    embeds: torch.Tensor,
-    timesteps: torch.Tensor,
-    weights: torch.Tensor,
-    noise: torch.Tensor,
-    posterior_noise: torch.Tensor,
-) -> torch.Tensor:
-    """Of pictures `(B, 3, H, W)` in -1..1; the gradient goes through the encoder, not through the UNet."""
-    posterior = side.vae.encode(pictures.to(side.vae.dtype)).latent_dist
-    latents = posterior.mean + posterior.std * posterior_noise.to(side.vae.dtype)
-    latents = latents * side.vae.config.scaling_factor
-    with torch.no_grad():
-        noisy = _add_noise(side, latents.detach(), noise, timesteps)
-        noise_pred = side.predict_noise(noisy, timesteps, embeds)
-    return score_distillation_loss(latents, noise_pred, noise, weights)
-
-
-def _add_noise(side: Side, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    # By the noise levels alone: that of some schedulers wants timesteps of a run.
-    return DDPMScheduler.add_noise(side.scheduler, clean, noise.to(clean.dtype), timesteps)
-
-
-def _draws(schedule: Any) -> bool:
-    return schedule is None or (not isinstance(schedule, type) and callable(getattr(schedule, "draw", None)))
-
-
-def _check_drawn(drawn: Any, count: int, num_train_timesteps: int) -> None:
-    """Raises `ValueError` unless a schedule's timesteps and weights are those of `count` crops."""
-    tensors = isinstance(drawn, tuple) and len(drawn) == 2 and all(isinstance(each, torch.Tensor) for each in drawn)
-    fits = tensors and all(each.shape == (count,) for each in drawn) and drawn[0].dtype == torch.int64
-    if not fits or drawn[0].min() < 0 or drawn[0].max() >= num_train_timesteps:
-        raise ValueError(
-            f"`timestep_scheduler` has to draw int64 timesteps below {num_train_timesteps} and weights, both of shape"
-            f" ({count},), but drew {shown(drawn)}."
-        )
-
-
-def _check_finite(iteration: int, canvas: torch.Tensor, losses: dict[str, float | None]) -> None:
-    """Raises `ValueError`, before the canvas is touched, where a prior has no number for it."""
-    broken = [name for name, loss in losses.items() if loss is not None and not math.isfinite(loss)]
-    if not broken:
-        return
-    if not torch.isfinite(canvas).all():
-        raise ValueError(f"The canvas is not finite any more at iteration {iteration}: `learning_rate` is too large.")
-    unets = {"image_loss": "the image prior, `unet`", "audio_loss": "the audio prior, `unet_audio`"}
-    raise ValueError(
-        f"At iteration {iteration} {' and '.join(unets[name] for name in broken)}, yields values that are not finite,"
-        " with which no canvas can be optimised. Its weights may be damaged, or overflow in half precision."
-    )

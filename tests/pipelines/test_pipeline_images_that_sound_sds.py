@@ -130,9 +130,7 @@ def test_a_folder_that_can_not_be_written_is_refused_before_anything_is_computed
             pixel_pipe(*PROMPTS, **SMALL, checkpoint_dir=folder, generator=generator())
 
 
-@pytest.mark.parametrize(
-    "broken, said", [("unet", "image prior, `unet`"), ("unet_audio", "audio prior, `unet_audio`")]
-)
+@pytest.mark.parametrize("broken, said", [("unet", "image prior `unet`"), ("unet_audio", "audio prior `unet_audio`")])
 def test_a_prior_that_yields_nan_ends_the_run_and_spoils_no_checkpoint(pixel_pipe, tmp_path, broken, said):
     call = {**SMALL, "num_iterations": 5}
     whole = pixel_pipe(*PROMPTS, **call, generator=generator())
