@@ -4,11 +4,12 @@ import inspect
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from diffusers.utils.dynamic_modules_utils import get_relative_import_files
+
+from .images_that_sound_files import written
 
 
 # Files of weights as repos name them.
@@ -44,10 +45,8 @@ class SelfContainedSavingMixin:
         index = json.loads(index_file.read_text(encoding="utf-8"))
         index["_class_name"] = [source.stem, type(self).__name__]
         index.pop("_name_or_path", None)
-        with tempfile.TemporaryDirectory(suffix=".part", dir=save_directory) as folder:
-            temporary = Path(folder, index_file.name)
-            temporary.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            os.replace(temporary, index_file)
+        with written(index_file) as file:
+            file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @classmethod
     def _dict_from_json_file(cls, json_file: str | os.PathLike, **kwargs) -> dict:

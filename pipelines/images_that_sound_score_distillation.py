@@ -1,8 +1,6 @@
 """Score distillation sampling (DreamFusion, arXiv 2209.14988): canvases, their loss, and their way to be optimised."""
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -14,6 +12,7 @@ from accelerate import Accelerator
 from diffusers import DDPMScheduler
 
 from .images_that_sound_checks import check_number, check_tensor, shown
+from .images_that_sound_files import written
 from .images_that_sound_side import Side
 
 
@@ -206,11 +205,8 @@ class CanvasRun:
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        # Under a name of its own, since two processes may be at it, and others may know a fixed one.
-        with tempfile.TemporaryDirectory(suffix=".part", dir=self.checkpoint.parent) as folder:
-            torch.save(state, Path(folder, "state"))
-            os.replace(Path(folder, "state"), self.checkpoint)
+        with written(self.checkpoint) as file:
+            torch.save(state, file)
 
     def _load(self, checkpoint: Path) -> None:
         try:

@@ -30,6 +30,7 @@ from .images_that_sound_checks import (
     tensors_returned,
 )
 from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise, raise_if_gated
+from .images_that_sound_files import written  # noqa: F401
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts, common_batch_size, expand_rows
 from .images_that_sound_saving import SelfContainedSavingMixin

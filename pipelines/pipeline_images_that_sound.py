@@ -19,6 +19,7 @@ from .images_that_sound_checks import (
     check_output_type,
     shown,
 )
+from .images_that_sound_files import written  # noqa: F401
 from .images_that_sound_noise_shares import audio_noise_shares
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts

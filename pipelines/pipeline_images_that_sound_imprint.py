@@ -22,6 +22,7 @@ from .images_that_sound_checks import (
     check_output_type,
     read_pictures,
 )
+from .images_that_sound_files import written  # noqa: F401
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401

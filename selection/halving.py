@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..pipelines.images_that_sound_files import written
 from ..pipelines.images_that_sound_steps import memories_of
 from .ranking import best, combined_score
 from .scorer import Scorer
@@ -184,10 +184,8 @@ class Halving:
                 "judge_rows": sum(judge_rows) / len(seeds),
             }
             tensors = {"latents": latents[row].cpu().contiguous(), "generator": generator.get_state()}
-            file = self._file(seed, end)
-            with tempfile.TemporaryDirectory(suffix=".part", dir=self.folder) as partial:
-                save_file(tensors, Path(partial, file.name), metadata={"facts": json.dumps(facts)})
-                os.replace(Path(partial, file.name), file)
+            with written(self._file(seed, end)) as file:
+                save_file(tensors, file, metadata={"facts": json.dumps(facts)})
 
     def _judge(self, latents: torch.Tensor, call: dict[str, Any]) -> dict[str, list[float]]:
         """Scores of the canvases that are expected in the end."""

@@ -1,46 +1,18 @@
 """Files and folders that appear under their name only when they are complete, and JSON that others can read."""
 
-import errno
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from ...pipelines.images_that_sound_files import written
 
 
 # More than any settings, scores or prompts that were written here.
 MAX_JSON_BYTES = 2**20
-
-
-@contextmanager
-def written(path: str | Path) -> Iterator[Path]:
-    """
-    Makes a file or a folder that appears under its name only when it is complete.
-
-    Args:
-        path (`str` or `Path`): Its name. A file that is there is replaced; a folder is not.
-
-    Yields:
-        `Path`: Where to write it: the same name in a new folder beside `path`, open to no other user and to no other
-        process, which is removed in the end, whatever happens.
-
-    Raises:
-        FileExistsError: If a folder was written, and in the end something is there under its name.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent) as folder:
-        partial = Path(folder, path.name)
-        yield partial
-        try:
-            os.replace(partial, path)
-        except OSError as error:
-            if partial.is_dir() and os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, "There is something already", str(path)) from error
-            raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,6 +22,8 @@ import av
 import numpy as np
 from PIL import Image
 
+from images_that_sound.pipelines.images_that_sound_files import written
+
 from .vocabulary import PICTURES, SENTENCES, SOUNDS
 
 
@@ -51,9 +53,8 @@ def make_material(folder: Path = MATERIAL) -> None:
         file = folder / f"{name}.npz"
         if not file.exists():
             arrays = render(folder)
-            partial = file.with_suffix(".part.npz")
-            np.savez(partial, **arrays)
-            os.replace(partial, file)
+            with written(file) as partial:
+                np.savez(partial, **arrays)
 
 
 @lru_cache
