@@ -87,7 +87,7 @@ def check_output_type(output_type: Any, allowed: tuple[str, ...] = ("pil", "np",
         raise ValueError(f"`output_type` has to be {names} or {allowed[-1]!r}, but is {shown(output_type)}.")
 
 
-def callback_inputs(pipe: DiffusionPipeline, callback: Callable | None, tensor_inputs: list[str]) -> list[str]:
+def inputs_for(pipe: DiffusionPipeline, callback: Callable | None, tensor_inputs: list[str]) -> list[str]:
     """What a callback wants to get: what diffusers' own say themselves, else the call's argument."""
     if callback is not None and not callable(callback):
         raise ValueError(f"`callback_on_step_end` has to be callable, but is {shown(callback)}.")

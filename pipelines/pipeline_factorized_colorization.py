@@ -19,13 +19,13 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_checks import (
-    callback_inputs,
     check_flags,
     check_generator,
     check_integer,
     check_not_offloaded,
     check_number,
     check_output_type,
+    inputs_for,
     read_pictures,
     tensors_returned,
 )
@@ -394,9 +394,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
         # 1. Check inputs
-        callback_on_step_end_tensor_inputs = callback_inputs(
-            self, callback_on_step_end, callback_on_step_end_tensor_inputs
-        )
+        callback_on_step_end_tensor_inputs = inputs_for(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         check_flags(exact_gray=exact_gray, return_dict=return_dict)
         image = read_pictures(self.image_processor, image)
         batch_size = self.check_inputs(

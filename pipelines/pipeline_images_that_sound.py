@@ -13,10 +13,10 @@ from diffusers.utils import replace_example_docstring
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
 from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
 from .images_that_sound_checks import (
-    callback_inputs,
     check_flags,
     check_number,
     check_output_type,
+    inputs_for,
     shown,
 )
 from .images_that_sound_noise_shares import audio_noise_shares
@@ -297,9 +297,7 @@ class ImagesThatSoundPipeline(
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
         # 0. Resolve what is left open
-        callback_on_step_end_tensor_inputs = callback_inputs(
-            self, callback_on_step_end, callback_on_step_end_tensor_inputs
-        )
+        callback_on_step_end_tensor_inputs = inputs_for(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         lora_scale = self.lora_scale_of(cross_attention_kwargs)
         check_flags(return_dict=return_dict)
         guidance_scale = self.resolve_default("guidance_scale", guidance_scale)

@@ -16,10 +16,10 @@ from diffusers.utils import replace_example_docstring
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
 from .images_that_sound_audio_side import ImagesThatSoundPipelineOutput
 from .images_that_sound_checks import (
-    callback_inputs,
     check_flags,
     check_number,
     check_output_type,
+    inputs_for,
     read_pictures,
 )
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
@@ -298,9 +298,7 @@ class ImagesThatSoundImprintPipeline(
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
         # 0. Resolve what is left open, and what the caller brings
-        callback_on_step_end_tensor_inputs = callback_inputs(
-            self, callback_on_step_end, callback_on_step_end_tensor_inputs
-        )
+        callback_on_step_end_tensor_inputs = inputs_for(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         lora_scale = self.lora_scale_of(cross_attention_kwargs)
         check_flags(invert_image=invert_image, return_dict=return_dict)
         num_steps = self.resolve_steps("num_inference_steps", num_inference_steps)

@@ -21,13 +21,13 @@ from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
 from .images_that_sound_checks import (
     MOST_SAMPLES,
-    callback_inputs,
     check_flags,
     check_integer,
     check_multiple,
     check_number,
     check_output_type,
     check_tensor,
+    inputs_for,
     shown,
     tensors_returned,
 )
@@ -426,9 +426,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
         # 0. Resolve what is left open
-        callback_on_step_end_tensor_inputs = callback_inputs(
-            self, callback_on_step_end, callback_on_step_end_tensor_inputs
-        )
+        callback_on_step_end_tensor_inputs = inputs_for(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         check_flags(return_dict=return_dict)
         settings = SDSSettings(
             height=self.resolve_default("height", height),
