@@ -27,9 +27,9 @@ demo = ["gradio>=6.31.0,<7"]  # the page of demo/app.py; 6.10 starts no new run 
 extras_require = {
     "train": ["tensorboard"],  # --report_to tensorboard
     "demo": demo,
-    # peft: LoRA tests; tensorboard: trackers; selenium: pages in Chromium, where there is one; nbclient and ipykernel:
-    # the notebook
-    "test": ["pytest", "ruff", "peft", "tensorboard", "selenium", "nbclient", "ipykernel", *demo],
+    # pytest-xdist: the suite on all cores; peft: LoRA tests; tensorboard: trackers; selenium: pages in Chromium, where
+    # there is one; nbclient and ipykernel: the notebook
+    "test": ["pytest", "pytest-xdist", "ruff", "peft", "tensorboard", "selenium", "nbclient", "ipykernel", *demo],
 }
 
 setup(

@@ -293,6 +293,8 @@ def main() -> None:
             if args.traceback:
                 traceback.print_exception(error)
         seconds[name] += time.time() - began
+        if index % 500 == 499:
+            print(index + 1 - args.first, "calls:", dict(outcomes), flush=True)
     print("Seconds:", {name: round(value) for name, value in seconds.most_common(8)})
     print(f"{dict(outcomes)} of {args.num_calls} calls in {time.time() - start:.0f} s")
 
