@@ -20,6 +20,7 @@ from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
 from .images_that_sound_checks import (
     MOST_SAMPLES,
+    callback_inputs,
     check_flags,
     check_integer,
     check_multiple,
