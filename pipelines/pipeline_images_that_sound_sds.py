@@ -407,7 +407,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
                 Mixed precision, gradient accumulation, and several processes, among which the crops are divided.
             checkpoint_dir (`str` or `os.PathLike`, *optional*):
                 Folder for the state of each canvas; a run that finds one there goes on from it, to the same bits as if
-                it had never stopped.
+                it had never stopped. One of a run with other settings is refused.
             checkpoint_every (`int`, defaults to 1000):
                 Iterations between checkpoints.
             output_type (`str`, defaults to `"pil"`):
