@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import re
+import signal
 import tempfile
 import traceback
 from importlib import import_module
@@ -202,6 +203,9 @@ def outcome_of(line: list[str]) -> str:
     except SystemExit as exit:
         if exit.code in (None, 0):
             return ""
+        # Of this process itself.
+        if exit.code == 128 + signal.SIGTERM:
+            raise
         if exit.code == 2 and re.search(r": error: [^\n]*\n$", errors.getvalue(), re.DOTALL):
             return errors.getvalue().splitlines()[-1]
         text = str(exit.code)
@@ -219,7 +223,9 @@ def fuzz(num_commands: int, seed: int, folder: Path) -> dict[str, list[list[str]
         make_world(folder)
         for index in range(num_commands):
             line = draw(numbers, index)
-            outcomes[outcome_of(line)].append([word[:200] for word in line])
+            outcome = outcome_of(line)
+            outcomes[outcome].append([word[:200] for word in line])
+            print(f"{index + 1} of {num_commands}, {line[0]}: {outcome[:2000]}", flush=True)
         left = [str(path) for path in folder.rglob("*.part")]
     if left:
         outcomes[f"! left behind: {left}"] = []
@@ -236,8 +242,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         outcomes = fuzz(args.num_commands, args.seed, Path(folder))
     bad = {text: lines for text, lines in outcomes.items() if text.startswith("!")}
-    for text, lines in sorted(outcomes.items(), key=lambda each: -len(each[1])):
-        print(len(lines), text[:300] if text not in bad else f"{text}\n    {lines[0] if lines else ''}")
+    for text, lines in bad.items():
+        print(f"{text}\n    {lines}")
     succeeded, failed = len(outcomes.get("", [])), sum(map(len, bad.values()))
     print(f"{args.num_commands} commands: {succeeded} succeeded, {failed} ended in another way than an error line.")
     raise SystemExit(bool(bad))

@@ -118,7 +118,14 @@ def make_samples(
     for first in range(0, len(pending), samples.num_images_per_prompt):
         batch = pending[first : first + samples.num_images_per_prompt]
         own = {"generator": [torch.Generator().manual_seed(seed) for seed in batch], **of_seeds(batch)}
-        output = pipe(**arguments, **own, num_images_per_prompt=len(batch))
+        try:
+            output = pipe(**arguments, **own, num_images_per_prompt=len(batch))
+        except Exception:
+            # Another process has made them meanwhile, and taken away what this one went on from.
+            if (accelerator is None or accelerator.num_processes == 1) and not pending_seeds(samples, batch, settings):
+                yield from map(samples.folder, batch)
+                continue
+            raise
         for row, (seed, audio) in enumerate(zip(batch, output.audios)):
             if accelerator is None or accelerator.is_main_process:
                 made = {**settings, "seed": seed, "problems": audio_problems(audio)}

@@ -75,3 +75,22 @@ def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path, quick):
         with pytest.raises(SystemExit, match=words):
             sds.main([*quick, *arguments, "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_whoever_comes_second_drops_its_own(tmp_path, quick, monkeypatch):
+    """Another process finishes the sample, and takes the checkpoints away, while this one is at it."""
+    arguments = [*quick, "--output_dir", str(tmp_path), "--checkpoint_every", "1"]
+    report, passed = sds.report, []
+
+    def overtaken(accelerator, pipe, folder, iteration, tensors, **kwargs):
+        report(accelerator, pipe, folder, iteration, tensors, **kwargs)
+        if not passed:
+            passed.append(iteration)
+            sds.main(arguments)
+            passed.append((tmp_path / "seed-000000" / "audio.wav").stat().st_mtime_ns)
+            raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(sds, "report", overtaken)
+    sds.main(arguments)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["seed-000000"]
+    assert passed[1] == (tmp_path / "seed-000000" / "audio.wav").stat().st_mtime_ns
