@@ -10,14 +10,29 @@ import base64
 import io
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import gradio as gr
 import PIL.Image
-from studio import Studio, as_command, as_python, label_of, video_of
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from studio import (
+    MAX_CANDIDATES,
+    Studio,
+    as_command,
+    as_python,
+    label_of,
+    seeds_of,
+    video_of,
+)
 
+from images_that_sound.pipelines.images_that_sound_checks import check_integer
 from images_that_sound.scripts.common.arguments import (
     Models,
     Scores,
@@ -29,7 +44,10 @@ from images_that_sound.scripts.common.presets import GENERATE_PRESETS
 from images_that_sound.scripts.common.samples import sample_settings
 
 
-MAX_CANDIDATES = 8
+# Runs and other work that wait for their turn, of all visitors.
+MAX_WAITING = 16
+# Nothing is uploaded to this page, so that an upload may have no byte, and what it sends is a few numbers and words.
+MAX_UPLOAD, MAX_REQUEST = 0, 100_000
 INTRODUCTION = """
 # Images that sound
 One canvas, two prompts: it looks like the one and, played as a spectrogram, sounds like the other. Left to right is \
@@ -50,7 +68,7 @@ PLAYER_STYLE = """
 .playhead { position: absolute; top: 0; bottom: 0; left: 0; width: 3px; background: #ff4040; visibility: hidden; }
 audio, progress { width: 100%; margin-top: 8px; accent-color: var(--color-accent); }
 """
-GALLERY_STYLE = "#gallery .thumbnail-lg { aspect-ratio: 3; } #gallery .grid-wrap { min-height: 0; overflow: hidden; }"
+STYLE = "#gallery .thumbnail-lg { aspect-ratio: 3; } #gallery .grid-wrap { min-height: 0; overflow: hidden; }"
 # Its parts are drawn anew with each picture, so they are looked up at each frame.
 PLAYER_SCRIPT = """
 const follow = () => {
@@ -166,20 +184,23 @@ def build(studio: Studio) -> gr.Blocks:
                 python: as_python(settings, studio.models),
             }
 
-        def begin(prompt: str, audio_prompt: str, seed: int | None) -> dict:
-            if not prompt.strip() or not audio_prompt.strip():
-                raise gr.Error("Say both what to see and what to hear.", print_exception=False)
-            if seed is None or not 0 <= seed < 2**53:
-                raise gr.Error("The seed has to be a whole number from 0 on.", print_exception=False)
+        def read(*values: str | float | None) -> tuple[dict, list[int]]:
+            *values, first_seed, num_candidates = values
+            try:
+                return studio.call_arguments(*values), seeds_of(first_seed, num_candidates)
+            except ValueError as error:
+                raise as_message(error) from error
+
+        def begin(*values: str | float | None) -> dict:
+            read(*values)
             nothing = dict.fromkeys((current, picture, spectrogram, sound, video, colors, command, python))
             waiting = {status: "Waiting for its turn …", stop: gr.Button(interactive=True)}
             return {**nothing, **waiting, folders: [], gallery: gr.Gallery(visible=False)}
 
-        def make(*values: str | float | list[Path]) -> Iterator[dict]:
-            *values, first_seed, num_candidates, earlier = values
+        def make(*values: str | float | list[Path] | None) -> Iterator[dict]:
+            *values, earlier = values
+            arguments, seeds = read(*values)
             try:
-                arguments = studio.call_arguments(*values)
-                seeds = [first_seed + i for i in range(num_candidates)]
                 num_steps = arguments["num_inference_steps"]
                 for done, preview, output in studio.denoise(arguments, seeds):
                     yield {status: f"Denoising: {done} of {num_steps} steps …"}
@@ -197,7 +218,10 @@ def build(studio: Studio) -> gr.Blocks:
             yield {**shown, stop: gr.Button(interactive=False)}
 
         def pick(made: list[Path], event: gr.SelectData) -> dict:
-            return show(made[event.index])
+            try:
+                return show(made[check_integer("index", event.index, least=0, most=len(made) - 1)])
+            except ValueError as error:
+                raise as_message(error) from error
 
         def film(folder: Path | None) -> Path | None:
             return folder and video_of(folder)
@@ -216,25 +240,22 @@ def build(studio: Studio) -> gr.Blocks:
         views = [current, status, player, picture, spectrogram, sound, colors, command, python]
         results = [folders, gallery, stop, *views]
         painting = painting_button.click(paint, current, colors)
+        asking = [prompt, audio_prompt, weight, guidance, audio_guidance, steps, seed, count]
         asked = gr.on(
             [start.click, prompt.submit, audio_prompt.submit],
             begin,
-            [prompt, audio_prompt, seed],
+            asking,
             [*results, video],
             cancels=[painting],
             concurrency_limit=None,
             show_progress="hidden",
         )
-        running = asked.success(
-            make,
-            [prompt, audio_prompt, weight, guidance, audio_guidance, steps, seed, count, runs],
-            [runs, *results],
-            show_progress="hidden",
-        )
+        running = asked.success(make, [*asking, runs], [runs, *results], show_progress="hidden")
         stop.click(lambda: give_up("Stopped."), outputs=[status, stop], cancels=[running], show_progress="hidden")
         gallery.select(pick, folders, views, cancels=[painting], show_progress="hidden")
         current.change(film, current, video, trigger_mode="always_last")
-    return page
+    # Without `api_open=False`, requests of their own would get round the queue.
+    return page.queue(max_size=MAX_WAITING, api_open=False)
 
 
 def as_message(error: Exception) -> gr.Error:
@@ -272,14 +293,39 @@ def remove(folders: list[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class SmallRequests:
+    """Middleware that refuses requests larger than any of the page's own, before they are read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else {}
+        too_large = int(headers.get("content-length", 0)) > MAX_REQUEST or "transfer-encoding" in headers
+        await (PlainTextResponse("Too large.", 413) if too_large else self.app)(scope, receive, send)
+
+
+def launch(page: gr.Blocks, **kwargs: int | bool | None) -> None:
+    """Serves the page, with bounds on what is sent to it."""
+    bounds = {"max_file_size": MAX_UPLOAD, "app_kwargs": {"middleware": [Middleware(SmallRequests)]}}
+    page.launch(show_error=True, css=STYLE, **bounds, **kwargs)
+
+
 def main(input_args: list[str] | None = None) -> None:
     args = parse_args(input_args)
-    with tempfile.TemporaryDirectory() as folder:
+    # So that what is temporary is removed then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with tempfile.TemporaryDirectory(dir=os.environ.get("GRADIO_TEMP_DIR")) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
         try:
             studio = Studio(values_of(Models, args), values_of(Scores, args), Path(folder))
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error
-        build(studio).launch(server_port=args.server_port, show_error=True, css=GALLERY_STYLE)
+        page = build(studio)
+        try:
+            launch(page, server_port=args.server_port)
+        finally:
+            page.close()
 
 
 if __name__ == "__main__":

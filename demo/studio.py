@@ -15,6 +15,7 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, audio_problems
+from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
 from images_that_sound.scripts.common.arguments import Models, Scores, call_arguments, complete_call
 from images_that_sound.scripts.common.colors import Painter
 from images_that_sound.scripts.common.files import written
@@ -42,6 +43,16 @@ CALL_NAMES = (
     "audio_guidance_scale",
     "num_inference_steps",
 )
+# How much one run may ask of a machine that all visitors share: from least to most, whoever sends it.
+BOUNDS = {
+    "audio_weight": (0, 1),
+    "guidance_scale": (1, 20),
+    "audio_guidance_scale": (1, 20),
+    "num_inference_steps": (5, 200),
+}
+MAX_CANDIDATES = 8
+MAX_SEED = 2**53 - 1  # JavaScript counts no further.
+MAX_PROMPT_LENGTH = 500
 
 
 class Studio:
@@ -68,8 +79,13 @@ class Studio:
         return load_scorer(self.scores, self.models, self.pipe)
 
     def call_arguments(self, *values: str | float) -> dict:
-        """Arguments of the call from the values of `CALL_NAMES`."""
-        return with_checkpoint_defaults(dict(zip(CALL_NAMES, values)), self.pipe)
+        """Arguments of the call from the values of `CALL_NAMES`; raises `ValueError` for one out of its bounds."""
+        arguments = dict(zip(CALL_NAMES, values, strict=True))
+        _check_prompts(arguments["prompt"], arguments["audio_prompt"])
+        for name, (least, most) in BOUNDS.items():
+            check = check_integer if name == "num_inference_steps" else check_number
+            check(name, arguments[name], least=least, most=most)
+        return with_checkpoint_defaults(arguments, self.pipe)
 
     def denoise(self, arguments: dict, seeds: list[int]) -> Iterator[tuple[int, PIL.Image.Image | None, object]]:
         """
@@ -129,6 +145,20 @@ class Studio:
         """The picture in colour, where it has been made."""
         file = folder / "color-000000.json"
         return file.with_suffix(".png") if file.exists() else None
+
+
+def seeds_of(first: int | None, num_candidates: int) -> list[int]:
+    """Seeds of a run's candidates; raises `ValueError` for numbers out of their bounds."""
+    check_integer("num_candidates", num_candidates, least=1, most=MAX_CANDIDATES)
+    check_integer("seed", first, least=0, most=MAX_SEED - num_candidates)
+    return [first + i for i in range(num_candidates)]
+
+
+def _check_prompts(*prompts: str | None) -> None:
+    if not all(prompt and prompt.strip() for prompt in prompts):
+        raise ValueError("Say both what to see and what to hear.")
+    if max(map(len, prompts)) > MAX_PROMPT_LENGTH:
+        raise ValueError(f"A prompt may have {MAX_PROMPT_LENGTH} characters, but one has {max(map(len, prompts))}.")
 
 
 def video_of(folder: Path) -> Path:
