@@ -24,6 +24,8 @@ ASKED = {
     "guidance_scale": 10,
     "audio_guidance_scale": 10,
     "num_inference_steps": 5,
+    "audio_length_in_s": 5.12,
+    "canvas_layout": "strip",
     "seed": 6,
     "num_candidates": 1,
 }
@@ -111,6 +113,8 @@ def served(demo, studio):
         {"audio_weight": math.nan},
         {"guidance_scale": 1e30},
         {"audio_guidance_scale": None},
+        {"audio_length_in_s": 3600},
+        {"canvas_layout": "ring"},
     ],
     ids=str,
 )
