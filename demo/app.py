@@ -10,13 +10,32 @@ import base64
 import io
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import gradio as gr
 import PIL.Image
-from studio import Studio, as_command, as_python, label_of, video_of
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from studio import (
+    BOUNDS,
+    CALL_NAMES,
+    MAX_CANDIDATES,
+    MAX_PROMPT_LENGTH,
+    Stopped,
+    Studio,
+    archive_of,
+    as_command,
+    as_python,
+    label_of,
+    seeds_of,
+    video_of,
+)
 
 from images_that_sound.scripts.common.arguments import (
     Models,
@@ -25,11 +44,17 @@ from images_that_sound.scripts.common.arguments import (
     add_score_arguments,
     values_of,
 )
+from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.scripts.common.presets import GENERATE_PRESETS
 from images_that_sound.scripts.common.samples import sample_settings
 
 
-MAX_CANDIDATES = 8
+# Runs and other work that wait for their turn, of all visitors.
+MAX_WAITING = 16
+# Nothing is uploaded to this page, so that an upload may have no byte, and what it sends is a few numbers and words.
+MAX_UPLOAD, MAX_REQUEST = 0, 100_000
+# Runs of a visit that are kept, the latest first.
+MAX_RUNS = 12
 INTRODUCTION = """
 # Images that sound
 One canvas, two prompts: it looks like the one and, played as a spectrogram, sounds like the other. Left to right is \
@@ -39,25 +64,68 @@ EMBEDDED_WORLD = """
 *This page runs the small checkpoint that ships with the project. It knows the things and sounds of the examples, and \
 ocean waves; of anything else it makes something, but not what you asked for.*
 """
+BEGINNING = "Press “Make it”, choose an example, or type two prompts."
+# Seeds with which the embedded checkpoint makes good examples; each has its picture in `examples`.
+EMBEDDED_SEEDS = {
+    **{"bell": 0, "kitten": 7, "dog": 0, "corgi": 3, "train": 0},
+    **{"tiger": 0, "garden": 1, "race": 5, "pond": 0, "horse": 4},
+}
+EXAMPLES = Path(__file__).parent / "examples"
+# A sample of that checkpoint, to see and hear at first.
+EXAMPLE = (EMBEDDED / "castle.png", EMBEDDED / "castle.wav")
+LAYOUTS = [("a strip, played once through", "strip"), ("a square, played in two rows", "folded")]
 PLAYER = """
-<div class="canvas"><img src="${value.picture}" alt="the picture"><div class="playhead"></div></div>
+<div class="canvas rows-${value.rows}"><img src="${value.picture}" alt="the picture"><div class="playhead"></div></div>
 ${value.audio ? `<audio controls src="${value.audio}"></audio>` : ""}
-${value.done ? `<progress value="${value.done}"></progress>` : ""}
+${value.done === null ? "" : `<progress value="${value.done}"></progress>`}
 """
 PLAYER_STYLE = """
 .canvas { position: relative; cursor: pointer; overflow: hidden; border-radius: 6px; }
+.canvas.rows-2 { max-width: 480px; margin: auto; }
 .canvas img { display: block; width: 100%; }
-.playhead { position: absolute; top: 0; bottom: 0; left: 0; width: 3px; background: #ff4040; visibility: hidden; }
+.playhead { position: absolute; width: 3px; background: #ff4040; visibility: hidden; }
 audio, progress { width: 100%; margin-top: 8px; accent-color: var(--color-accent); }
 """
-GALLERY_STYLE = "#gallery .thumbnail-lg { aspect-ratio: 3; } #gallery .grid-wrap { min-height: 0; overflow: hidden; }"
+# Captions below the pictures instead of on them; as many columns as fit.
+STYLE = """
+.strips .grid-wrap { min-height: 0; max-height: none; overflow: hidden; padding: 0; }
+.strips .grid-container {
+  grid-template: none / repeat(auto-fill, minmax(var(--strip, 170px), 1fr)) !important;
+  grid-auto-rows: auto !important; height: auto !important;
+}
+.strips .thumbnail-lg { aspect-ratio: auto; height: auto; display: flex; flex-direction: column; }
+.strips .thumbnail-lg > img { aspect-ratio: 4; height: auto; object-fit: contain; background: black; }
+.strips .caption-label {
+  position: static; max-width: 100%; padding: 4px 6px; border: 0; background: none; white-space: normal;
+}
+.dark #player audio { color-scheme: dark; }
+#gallery { --strip: 260px; }
+@media (max-width: 600px) { #gallery { --strip: 140px; } .strips { --strip: 140px; } }
+"""
+# On a narrow page the result is below what asks for it.
+TO_RESULT = """
+(...values) => {
+  const result = document.querySelector("#result");
+  if (innerWidth < 768) {
+    // Or there would be nothing below to scroll to.
+    result.style.minHeight = "100vh";
+    result.scrollIntoView({ behavior: "smooth" });
+  }
+  return values;
+}
+"""
+CLICK_START = '() => document.querySelector("#start").click()'
+RANDOM_SEED = "() => Math.floor(Math.random() * 1000000)"
 # Its parts are drawn anew with each picture, so they are looked up at each frame.
 PLAYER_SCRIPT = """
 const follow = () => {
   const audio = element.querySelector("audio"), playhead = element.querySelector(".playhead");
   if (playhead && audio && audio.duration) {
-    playhead.style.visibility = "visible";
-    playhead.style.left = `${100 * audio.currentTime / audio.duration}%`;
+    const rows = element.querySelector(".rows-2") ? 2 : 1, place = rows * audio.currentTime / audio.duration;
+    const row = Math.min(Math.floor(place), rows - 1);
+    Object.assign(playhead.style, {
+      visibility: "visible", left: `${100 * (place - row)}%`, top: `${100 * row / rows}%`, height: `${100 / rows}%`,
+    });
   }
   requestAnimationFrame(follow);
 };
@@ -65,8 +133,9 @@ follow();
 element.addEventListener("click", (event) => {
   const audio = element.querySelector("audio"), canvas = event.target.closest(".canvas");
   if (audio && canvas) {
-    const { left, width } = canvas.getBoundingClientRect();
-    audio.currentTime = audio.duration * (event.clientX - left) / width;
+    const { left, width, top, height } = canvas.getBoundingClientRect();
+    const rows = canvas.matches(".rows-2") ? 2 : 1, row = Math.floor(rows * (event.clientY - top) / height);
+    audio.currentTime = audio.duration * (row + (event.clientX - left) / width) / rows;
     audio.play();
   }
 });
@@ -86,155 +155,218 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
 
 def build(studio: Studio) -> gr.Blocks:
     """The page, and what its buttons do."""
-    defaults = studio.pipe.default_arguments
+    pipe, embedded = studio.pipe, studio.models.model == "embedded"
+    defaults = pipe.default_arguments
+    length = (defaults["width"] - defaults["crop_right"]) / pipe.mel_spectrogram.columns_per_second
+    nothing_yet = PIL.Image.new("L", (defaults["width"], defaults["height"]), 24)
+    examples = [
+        (preset["prompt"], preset["audio_prompt"], EMBEDDED_SEEDS[name] if embedded else preset["seed"])
+        for name, preset in GENERATE_PRESETS.items()
+        if name in EMBEDDED_SEEDS
+    ]
+    pictures = [(EXAMPLES / f"{name}.jpg", GENERATE_PRESETS[name]["audio_prompt"]) for name in EMBEDDED_SEEDS]
+    strips = {
+        "show_label": False,
+        "allow_preview": False,
+        "height": "auto",
+        "buttons": [],
+        "elem_classes": "strips",
+        "interactive": False,
+    }
     with gr.Blocks(title="Images that sound", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
-        # The samples of all runs of a visitor, of the last run, and the one that is shown.
+        # The samples of a visitor's runs, of the one that is shown, and the one among them.
         runs, folders, current = gr.State([], time_to_live=3600, delete_callback=remove), gr.State([]), gr.State()
         gr.Markdown(INTRODUCTION)
-        if studio.models.model == "embedded":
+        if embedded:
             gr.Markdown(EMBEDDED_WORLD)
         with gr.Row():
             with gr.Column(scale=2):
-                prompt = gr.Textbox(label="What to see", elem_id="prompt")
-                audio_prompt = gr.Textbox(label="What to hear", elem_id="audio_prompt")
+                words = {"max_length": MAX_PROMPT_LENGTH}
+                prompt = gr.Textbox(examples[0][0], label="What to see", elem_id="prompt", **words)
+                audio_prompt = gr.Textbox(examples[0][1], label="What to hear", elem_id="audio_prompt", **words)
                 with gr.Row():
-                    seed = gr.Number(0, label="Seed", precision=0, elem_id="seed")
-                    count = gr.Slider(1, MAX_CANDIDATES, 1, step=1, label="Candidates", elem_id="candidates")
-                with gr.Accordion("Fine tuning", open=False, elem_id="tuning"):
-                    weight = gr.Slider(0, 1, defaults["audio_weight"], step=0.05, label="Weight of the sound")
-                    guidance = gr.Slider(1, 20, defaults["guidance_scale"], step=0.5, label="Guidance of the picture")
-                    audio_guidance = gr.Slider(
-                        1, 20, defaults["audio_guidance_scale"], step=0.5, label="Guidance of the sound"
+                    random = gr.Button("Random", elem_id="random")
+                    seed = gr.Number(
+                        examples[0][2], label="Seed", precision=0, min_width=140, buttons=[random], elem_id="seed"
                     )
-                    steps = gr.Slider(5, 200, defaults["num_inference_steps"], step=1, label="Steps", elem_id="steps")
+                    count = gr.Slider(
+                        1, MAX_CANDIDATES, 4, step=1, label="Candidates", min_width=140, elem_id="candidates"
+                    )
+                with gr.Accordion("Fine tuning", open=False, elem_id="tuning"):
+                    weight = tuned("audio_weight", "Weight of the sound", defaults["audio_weight"], 0.05)
+                    guidance = tuned("guidance_scale", "Guidance of the picture", defaults["guidance_scale"], 0.5)
+                    audio_guidance = tuned(
+                        "audio_guidance_scale", "Guidance of the sound", defaults["audio_guidance_scale"], 0.5
+                    )
+                    steps = tuned("num_inference_steps", "Steps", defaults["num_inference_steps"], 1)
+                    seconds = tuned("audio_length_in_s", "Seconds", length, 0.01)
+                    layout = gr.Radio(LAYOUTS, value="strip", label="Layout", elem_id="layout")
                 with gr.Row():
-                    start = gr.Button("Make it", variant="primary", elem_id="start")
-                    stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
-                examples = [[each["prompt"], each["audio_prompt"], each["seed"]] for each in GENERATE_PRESETS.values()]
-                gr.Examples(examples, [prompt, audio_prompt, seed], examples_per_page=6, elem_id="examples")
-            with gr.Column(scale=3):
-                status = gr.Markdown("Choose an example, or type two prompts.", elem_id="status")
+                    start = gr.Button("Make it", variant="primary", min_width=140, elem_id="start")
+                    stop = gr.Button("Stop", interactive=False, min_width=140, elem_id="stop")
+            with gr.Column(scale=3, elem_id="result"):
+                status = gr.Markdown(BEGINNING, elem_id="status")
                 player = gr.HTML(
-                    on_the_way(PIL.Image.new("L", (defaults["width"], defaults["height"]), 24), 0),
+                    finished(*EXAMPLE) if embedded else on_the_way(nothing_yet, None, 1),
                     html_template=PLAYER,
                     css_template=PLAYER_STYLE,
                     js_on_load=PLAYER_SCRIPT,
                     elem_id="player",
                 )
-                gallery = gr.Gallery(
-                    show_label=False,
-                    visible=False,
-                    allow_preview=False,
-                    columns=2,
-                    height="auto",
-                    object_fit="contain",
-                    elem_id="gallery",
-                )
-                shown_only = {"show_label": False, "interactive": False}
-                image = {"type": "filepath", "format": "png", "buttons": ["download", "fullscreen"]}
-                with gr.Tab("Pictures"):
-                    picture = gr.Image(label="The picture", elem_id="picture", **image)
-                    spectrogram = gr.Image(label="Its gray, which is played", elem_id="spectrogram", **image)
-                with gr.Tab("Sound"):
-                    sound = gr.Audio(
-                        type="filepath", show_label=False, interactive=False, buttons=["download"], elem_id="sound"
-                    )
-                with gr.Tab("Video"):
-                    video = gr.Video(buttons=["download"], elem_id="video", **shown_only)
-                with gr.Tab("In colour"):
-                    painting_button = gr.Button("Paint it", elem_id="paint")
-                    colors = gr.Image(show_label=False, elem_id="colors", **image)
-                with gr.Tab("Settings"):
-                    code = {"wrap_lines": True, "show_line_numbers": False, "lines": 1}
-                    command = gr.Code(label="As a command", language="shell", elem_id="command", **code)
-                    python = gr.Code(label="In Python", language="python", elem_id="python", **code)
+                gallery = gr.Gallery(visible=False, elem_id="gallery", **strips)
+                with gr.Column(visible=False) as details:
+                    with gr.Row():
+                        more = gr.Button("More like this", size="sm", min_width=140, elem_id="more")
+                        archive = gr.DownloadButton("Download all", size="sm", min_width=140, elem_id="archive")
+                    with gr.Accordion("Video, colour, gray, settings", open=False, elem_id="rest"):
+                        image = {"type": "filepath", "format": "png", "buttons": ["download", "fullscreen"]}
+                        plain = {"show_label": False, "interactive": False}
+                        small = {"size": "sm", "min_width": 140}
+                        with gr.Tab("Video"):
+                            film_button = gr.Button("Make a video", elem_id="film", **small)
+                            video = gr.Video(buttons=["download"], elem_id="video", **plain)
+                        with gr.Tab("Colour"):
+                            with gr.Row():
+                                paint_button = gr.Button("Paint it", elem_id="paint", **small)
+                                unpaint = gr.Button("Stop painting", elem_id="unpaint", **small)
+                            colors = gr.Image(elem_id="colors", **plain, **image)
+                        with gr.Tab("Gray"):
+                            gr.Markdown("What is played: it differs from the picture by the decoder alone.")
+                            spectrogram = gr.Image(elem_id="spectrogram", **plain, **image)
+                        with gr.Tab("Settings"):
+                            code = {"wrap_lines": True, "show_line_numbers": False, "lines": 1}
+                            command = gr.Code(label="As a command", language="shell", elem_id="command", **code)
+                            python = gr.Code(label="In Python", language="python", elem_id="python", **code)
+        with gr.Column(visible=False) as visit:
+            gr.Markdown("### Made in this visit")
+            history = gr.Gallery(elem_id="history", **strips)
+        gr.Markdown("### Examples")
+        chosen = gr.Gallery(pictures, elem_id="examples", **strips)
 
         def show(folder: Path) -> dict:
-            """All about a sample but its video, which takes longest."""
-            settings = sample_settings(folder)
+            """All about a sample: of its video and colours, what has been made."""
+            settings = sample_settings(check_made(folder))
             words = [f"**Seed {settings['seed']}.** Press play, or click into the picture."]
             words += [f"Something is off: {problem}." for problem in settings["problems"]]
             return {
                 current: folder,
                 status: " ".join(words),
-                player: finished(folder),
-                picture: folder / "image.png",
+                player: finished(folder / "image.png", folder / "audio.wav", settings["canvas_layout"]),
                 spectrogram: folder / "spectrogram.png",
-                sound: folder / "audio.wav",
+                video: made_file(folder / "video.mp4"),
                 colors: studio.colors_of(folder),
                 command: as_command(settings),
                 python: as_python(settings, studio.models),
             }
 
-        def begin(prompt: str, audio_prompt: str, seed: int | None) -> dict:
-            if not prompt.strip() or not audio_prompt.strip():
-                raise gr.Error("Say both what to see and what to hear.", print_exception=False)
-            if seed is None or not 0 <= seed < 2**53:
-                raise gr.Error("The seed has to be a whole number from 0 on.", print_exception=False)
-            nothing = dict.fromkeys((current, picture, spectrogram, sound, video, colors, command, python))
-            waiting = {status: "Waiting for its turn …", stop: gr.Button(interactive=True)}
-            return {**nothing, **waiting, folders: [], gallery: gr.Gallery(visible=False)}
-
-        def make(*values: str | float | list[Path]) -> Iterator[dict]:
-            *values, first_seed, num_candidates, earlier = values
-            try:
-                arguments = studio.call_arguments(*values)
-                seeds = [first_seed + i for i in range(num_candidates)]
-                num_steps = arguments["num_inference_steps"]
-                for done, preview, output in studio.denoise(arguments, seeds):
-                    yield {status: f"Denoising: {done} of {num_steps} steps …"}
-                    if output is None:
-                        yield {player: on_the_way(preview, done / num_steps)}
-                    else:
-                        made = studio.write(arguments, seeds, output)
-            except Exception as error:
-                yield give_up("That did not work.")
-                raise as_message(error) from error
+        def show_run(made: list[Path]) -> dict:
+            """The best of a run, and the others to choose from."""
             shown = show(made[0])
             if len(made) > 1:
                 shown[status] += f" It is the best of {len(made)} by its scores; click another to see and hear that."
-            shown |= {runs: [*earlier, *made], folders: made, gallery: candidates(made)}
-            yield {**shown, stop: gr.Button(interactive=False)}
+            boxes = {gallery: candidates(made), details: gr.Column(visible=True), archive: archive_of(made[0])}
+            return {**shown, **boxes, folders: made}
+
+        def read(*values: str | float | None) -> tuple[dict, list[int]]:
+            *values, first_seed, num_candidates = values
+            try:
+                return studio.call_arguments(*values), seeds_of(first_seed, num_candidates)
+            except ValueError as error:
+                raise as_message(error) from error
+
+        def begin(*values: str | float | None) -> dict:
+            read(*values)
+            nothing = dict.fromkeys((current, spectrogram, video, colors, command, python))
+            hidden = {gallery: gr.Gallery(visible=False), details: gr.Column(visible=False)}
+            return {**nothing, **hidden, folders: [], status: "Waiting for its turn …", **at_work(True)}
+
+        def make(*values: str | float | list[list[Path]] | None) -> Iterator[dict]:
+            *values, earlier = values
+            arguments, seeds = read(*values)
+            rows, num_steps = rows_of(arguments["canvas_layout"]), arguments["num_inference_steps"]
+            try:
+                for done, previews, output in studio.denoise(arguments, seeds):
+                    seen = {status: f"Denoising: {done} of {num_steps} steps …"}
+                    seen[player] = on_the_way(previews[0], done / num_steps, rows)
+                    if len(seeds) > 1:
+                        pairs = [(each, f"seed {seed}") for each, seed in zip(previews, seeds)]
+                        seen[gallery] = gr.Gallery(pairs, visible=True)
+                    yield seen
+                    if output is not None:
+                        made = studio.write(arguments, seeds, output)
+            except Exception as error:
+                yield {status: "That did not work.", **at_work(False)}
+                raise as_message(error) from error
+            kept = [made, *earlier][:MAX_RUNS]
+            remove(earlier[MAX_RUNS - 1 :])
+            yield {
+                **show_run(made),
+                **at_work(False),
+                runs: kept,
+                history: earlier_ones(kept),
+                visit: gr.Column(visible=True),
+            }
 
         def pick(made: list[Path], event: gr.SelectData) -> dict:
-            return show(made[event.index])
+            return show(picked(made, event))
 
-        def film(folder: Path | None) -> Path | None:
-            return folder and video_of(folder)
+        def recall(made: list[list[Path]], event: gr.SelectData) -> dict:
+            return show_run(picked(made, event))
 
-        def paint(folder: Path | None) -> Path:
-            if folder is None:
-                raise gr.Error("Make a picture first.", print_exception=False)
+        def take(event: gr.SelectData) -> tuple[str, str, int]:
+            return picked(examples, event)
+
+        def again(folder: Path | None, made: list[Path]) -> dict:
+            """What made a sample, with the seeds that follow."""
+            settings = sample_settings(check_made(folder))
+            last = max(sample_settings(each)["seed"] for each in made)
+            return {**{field: settings[name] for name, field in zip(CALL_NAMES, asking)}, seed: last + 1}
+
+        def film(folder: Path | None) -> Path:
+            return video_of(check_made(folder))
+
+        def paint(folder: Path | None, progress: gr.Progress = gr.Progress()) -> Path | None:  # noqa: B008
             try:
-                return studio.colors(folder)
+                return studio.colors(check_made(folder), lambda done: progress(done, "Painting"))
+            except Stopped:
+                return None
+            except gr.Error:
+                raise
             except Exception as error:
                 raise as_message(error) from error
 
-        def give_up(words: str) -> dict:
-            return {status: words, stop: gr.Button(interactive=False)}
+        def at_work(busy: bool) -> dict:
+            return {start: gr.Button(interactive=not busy), stop: gr.Button(interactive=busy)}
 
-        views = [current, status, player, picture, spectrogram, sound, colors, command, python]
-        results = [folders, gallery, stop, *views]
-        painting = painting_button.click(paint, current, colors)
+        views = [current, status, player, spectrogram, video, colors, command, python]
+        results = [folders, gallery, details, archive, *views]
+        asking = [prompt, audio_prompt, weight, guidance, audio_guidance, steps, seconds, layout, seed, count]
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        painting = paint_button.click(paint, current, colors, api_visibility="private")
+        film_button.click(film, current, video, api_visibility="private")
+        unpaint.click(studio.unwanted.add, current, queue=False, **quiet)
         asked = gr.on(
             [start.click, prompt.submit, audio_prompt.submit],
             begin,
-            [prompt, audio_prompt, seed],
-            [*results, video],
+            asking,
+            [*results, start, stop],
             cancels=[painting],
             concurrency_limit=None,
-            show_progress="hidden",
+            **quiet,
         )
         running = asked.success(
-            make,
-            [prompt, audio_prompt, weight, guidance, audio_guidance, steps, seed, count, runs],
-            [runs, *results],
-            show_progress="hidden",
+            make, [*asking, runs], [runs, visit, history, start, stop, *results], js=TO_RESULT, **quiet
         )
-        stop.click(lambda: give_up("Stopped."), outputs=[status, stop], cancels=[running], show_progress="hidden")
-        gallery.select(pick, folders, views, cancels=[painting], show_progress="hidden")
-        current.change(film, current, video, trigger_mode="always_last")
-    return page
+        stop.click(
+            lambda: {status: "Stopped.", **at_work(False)}, outputs=[status, start, stop], cancels=[running], **quiet
+        )
+        more.click(again, [current, folders], asking, **quiet).success(None, js=CLICK_START)
+        gallery.select(pick, folders, views, **quiet)
+        history.select(recall, runs, results, **quiet)
+        chosen.select(take, None, [prompt, audio_prompt, seed], **quiet)
+        random.click(None, outputs=seed, js=RANDOM_SEED, **quiet)
+    # Without `api_open=False`, requests of their own would get round the queue.
+    return page.queue(max_size=MAX_WAITING, api_open=False)
 
 
 def as_message(error: Exception) -> gr.Error:
@@ -242,17 +374,49 @@ def as_message(error: Exception) -> gr.Error:
     return gr.Error(str(error), duration=None, print_exception=not isinstance(error, ValueError))
 
 
-def on_the_way(picture: PIL.Image.Image, done: float) -> dict:
+def tuned(name: str, label: str, value: float, step: float) -> gr.Slider:
+    """A slider for an argument of the call."""
+    least, most = BOUNDS[name]
+    return gr.Slider(least, most, value, step=step, label=label, elem_id=name)
+
+
+def check_made(folder: Path | None) -> Path:
+    """A sample's folder, as long as it is kept."""
+    if folder is None or not folder.exists():
+        raise gr.Error("Make a picture first.", print_exception=False)
+    return folder
+
+
+def made_file(file: Path) -> Path | None:
+    return file if file.exists() else None
+
+
+def picked(choices: list, event: gr.SelectData) -> object:
+    """What a visitor has clicked."""
+    if event.index not in range(len(choices)):
+        raise gr.Error("There is nothing yet.", print_exception=False)
+    return choices[event.index]
+
+
+def rows_of(canvas_layout: str) -> int:
+    """How many strips of a picture are played one after the other."""
+    return 2 if canvas_layout == "folded" else 1
+
+
+def on_the_way(picture: PIL.Image.Image, done: float | None, rows: int) -> dict:
     """What the player shows when this share of the steps is done."""
     png = io.BytesIO()
     picture.save(png, "png")
-    return {"picture": data_url("image/png", png.getvalue()), "audio": None, "done": done}
+    return {"picture": data_url("image/png", png.getvalue()), "audio": None, "done": done, "rows": rows}
 
 
-def finished(folder: Path) -> dict:
+def finished(picture: Path, audio: Path, canvas_layout: str = "strip") -> dict:
     """What the player shows and plays of a sample."""
-    picture, audio = (folder / "image.png").read_bytes(), (folder / "audio.wav").read_bytes()
-    return {"picture": data_url("image/png", picture), "audio": data_url("audio/wav", audio)}
+    sources = {
+        "picture": data_url("image/png", picture.read_bytes()),
+        "audio": data_url("audio/wav", audio.read_bytes()),
+    }
+    return {**sources, "done": None, "rows": rows_of(canvas_layout)}
 
 
 def data_url(kind: str, content: bytes) -> str:
@@ -266,20 +430,53 @@ def candidates(made: list[Path]) -> gr.Gallery:
     return gr.Gallery([(folder / "image.png", label_of(folder)) for folder in made], visible=True, selected_index=0)
 
 
-def remove(folders: list[Path]) -> None:
-    """Deletes the samples of a visitor who is gone."""
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+def earlier_ones(runs: list[list[Path]]) -> gr.Gallery:
+    """The best of each run of a visit."""
+    settings = [sample_settings(made[0]) for made in runs]
+    captions = [f"{each['prompt']} · {each['audio_prompt']}" for each in settings]
+    return gr.Gallery([(made[0] / "image.png", words) for made, words in zip(runs, captions)], selected_index=None)
+
+
+def remove(runs: list[list[Path]]) -> None:
+    """Deletes runs: the oldest of a visitor, or all of one who is gone."""
+    for made in runs:
+        # The run's own folder, with its archive.
+        shutil.rmtree(made[0].parents[1], ignore_errors=True)
+
+
+class SmallRequests:
+    """Middleware that refuses requests larger than any of the page's own, before they are read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else {}
+        too_large = int(headers.get("content-length", 0)) > MAX_REQUEST or "transfer-encoding" in headers
+        await (PlainTextResponse("Too large.", 413) if too_large else self.app)(scope, receive, send)
+
+
+def launch(page: gr.Blocks, **kwargs: int | bool | None) -> None:
+    """Serves the page, with bounds on what is sent to it."""
+    bounds = {"max_file_size": MAX_UPLOAD, "app_kwargs": {"middleware": [Middleware(SmallRequests)]}}
+    page.launch(show_error=True, css=STYLE, footer_links=["gradio", "settings"], **bounds, **kwargs)
 
 
 def main(input_args: list[str] | None = None) -> None:
     args = parse_args(input_args)
-    with tempfile.TemporaryDirectory() as folder:
+    # So that what is temporary is removed then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with tempfile.TemporaryDirectory(dir=os.environ.get("GRADIO_TEMP_DIR")) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
         try:
             studio = Studio(values_of(Models, args), values_of(Scores, args), Path(folder))
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error
-        build(studio).launch(server_port=args.server_port, show_error=True, css=GALLERY_STYLE)
+        page = build(studio)
+        try:
+            launch(page, server_port=args.server_port)
+        finally:
+            page.close()
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 import json
 import shlex
+import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, audio_problems
+from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
 from images_that_sound.scripts.common.arguments import Models, Scores, call_arguments, complete_call
 from images_that_sound.scripts.common.colors import Painter
 from images_that_sound.scripts.common.files import written
@@ -41,7 +43,24 @@ CALL_NAMES = (
     "guidance_scale",
     "audio_guidance_scale",
     "num_inference_steps",
+    "audio_length_in_s",
+    "canvas_layout",
 )
+# How much one run may ask of a machine that all visitors share: from least to most, whoever sends it.
+BOUNDS = {
+    "audio_weight": (0, 1),
+    "guidance_scale": (1, 20),
+    "audio_guidance_scale": (1, 20),
+    "num_inference_steps": (5, 200),
+    "audio_length_in_s": (1, 10),
+}
+MAX_CANDIDATES = 8
+MAX_SEED = 2**53 - 1  # JavaScript counts no further.
+MAX_PROMPT_LENGTH = 500
+
+
+class Stopped(Exception):
+    """Of work that is no longer wanted."""
 
 
 class Studio:
@@ -60,6 +79,7 @@ class Studio:
         self.pipe.set_progress_bar_config(disable=True)
         self.painter = Painter(replace(models, model=None), None, [{"model": models.model}])
         self.color_call = complete_call(call_arguments("FactorizedColorizationPipeline"), {}, {})
+        self.unwanted: set[Path] = set()
         # A run that was stopped may still be at work on its last steps when the next one starts.
         self.lock = threading.Lock()
 
@@ -68,13 +88,18 @@ class Studio:
         return load_scorer(self.scores, self.models, self.pipe)
 
     def call_arguments(self, *values: str | float) -> dict:
-        """Arguments of the call from the values of `CALL_NAMES`."""
-        return with_checkpoint_defaults(dict(zip(CALL_NAMES, values)), self.pipe)
+        """Arguments of the call from the values of `CALL_NAMES`; raises `ValueError` for one out of its bounds."""
+        arguments = dict(zip(CALL_NAMES, values, strict=True))
+        _check_prompts(arguments["prompt"], arguments["audio_prompt"])
+        for name, (least, most) in BOUNDS.items():
+            check = check_integer if name == "num_inference_steps" else check_number
+            check(name, arguments[name], least=least, most=most)
+        return with_checkpoint_defaults(arguments, self.pipe)
 
-    def denoise(self, arguments: dict, seeds: list[int]) -> Iterator[tuple[int, PIL.Image.Image | None, object]]:
+    def denoise(self, arguments: dict, seeds: list[int]) -> Iterator[tuple[int, list[PIL.Image.Image], object]]:
         """
-        Makes samples by a call in parts. Yields after each part the number of steps done, the picture that the first
-        sample is going to be, and the call's output once it is complete.
+        Makes samples by a call in parts. Yields after each part the number of steps done, the pictures that the
+        samples are going to be, and the call's output once it is complete.
         """
         pipe, num_steps = self.pipe, arguments["num_inference_steps"]
         names = ("prompt_embeds", "negative_prompt_embeds", "audio_prompt_embeds", "negative_audio_prompt_embeds")
@@ -95,16 +120,16 @@ class Studio:
             if last == num_steps:
                 with self.lock:
                     output = pipe(**call)
-                yield last, None, output
+                yield last, output.images, output
                 return
             with self.lock, torch.no_grad():
                 call["latents"] = pipe(**call, output_type="latent").images
-                canvas = pipe.decode_latents(expected["pred_original_sample"][:1], pipe.vae)
-            yield last, pipe.image_processor.postprocess(canvas, "pil", do_denormalize=[False])[0], None
+                canvases = pipe.decode_latents(expected["pred_original_sample"], pipe.vae)
+            yield last, pipe.image_processor.postprocess(canvases, "pil", [False] * len(canvases)), None
 
     def write(self, arguments: dict, seeds: list[int], output: object) -> list[Path]:
         """Writes samples without videos into a new folder; returns their folders, the best by their scores first."""
-        home = Path(tempfile.mkdtemp(dir=self.folder))
+        home = Path(tempfile.mkdtemp(dir=self.folder)) / "images-that-sound"
         settings = complete_settings(self.models, self.pipe, arguments)
         folders = [home / f"seed-{seed:06d}" for seed in seeds]
         for row, (folder, seed, audio) in enumerate(zip(folders, seeds, output.audios)):
@@ -118,17 +143,42 @@ class Studio:
         columns = {name: [each[name] for each in scores] for name in scores[0]}
         return [folders[i] for i in best(combined_score(columns), len(folders))]
 
-    def colors(self, folder: Path) -> Path:
-        """A sample's picture in colour, made where it is missing."""
+    def colors(self, folder: Path, progress: Callable[[float], None]) -> Path:
+        """A sample's picture in colour, made where it is missing; `progress` is told the share that is done."""
+        self.unwanted.discard(folder)
+        total = 2 * self.color_call["num_inference_steps"] - self.color_call["start_diffusion_step"]
+        done = iter(range(1, total + 1))
+
+        def follow(*_: object) -> dict:
+            if folder in self.unwanted:
+                raise Stopped
+            progress(next(done) / total)
+            return {}
+
         with self.lock:
             self.painter.pipe.set_progress_bar_config(disable=True)
-            list(self.painter(folder, self.color_call, [0]))
+            list(self.painter(folder, self.color_call, [0], callback_on_step_end=follow))
         return self.colors_of(folder)
 
     def colors_of(self, folder: Path) -> Path | None:
         """The picture in colour, where it has been made."""
         file = folder / "color-000000.json"
         return file.with_suffix(".png") if file.exists() else None
+
+
+def seeds_of(first: int | None, num_candidates: int) -> list[int]:
+    """Seeds of a run's candidates; raises `ValueError` for numbers out of their bounds."""
+    check_integer("num_candidates", num_candidates, least=1, most=MAX_CANDIDATES)
+    if not isinstance(first, int) or not 0 <= first <= MAX_SEED - num_candidates:
+        raise ValueError(f"The seed has to be a whole number from 0 to {MAX_SEED - num_candidates}, but is {first}.")
+    return [first + i for i in range(num_candidates)]
+
+
+def _check_prompts(*prompts: str | None) -> None:
+    if not all(prompt and prompt.strip() for prompt in prompts):
+        raise ValueError("Say both what to see and what to hear.")
+    if max(map(len, prompts)) > MAX_PROMPT_LENGTH:
+        raise ValueError(f"A prompt may have {MAX_PROMPT_LENGTH} characters, but one has {max(map(len, prompts))}.")
 
 
 def video_of(folder: Path) -> Path:
@@ -141,6 +191,12 @@ def video_of(folder: Path) -> Path:
         with written(file) as video:
             write_video(video, panels, audio, sampling_rate, captions_of(settings), json.dumps(settings))
     return file
+
+
+def archive_of(folder: Path) -> Path:
+    """All samples of a run, of which the folder is one, as a file to take home."""
+    home = folder.parent
+    return Path(shutil.make_archive(str(home), "zip", home.parent, home.name))
 
 
 def label_of(folder: Path) -> str:

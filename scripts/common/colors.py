@@ -1,7 +1,7 @@
 """Samples in colour: several tries for each, as files beside its own."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +56,13 @@ class Painter:
                 pipe.load_super_resolution(self.super_resolution_model)
         return on_device(self.models, pipe)
 
-    def __call__(self, folder: Path, call: dict[str, Any], seeds: list[int]) -> Iterator[Path]:
+    def __call__(
+        self,
+        folder: Path,
+        call: dict[str, Any],
+        seeds: list[int],
+        callback_on_step_end: Callable[..., dict] | None = None,
+    ) -> Iterator[Path]:
         """
         Makes the tries of one sample that are missing; yields each colour picture as it appears.
 
@@ -64,6 +70,7 @@ class Painter:
             folder (`Path`): The sample's.
             call (`dict`): Arguments of the pipeline's call; without a prompt, the sample's own tells it.
             seeds (`list[int]`): Of the tries.
+            callback_on_step_end (`Callable`, *optional*): Of the pipeline's call.
         """
         sample = sample_settings(folder)
         arguments = {**call, "prompt": call["prompt"] or colourful(sample.get("prompt") or "a picture")}
@@ -73,7 +80,8 @@ class Painter:
             return
         generators = [torch.Generator().manual_seed(seed) for seed in pending]
         gray = read_picture(folder / "image.png")
-        output = self.pipe(gray, **arguments, num_images_per_prompt=len(pending), generator=generators)
+        own = {"generator": generators, "callback_on_step_end": callback_on_step_end}
+        output = self.pipe(gray, **arguments, **own, num_images_per_prompt=len(pending))
         for seed, picture, gray_error in zip(pending, output.images, output.gray_errors):
             made = {**arguments, **models, "seed": seed, "gray_error": gray_error}
             yield _write_try(folder, picture, sample, made)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from images_that_sound.scripts import generate
 
 APP = Path(__file__).parents[2] / "demo" / "app.py"
 PROMPT, AUDIO_PROMPT = "a painting of castle towers, grayscale", "bell ringing"
+STEPS = "num_inference_steps"
+BEGINNING = "Press “Make it”, choose an example, or type two prompts."
 READ = "return document.querySelector(arguments[0])"
 PLAY = """
 const done = arguments[0], audio = document.querySelector("#player audio"), places = [];
@@ -84,21 +87,28 @@ class Page:
         field.send_keys(str(text), Keys.TAB)
 
     def ask(self, prompt: str = PROMPT, audio_prompt: str = AUDIO_PROMPT, seed: int = 6, candidates: int = 1) -> None:
-        for name, value in (("prompt", prompt), ("audio_prompt", audio_prompt), ("seed", seed)):
+        fields = {"prompt": prompt, "audio_prompt": audio_prompt, "seed": seed, "candidates": candidates}
+        for name, value in fields.items():
             self.fill(name, value)
-        self.fill("candidates", candidates)
 
     def set_steps(self, steps: int) -> None:
         self.browser.find_element(By.CSS_SELECTOR, "#tuning button").click()
-        self.wait(lambda: self.browser.find_element(By.CSS_SELECTOR, "#steps input[type=number]").is_displayed())
-        self.fill("steps", steps)
+        field = f"#{STEPS} input[type=number]"
+        self.wait(lambda: self.browser.find_element(By.CSS_SELECTOR, field).is_displayed())
+        self.fill(STEPS, steps)
 
     def click(self, name: str) -> None:
         self.browser.find_element(By.ID, name).click()
 
     def open_tab(self, title: str) -> None:
+        if not self.has_open_tab():
+            self.browser.find_element(By.CSS_SELECTOR, "#rest button").click()
+            self.wait(self.has_open_tab)
         tabs = self.browser.find_elements(By.CSS_SELECTOR, "button[role=tab]")
         next(tab for tab in tabs if tab.text == title).click()
+
+    def has_open_tab(self) -> bool:
+        return any(tab.is_displayed() for tab in self.browser.find_elements(By.CSS_SELECTOR, "button[role=tab]"))
 
     def source(self, selector: str) -> str:
         return self.browser.execute_script(f"{READ}?.src", selector) or ""
@@ -138,7 +148,7 @@ def made(browser, address) -> Page:
 
 
 def test_picture_appears_while_it_denoises(made):
-    assert made.said[0] == "Choose an example, or type two prompts."
+    assert made.said[0] == BEGINNING
     steps = [status for status in made.said if status.startswith("Denoising: ")]
     assert len(steps) >= 3 and all(status.endswith("of 8 steps …") for status in steps)
     assert len(made.seen) >= 4
@@ -198,21 +208,36 @@ def test_settings_make_the_same_again(made, tmp_path, monkeypatch):
         np.testing.assert_allclose(soundfile.read(home / "audio.wav")[0], made.audio(), atol=0.02)
 
 
-def test_pictures_sound_and_video_can_be_had(made):
-    made.open_tab("Pictures")
-    with urllib.request.urlopen(made.source("#picture img")) as file:
-        np.testing.assert_array_equal(picture_of(file.read()), made.picture())
+def test_gray_and_video_can_be_had(made):
+    made.open_tab("Gray")
+    made.wait(lambda: made.source("#spectrogram img"))
     with urllib.request.urlopen(made.source("#spectrogram img")) as file:
         np.testing.assert_allclose(picture_of(file.read())[..., 0], made.picture().mean(axis=-1), atol=1)
-    made.open_tab("Sound")
-    made.wait(lambda: made.browser.find_elements(By.CSS_SELECTOR, "#sound audio, #sound [data-testid]"))
     made.open_tab("Video")
+    made.click("film")
     made.wait(lambda: made.browser.execute_script(f"{READ}?.readyState", "#video video") == 4)
     assert made.browser.execute_script(f"{READ}.duration", "#video video") == pytest.approx(5.12, abs=0.05)
 
 
-def test_colours(made):
-    made.open_tab("In colour")
+def test_all_of_a_run_is_downloaded(made):
+    address = made.browser.execute_script(f"{READ}.href", "a#archive, #archive a, a:has(#archive)")
+    with urllib.request.urlopen(address) as file, zipfile.ZipFile(io.BytesIO(file.read())) as archive:
+        names = {Path(name).parent.name for name in archive.namelist() if name.endswith("/image.png")}
+        assert names == {"seed-000006", "seed-000007", "seed-000008"}
+        seed = int(made.status.split()[1].rstrip("."))
+        folder = f"images-that-sound/seed-{seed:06d}"
+        np.testing.assert_array_equal(picture_of(archive.read(f"{folder}/image.png")), made.picture())
+        audio, _ = soundfile.read(io.BytesIO(archive.read(f"{folder}/audio.wav")))
+        np.testing.assert_array_equal(audio, made.audio())
+
+
+def test_colours_are_stopped_and_made(made):
+    made.open_tab("Colour")
+    made.click("paint")
+    made.wait(lambda: "Painting" in made.browser.find_element(By.ID, "colors").text)
+    made.click("unpaint")
+    made.wait(lambda: "Painting" not in made.browser.find_element(By.ID, "colors").text, 30)
+    assert not made.source("#colors img")
     made.click("paint")
     made.wait(lambda: made.source("#colors img"))
     with urllib.request.urlopen(made.source("#colors img")) as file:
@@ -221,9 +246,42 @@ def test_colours(made):
     assert np.ptp(colors, axis=-1).mean() > 5
 
 
+def test_more_like_it_and_what_was_earlier(made):
+    first = made.picture()
+    made.click("more")
+    made.wait(lambda: not made.is_done())
+    made.wait(made.is_done)
+    assert made.browser.execute_script(f"{READ}.value", "#seed input") == "9"
+    assert int(made.status.split()[1].rstrip(".")) in (9, 10, 11)
+    earlier = made.browser.find_elements(By.CSS_SELECTOR, "#history .thumbnail-item")
+    assert len(earlier) == 2
+    earlier[1].click()
+    made.wait(lambda: made.source("#player audio") and np.array_equal(made.picture(), first))
+    assert len(made.browser.find_elements(By.CSS_SELECTOR, "#gallery .thumbnail-item")) == 3
+
+
+def test_a_narrow_page_goes_to_the_result(browser, address):
+    page = Page(browser, address)
+    page.ask()
+    page.set_steps(200)
+    browser.find_element(By.CSS_SELECTOR, "#tuning button").click()
+    browser.set_window_size(500, 900)
+    try:
+        browser.execute_script("scrollTo(0, 0)")
+        assert browser.execute_script(f"{READ}.getBoundingClientRect().top", "#status") > 450
+        browser.execute_script(f"{READ}.click()", "#start")
+        page.wait(lambda: browser.execute_script(f"{READ}.getBoundingClientRect().top", "#status") < 100)
+        page.wait(lambda: page.status.startswith("Denoising: "))
+        page.click("stop")
+        page.wait(lambda: page.status == "Stopped.", 10)
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        browser.set_window_size(1400, 1600)
+
+
 def test_what_is_missing_is_said(browser, address):
     page = Page(browser, address)
-    page.fill("prompt", PROMPT)
+    page.fill("prompt", Keys.DELETE)
     page.click("start")
     page.wait(lambda: "Say both what to see and what to hear." in browser.find_element(By.TAG_NAME, "body").text)
     assert not browser.find_element(By.ID, "stop").is_enabled()
@@ -231,18 +289,21 @@ def test_what_is_missing_is_said(browser, address):
     page.fill("seed", Keys.DELETE)
     page.click("start")
     page.wait(lambda: "The seed has to be a whole number" in browser.find_element(By.TAG_NAME, "body").text)
-    assert page.status.endswith("Choose an example, or type two prompts.")
-    page.open_tab("In colour")
-    page.click("paint")
-    page.wait(lambda: "Make a picture first." in browser.find_element(By.TAG_NAME, "body").text)
+    assert page.status.endswith(BEGINNING)
 
 
-def test_examples_fill_in_the_prompts(browser, address):
+def test_prompts_are_filled_in_and_examples_chosen(browser, address):
     page = Page(browser, address)
-    browser.find_element(By.CSS_SELECTOR, "#examples tbody tr").click()
-    page.wait(lambda: browser.execute_script(f"{READ}.value", "#prompt textarea") == PROMPT)
-    page.wait(lambda: browser.execute_script(f"{READ}.value", "#audio_prompt textarea") == AUDIO_PROMPT)
-    page.wait(lambda: browser.execute_script(f"{READ}.value", "#seed input") == "1234")
+
+    def filled() -> list[str]:
+        fields = ("#prompt input, #prompt textarea", "#audio_prompt input, #audio_prompt textarea", "#seed input")
+        return [browser.execute_script(f"{READ}.value", field) for field in fields]
+
+    assert filled() == [PROMPT, AUDIO_PROMPT, "0"] and page.audio().size
+    browser.find_elements(By.CSS_SELECTOR, "#examples .thumbnail-item")[1].click()
+    page.wait(lambda: filled() == ["a painting of furry kittens, grayscale", "a kitten meowing for attention", "7"])
+    browser.find_element(By.CSS_SELECTOR, "#seed button").click()
+    page.wait(lambda: filled()[2] != "7" and filled()[2].isdigit())
 
 
 def test_a_run_is_stopped_and_another_survives_a_reload(browser, address):
@@ -260,7 +321,7 @@ def test_a_run_is_stopped_and_another_survives_a_reload(browser, address):
     page.click("start")
     page.wait(lambda: page.status.startswith("Denoising: "))
     page = Page(browser, address)
-    assert page.status == "Choose an example, or type two prompts."
+    assert page.status.endswith(BEGINNING)
     page.ask()
     page.set_steps(5)
     page.click("start")
