@@ -23,6 +23,7 @@ FREQUENCY_SCALES = {
 }
 # What constants that are words can be.
 CHOICES = {"frequency_scale": ("slaney", *FREQUENCY_SCALES), "filter_norm": ("slaney", None)}
+MAX_ITERATIONS = 1000
 MAY_BE_ZERO = ("min_frequency", "power_offset", "inverse_filter_iterations")
 
 
@@ -120,6 +121,9 @@ class MelSpectrogram:
             if not (number and math.isfinite(value) and (value > 0 or (value == 0 and name in MAY_BE_ZERO))):
                 kind_name = "integer" if kind is int else "number"
                 raise ValueError(f"`{name}` of the spectrogram has to be a positive {kind_name}, but is {value!r}.")
+            # A picture of anybody's may name its constants, and is not to be played for hours.
+            if name.endswith("iterations") and value > MAX_ITERATIONS:
+                raise ValueError(f"`{name}` of the spectrogram may not exceed {MAX_ITERATIONS}, but is {value}.")
 
     @property
     def silence(self) -> float:
