@@ -27,8 +27,10 @@ FREQUENCY_SCALES = {
 CHOICES = {"frequency_scale": ("slaney", *FREQUENCY_SCALES), "filter_norm": ("slaney", None)}
 MAY_BE_ZERO = ("min_frequency", "power_offset", "inverse_filter_iterations")
 
-# More than any spectrogram has; tables of these sizes take hundreds of megabytes.
+# More than any spectrogram has: tables of these sizes take hundreds of megabytes, and a picture of anybody's may name
+# its constants and is not to be played for hours.
 MOST = {"sampling_rate": 10**6, "n_fft": 2**15, "num_mel_bins": 2**10}
+MOST |= {"inverse_filter_iterations": 1000, "griffin_lim_iterations": 1000}
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,7 @@ class MelSpectrogram:
     def _check_value(name: str, kind: type, value: Any) -> None:
         if name in CHOICES or kind is bool:
             choices = CHOICES.get(name, (True, False))
-            if not any(value is each or value == each for each in choices) or (kind is bool) != isinstance(
-                value, bool
-            ):
+            if value not in choices or (kind is bool) != isinstance(value, bool):
                 raise ValueError(f"`{name}` of the spectrogram has to be among {choices}, but is {shown(value)}.")
         elif value is not None or name != "tone_exponent":
             number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)

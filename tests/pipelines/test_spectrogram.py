@@ -173,6 +173,7 @@ def test_constants_go_through_a_dict():
         ({"black_is_loud": None}, ("`black_is_loud`", "None")),
         ({"tone_exponent": 0}, ("`tone_exponent`", "0", "positive")),
         ({"power_offset": -1e-9}, ("`power_offset`", "positive")),
+        ({"inverse_filter_iterations": 1001}, ("`inverse_filter_iterations`", "1000", "1001")),
         ({"griffin_lim_iterations": 0}, ("`griffin_lim_iterations`", "0", "positive")),
     ],
 )
