@@ -10,6 +10,7 @@ import argparse
 import inspect
 import logging
 import random
+import signal
 import tempfile
 import time
 import traceback
@@ -43,8 +44,8 @@ from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.selection import CLAPScore, CLIPScore, prediction_lift
 
 
-# Forward passes of a UNet after which a call is interrupted, so that none takes long.
-MOST_PASSES = 4
+# Forward passes after which a call is interrupted, so that none takes long, and those of the call at work.
+MOST_PASSES, PASSES = 4, Counter()
 
 
 class Target(NamedTuple):
@@ -155,11 +156,10 @@ def special_to(name: str) -> list[Any]:
 
 def interrupted(pipe: diffusers.DiffusionPipeline) -> diffusers.DiffusionPipeline:
     """A pipeline that interrupts itself."""
-    passes = Counter()
 
     def count(*_: Any) -> None:
-        passes["all"] += 1
-        pipe._interrupt = passes["all"] % MOST_PASSES == 0
+        PASSES["all"] += 1
+        pipe._interrupt |= PASSES["all"] >= MOST_PASSES
 
     for name, module in pipe.components.items():
         if name.startswith("unet") and module is not None:
@@ -253,6 +253,7 @@ def draw_arguments(target: Target, source: random.Random) -> dict[str, Any]:
 
 def run_call(targets: dict[str, Target], seed: int, index: int) -> tuple[str, str, dict[str, Any], Exception | None]:
     """Name of the target, `"result"`, `"refused"` or `"broken"`, what was replaced, and what was raised."""
+    PASSES.clear()
     source = random.Random(f"{seed} {index}")
     names = list(targets)
     name = source.choice(names[:5] if source.random() < 0.75 else names[5:])
@@ -274,17 +275,24 @@ def silence() -> None:
     transformers.logging.set_verbosity_error()
 
 
+def stop_endless(*_: Any) -> None:
+    raise TimeoutError("the call does not end")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num_calls", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="Index of the first call.")
+    parser.add_argument("--most_seconds", type=int, default=120, help="After which a call counts as endless.")
     parser.add_argument("--traceback", action="store_true")
     args = parser.parse_args()
     silence()
+    signal.signal(signal.SIGALRM, stop_endless)
     targets, outcomes, seconds, start = make_targets(), Counter(), Counter(), time.time()
     for index in range(args.first, args.first + args.num_calls):
         began = time.time()
+        signal.alarm(args.most_seconds)
         name, outcome, given, error = run_call(targets, args.seed, index)
         outcomes[outcome] += 1
         if outcome == "broken":
