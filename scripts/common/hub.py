@@ -48,6 +48,9 @@ def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
     As `hub_errors`, and raises `ValueError` too where `source`, given by `argument`, holds no checkpoint. What is
     loaded inside is somebody else's files, so that whatever libraries raise is about these.
     """
+    import torch
+
+    default_dtype = torch.get_default_dtype()
     with hub_errors(source, argument):
         try:
             yield
@@ -58,6 +61,9 @@ def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
             raise ValueError(
                 f"`{argument}` has to be a repo or folder of a checkpoint, but {source!r} is none: {reason}"
             ) from error
+        finally:
+            # Loading changes it, and where it fails, leaves it so.
+            torch.set_default_dtype(default_dtype)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from images_that_sound.scripts import generate, sds, search
 from images_that_sound.scripts.common.arguments import run
@@ -104,7 +105,9 @@ def test_damaged_checkpoints(tmp_path, name, content):
     damaged.unlink()
     damaged.write_bytes(content)
     with pytest.raises(SystemExit, match="^error: `model` has to be a repo or folder of a checkpoint, but "):
-        generate.main([*QUICK, "--output_dir", str(tmp_path / "out"), "--model", str(tmp_path / "model")])
+        arguments = ["--output_dir", str(tmp_path / "out"), "--model", str(tmp_path / "model")]
+        generate.main([*QUICK, *arguments, "--dtype", "bfloat16"])
+    assert torch.get_default_dtype() == torch.float32, "what comes next in this process is computed as before"
 
 
 @pytest.mark.parametrize(
