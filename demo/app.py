@@ -159,12 +159,12 @@ def build(studio: Studio) -> gr.Blocks:
     defaults = pipe.default_arguments
     length = (defaults["width"] - defaults["crop_right"]) / pipe.mel_spectrogram.columns_per_second
     nothing_yet = PIL.Image.new("L", (defaults["width"], defaults["height"]), 24)
+    presets = {name: GENERATE_PRESETS[name] for name in EMBEDDED_SEEDS}
     examples = [
         (preset["prompt"], preset["audio_prompt"], EMBEDDED_SEEDS[name] if embedded else preset["seed"])
-        for name, preset in GENERATE_PRESETS.items()
-        if name in EMBEDDED_SEEDS
+        for name, preset in presets.items()
     ]
-    pictures = [(EXAMPLES / f"{name}.jpg", GENERATE_PRESETS[name]["audio_prompt"]) for name in EMBEDDED_SEEDS]
+    pictures = [(EXAMPLES / f"{name}.jpg", preset["audio_prompt"]) for name, preset in presets.items()]
     strips = {
         "show_label": False,
         "allow_preview": False,
