@@ -14,7 +14,7 @@ def test_public_names_are_those_of_their_modules():
     for package in (pipelines, schedulers, selection):
         for name in package.__all__:
             value = getattr(package, name)
-            assert name == "SCORES" or value.__name__ == name
+            assert name.isupper() or value.__name__ == name
     for package in (pipelines, schedulers):
         for name in package.__all__:
             assert getattr(images_that_sound, name) is getattr(package, name)

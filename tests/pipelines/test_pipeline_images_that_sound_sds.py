@@ -143,7 +143,7 @@ def test_a_prior_that_yields_nan_ends_the_run_and_spoils_no_checkpoint(pixel_pip
     hook = getattr(pixel_pipe, broken).register_forward_hook(spoil)
     kept = {"checkpoint_dir": tmp_path, "checkpoint_every": 1}
     iteration = 3 if broken == "unet" else 2
-    with pytest.raises(ValueError, match=f"At iteration {iteration} the {said}, yields values that are not finite"):
+    with pytest.raises(ValueError, match=f"At iteration {iteration} the {said} yields values that are not finite"):
         pixel_pipe(*PROMPTS, **call, **kept, generator=generator())
     hook.remove()
     resumed = pixel_pipe(*PROMPTS, **call, **kept, generator=generator())

@@ -105,8 +105,8 @@ def test_any_picture_and_any_sound_by_either_scale(tmp_path):
     assert MelSpectrogram.from_dict(read_settings(tmp_path / "chirp.png")["spectrogram"]) == SPECTROGRAMS["riffusion"]
     assert np.median(picture) > 150 and np.min(picture) == 0, "black on white"
 
-    play.main([str(tmp_path / "chirp.png")])
-    audio, rate = soundfile.read(tmp_path / "chirp.wav", dtype="float32")
+    play.main([str(tmp_path / "chirp.png"), "--output", str(tmp_path / "again.wav")])
+    audio, rate = soundfile.read(tmp_path / "again.wav", dtype="float32")
     assert rate == 44100 and len(audio) == 44100
     heard = SPECTROGRAMS["riffusion"].audio_to_canvas(torch.from_numpy(audio))[0]
     assert similarity(heard, picture) > 0.97
@@ -131,7 +131,8 @@ def test_rows_on_other_scales(tmp_path, spectrogram, frequency_scale):
         gray = np.full((mel.num_mel_bins, 64), 255 * mel.silence)
         gray[round(row * mel.num_mel_bins)] = 255 * (1 - mel.silence)
         PIL.Image.fromarray(gray.astype(np.uint8)).save(tmp_path / "line.png")
-        play.main([str(tmp_path / "line.png"), "--spectrogram", spectrogram, "--frequency_scale", frequency_scale])
+        scales = ["--spectrogram", spectrogram, "--frequency_scale", frequency_scale]
+        play.main([str(tmp_path / "line.png"), *scales, "--output", str(tmp_path / "line.wav")])
         audio, rate = soundfile.read(tmp_path / "line.wav", dtype="float32")
         loudest = np.abs(np.fft.rfft(audio)).argmax() * rate / len(audio)
         part = 1 - (round(row * mel.num_mel_bins) + 1) / (mel.num_mel_bins + 1)

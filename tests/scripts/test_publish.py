@@ -238,7 +238,8 @@ def test_the_space_installs_the_package_from_its_own_repo(hub, results, tmp_path
     assert results["space"][1] is None
     files = hub.repos[f"tester/{SPACE}"].files
     (wheel,) = (path for path in files if path.endswith(".whl"))
-    assert {"README.md", "app.py", "studio.py", "requirements.txt", wheel, ".gitattributes"} == set(files)
+    examples = {f"examples/{file.name}" for file in (ROOT / "demo" / "examples").iterdir()}
+    assert {"README.md", "app.py", "studio.py", "requirements.txt", wheel, ".gitattributes", *examples} == set(files)
     address = files["requirements.txt"].decode().split(" @ ")[1].strip()
     assert address == f"{hub.address}/spaces/tester/{SPACE}/resolve/main/{wheel}"
     write_wheel(parse_args(["--namespace", "tester", "--source_dir", str(ROOT)]), tmp_path)
