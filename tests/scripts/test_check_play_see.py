@@ -119,7 +119,7 @@ def test_any_picture_and_any_sound_by_either_scale(tmp_path):
     )
     for bad in ("jazz", '{"hop": 1}'):
         with pytest.raises(SystemExit, match="`spectrogram`"):
-            play.main([str(tmp_path / "chirp.png"), "--spectrogram", bad])
+            play.main([str(tmp_path / "chirp.png"), "--spectrogram", bad, "--output", str(tmp_path / "y.wav")])
 
 
 @pytest.mark.parametrize("spectrogram", ["auffusion", "riffusion"])
