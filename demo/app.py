@@ -104,14 +104,13 @@ STYLE = """
 """
 # On a narrow page the result is below what asks for it.
 TO_RESULT = """
-(...values) => {
+() => {
   const result = document.querySelector("#result");
   if (innerWidth < 768) {
     // Or there would be nothing below to scroll to.
     result.style.minHeight = "100vh";
     result.scrollIntoView({ behavior: "smooth" });
   }
-  return values;
 }
 """
 CLICK_START = '() => document.querySelector("#start").click()'
@@ -354,9 +353,8 @@ def build(studio: Studio) -> gr.Blocks:
             concurrency_limit=None,
             **quiet,
         )
-        running = asked.success(
-            make, [*asking, runs], [runs, visit, history, start, stop, *results], js=TO_RESULT, **quiet
-        )
+        running = asked.success(make, [*asking, runs], [runs, visit, history, start, stop, *results], **quiet)
+        asked.success(None, js=TO_RESULT)
         stop.click(
             lambda: {status: "Stopped.", **at_work(False)}, outputs=[status, start, stop], cancels=[running], **quiet
         )
