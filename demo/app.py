@@ -58,7 +58,7 @@ MAX_RUNS = 12
 INTRODUCTION = """
 # Images that sound
 One canvas, two prompts: it looks like the one and, played as a spectrogram, sounds like the other. Left to right is \
-time, bottom to top is pitch, bright is loud. Few seeds succeed, so make several and keep the best.
+time, bottom to top is pitch, {loud} is loud. Few seeds succeed, so make several and keep the best.
 """
 EMBEDDED_WORLD = """
 *This page runs the small checkpoint that ships with the project. It knows the things and sounds of the examples, and \
@@ -175,7 +175,8 @@ def build(studio: Studio) -> gr.Blocks:
     with gr.Blocks(title="Images that sound", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         # The samples of a visitor's runs, of the one that is shown, and the one among them.
         runs, folders, current = gr.State([], time_to_live=3600, delete_callback=remove), gr.State([]), gr.State()
-        gr.Markdown(INTRODUCTION)
+        loud = "dark" if studio.pipe.mel_spectrogram.black_is_loud else "bright"
+        gr.Markdown(INTRODUCTION.format(loud=loud))
         if embedded:
             gr.Markdown(EMBEDDED_WORLD)
         with gr.Row():
