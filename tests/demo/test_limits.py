@@ -51,6 +51,10 @@ def studio(demo, tmp_path_factory):
     return demo[1].Studio(Models(device="cpu"), Scores(scores=["clip", "clap"]), tmp_path_factory.mktemp("runs"))
 
 
+# Instead of a status, where the connection ended before there was one.
+CUT_OFF = 0
+
+
 class Served:
     """The page, spoken to without a browser."""
 
@@ -73,6 +77,11 @@ class Served:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+        except urllib.error.URLError as error:
+            # A server may answer and hang up before a body that it refuses is sent.
+            if not isinstance(error.reason, (BrokenPipeError, ConnectionResetError)):
+                raise
+            return CUT_OFF, ""
 
     def join(self, function: str, data: list, session: str) -> tuple[int, str]:
         """Asks for a function of the page as the page's own script does."""
@@ -155,11 +164,11 @@ def test_nothing_is_uploaded(served, size):
     head = b'--part\r\nContent-Disposition: form-data; name="files"; filename="file.bin"\r\n\r\n'
     content = head + bytes(size) + b"\r\n--part--\r\n"
     code, _ = served.post("upload", content, **{"Content-Type": "multipart/form-data; boundary=part"})
-    assert code == 413
+    assert code == 413 or (size > 100_000 and code == CUT_OFF)
 
 
 def test_a_long_request_is_not_kept(served):
-    assert served.join("film", ["x" * 200_000], "long")[0] == 413
+    assert served.join("film", ["x" * 200_000], "long")[0] in (413, CUT_OFF)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGTERM")
