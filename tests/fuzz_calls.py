@@ -9,6 +9,7 @@ prints each other outcome with the seed and the index that repeat it.
 import argparse
 import inspect
 import logging
+import os
 import random
 import signal
 import tempfile
@@ -290,6 +291,8 @@ def main() -> None:
     silence()
     signal.signal(signal.SIGALRM, stop_endless)
     targets, outcomes, seconds, start = make_targets(), Counter(), Counter(), time.time()
+    # Where folders appear that calls name.
+    os.chdir(tempfile.mkdtemp())
     for index in range(args.first, args.first + args.num_calls):
         began = time.time()
         signal.alarm(args.most_seconds)

@@ -12,7 +12,8 @@ def targets():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_random_calls_return_or_are_refused(targets, monkeypatch):
+def test_random_calls_return_or_are_refused(targets, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     outcomes = {"result": 0, "refused": 0}
     for index in range(200):
