@@ -286,6 +286,18 @@ class AudioSideMixin(SelfContainedSavingMixin):
         ).values()
         return prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds
 
+    def encode_image_prompt(
+        self, prompt: str | list[str] | None = None, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The image side's half of [`encode_prompt`]: embeddings and negative ones."""
+        return self.encode_prompt(prompt, None, *args, **kwargs)[:2]
+
+    def encode_audio_prompt(
+        self, audio_prompt: str | list[str] | None = None, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The audio side's half of [`encode_prompt`]: embeddings and negative ones."""
+        return self.encode_prompt(None, audio_prompt, *args, **kwargs)[2:]
+
     def encode_sides(
         self,
         image_prompts: Prompts,

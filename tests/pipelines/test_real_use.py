@@ -136,6 +136,14 @@ def test_a_text_encoder_alone_encodes(pipe, colorization_pipe, pixel_pipe):
             assert torch.equal(found, expected)
 
 
+@torch.no_grad()
+def test_each_side_is_encoded_alone(pipe):
+    both = pipe.encode_prompt(**PROMPTS, negative_audio_prompt="noise")
+    image = pipe.encode_image_prompt("a castle")
+    audio = pipe.encode_audio_prompt("a bell", negative_audio_prompt="noise")
+    assert all(torch.equal(*pair) for pair in zip((*image, *audio), both, strict=True))
+
+
 # Guidance
 
 
