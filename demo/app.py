@@ -274,18 +274,21 @@ def build(studio: Studio) -> gr.Blocks:
             except ValueError as error:
                 raise as_message(error) from error
 
-        def begin(*values: str | float | None) -> dict:
+        def begin(request: gr.Request, *values: str | float | Path | None) -> dict:
+            *values, painted = values
             read(*values)
+            studio.unwanted.discard(request.session_hash)
+            studio.unwanted.add(painted)
             nothing = dict.fromkeys((current, spectrogram, video, colors, command, python))
             hidden = {gallery: gr.Gallery(visible=False), details: gr.Column(visible=False)}
             return {**nothing, **hidden, folders: [], status: "Waiting for its turn …", **at_work(True)}
 
-        def make(*values: str | float | list[list[Path]] | None) -> Iterator[dict]:
+        def make(request: gr.Request, *values: str | float | list[list[Path]] | None) -> Iterator[dict]:
             *values, earlier = values
             arguments, seeds = read(*values)
             rows, num_steps = rows_of(arguments["canvas_layout"]), arguments["num_inference_steps"]
             try:
-                for done, previews, output in studio.denoise(arguments, seeds):
+                for done, previews, output in studio.denoise(arguments, seeds, request.session_hash):
                     seen = {status: f"Denoising: {done} of {num_steps} steps …"}
                     seen[player] = on_the_way(previews[0], done / num_steps, rows)
                     if len(seeds) > 1:
@@ -294,6 +297,9 @@ def build(studio: Studio) -> gr.Blocks:
                     yield seen
                     if output is not None:
                         made = studio.write(arguments, seeds, output)
+            except Stopped:
+                yield {status: "Stopped.", **at_work(False)}
+                return
             except Exception as error:
                 yield {status: "That did not work.", **at_work(False)}
                 raise as_message(error) from error
@@ -306,6 +312,11 @@ def build(studio: Studio) -> gr.Blocks:
                 history: earlier_ones(kept),
                 visit: gr.Column(visible=True),
             }
+
+        # Gradio's own `cancels` loses the next run where it comes before the last step of the stopped one is done.
+        def cease(request: gr.Request) -> dict:
+            studio.unwanted.add(request.session_hash)
+            return {status: "Stopping …", stop: gr.Button(interactive=False)}
 
         def pick(made: list[Path], event: gr.SelectData) -> dict:
             return show(picked(made, event))
@@ -342,23 +353,20 @@ def build(studio: Studio) -> gr.Blocks:
         results = [folders, gallery, details, archive, *views]
         asking = [prompt, audio_prompt, weight, guidance, audio_guidance, steps, seconds, layout, seed, count]
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        painting = paint_button.click(paint, current, colors, api_visibility="private")
+        paint_button.click(paint, current, colors, api_visibility="private")
         film_button.click(film, current, video, api_visibility="private")
         unpaint.click(studio.unwanted.add, current, queue=False, **quiet)
         asked = gr.on(
             [start.click, prompt.submit, audio_prompt.submit],
             begin,
-            asking,
+            [*asking, current],
             [*results, start, stop],
-            cancels=[painting],
             concurrency_limit=None,
             **quiet,
         )
-        running = asked.success(make, [*asking, runs], [runs, visit, history, start, stop, *results], **quiet)
+        asked.success(make, [*asking, runs], [runs, visit, history, start, stop, *results], **quiet)
         asked.success(None, js=TO_RESULT)
-        stop.click(
-            lambda: {status: "Stopped.", **at_work(False)}, outputs=[status, start, stop], cancels=[running], **quiet
-        )
+        stop.click(cease, outputs=[status, stop], queue=False, **quiet)
         more.click(again, [current, folders], asking, **quiet).success(None, js=CLICK_START)
         gallery.select(pick, folders, views, **quiet)
         history.select(recall, runs, results, **quiet)

@@ -79,7 +79,8 @@ class Studio:
         self.pipe.set_progress_bar_config(disable=True)
         self.painter = Painter(replace(models, model=None), None, [{"model": models.model}])
         self.color_call = complete_call(call_arguments("FactorizedColorizationPipeline"), {}, {})
-        self.unwanted: set[Path] = set()
+        # Visitors whose run, and samples whose painting, is to stop.
+        self.unwanted: set[str | Path] = set()
         # A run that was stopped may still be at work on its last steps when the next one starts.
         self.lock = threading.Lock()
 
@@ -96,22 +97,32 @@ class Studio:
             check(name, arguments[name], least=least, most=most)
         return with_checkpoint_defaults(arguments, self.pipe)
 
-    def denoise(self, arguments: dict, seeds: list[int]) -> Iterator[tuple[int, list[PIL.Image.Image], object]]:
+    def denoise(
+        self, arguments: dict, seeds: list[int], visitor: str | None = None
+    ) -> Iterator[tuple[int, list[PIL.Image.Image], object]]:
         """
         Makes samples by a call in parts. Yields after each part the number of steps done, the pictures that the
-        samples are going to be, and the call's output once it is complete.
+        samples are going to be, and the call's output once it is complete. Raises `Stopped` at the step at which
+        `visitor` is among the unwanted.
         """
         pipe, num_steps = self.pipe, arguments["num_inference_steps"]
         names = ("prompt_embeds", "negative_prompt_embeds", "audio_prompt_embeds", "negative_audio_prompt_embeds")
+        self._check_wanted(visitor)
         with self.lock, torch.no_grad():
             embeds = pipe.encode_prompt(arguments["prompt"], arguments["audio_prompt"], pipe._execution_device)
         expected = {}
+
+        def follow(pipe: ImagesThatSoundPipeline, step: int, timestep: object, tensors: dict) -> dict:
+            self._check_wanted(visitor)
+            expected.update(tensors)
+            return {}
+
         call = {
             **{name: value for name, value in arguments.items() if name not in ("prompt", "audio_prompt")},
             **dict(zip(names, embeds)),
             "num_images_per_prompt": len(seeds),
             "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
-            "callback_on_step_end": lambda pipe, step, timestep, tensors: expected.update(tensors) or {},
+            "callback_on_step_end": follow,
             "callback_on_step_end_tensor_inputs": ["pred_original_sample"],
         }
         edges = np.unique(np.linspace(0, num_steps, PREVIEWS + 1).round().astype(int)).tolist()
@@ -150,8 +161,7 @@ class Studio:
         done = iter(range(1, total + 1))
 
         def follow(*_: object) -> dict:
-            if folder in self.unwanted:
-                raise Stopped
+            self._check_wanted(folder)
             progress(next(done) / total)
             return {}
 
@@ -159,6 +169,10 @@ class Studio:
             self.painter.pipe.set_progress_bar_config(disable=True)
             list(self.painter(folder, self.color_call, [0], callback_on_step_end=follow))
         return self.colors_of(folder)
+
+    def _check_wanted(self, what: str | Path | None) -> None:
+        if what is not None and what in self.unwanted:
+            raise Stopped
 
     def colors_of(self, folder: Path) -> Path | None:
         """The picture in colour, where it has been made."""
