@@ -238,7 +238,7 @@ def test_colours_are_stopped_and_made(made):
     made.click("paint")
     made.wait(lambda: "Painting" in made.browser.find_element(By.ID, "colors").text)
     made.click("unpaint")
-    made.wait(lambda: "Painting" not in made.browser.find_element(By.ID, "colors").text, 30)
+    made.wait(lambda: "Painting" not in made.browser.find_element(By.ID, "colors").text)
     assert not made.source("#colors img")
     made.click("paint")
     made.wait(lambda: made.source("#colors img"))
