@@ -483,6 +483,8 @@ def main(input_args: list[str] | None = None) -> None:
         try:
             launch(page, server_port=args.server_port)
         finally:
+            # Torch aborts a process that ends while it is at work in another thread.
+            studio.close()
             page.close()
 
 

@@ -81,6 +81,7 @@ class Studio:
         self.color_call = complete_call(call_arguments("FactorizedColorizationPipeline"), {}, {})
         # Visitors whose run, and samples whose painting, is to stop.
         self.unwanted: set[str | Path] = set()
+        self.closed = False
         # A run that was stopped may still be at work on its last steps when the next one starts.
         self.lock = threading.Lock()
 
@@ -171,8 +172,13 @@ class Studio:
         return self.colors_of(folder)
 
     def _check_wanted(self, what: str | Path | None) -> None:
-        if what is not None and what in self.unwanted:
+        if self.closed or (what is not None and what in self.unwanted):
             raise Stopped
+
+    def close(self) -> None:
+        """Stops what is at work at its next step, waits for it, and lets nothing begin after it."""
+        self.closed = True
+        self.lock.acquire()
 
     def colors_of(self, folder: Path) -> Path | None:
         """The picture in colour, where it has been made."""

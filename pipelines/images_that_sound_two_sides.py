@@ -237,12 +237,12 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
 
     def lora_scale_of(self, cross_attention_kwargs: dict[str, Any] | None) -> float | None:
         """`scale` of the call's argument; raises `ValueError` for what no attention processor takes."""
+        if cross_attention_kwargs is None:
+            return None
         processors = {type(processor) for unet in self._unets() for processor in unet.attn_processors.values()}
         taken = set().union(*(inspect.signature(processor.__call__).parameters for processor in processors))
         own = {"self", "attn", "hidden_states", "encoder_hidden_states", "attention_mask", "temb", "args", "kwargs"}
         names = {"scale", *taken} - own
-        if cross_attention_kwargs is None:
-            return None
         if not isinstance(cross_attention_kwargs, dict) or set(cross_attention_kwargs) - names:
             raise ValueError(
                 f"`cross_attention_kwargs` has to be a dict with keys among {sorted(names)}, but is"
