@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from safetensors import SafetensorError
@@ -49,7 +51,7 @@ def load_vocoder(
 
 
 class AudioPriorRepo:
-    """A Hub repo or folder in the layout of Stable Diffusion, whose parts are the audio side's."""
+    """A Hub repo, folder or single file in the layout of Stable Diffusion, whose parts are the audio side's."""
 
     def __init__(
         self,
@@ -67,11 +69,17 @@ class AudioPriorRepo:
         self.name_or_path, self.subfolder, self.kwargs = str(name_or_path), subfolder, kwargs
         self.vocoder_reads = vocoder_reads
         self.given = None if spectrogram is None else find_spectrogram(spectrogram)
+        self.is_file = os.path.isfile(self.name_or_path)
+        if self.is_file and subfolder:
+            raise ValueError(f"`subfolder` has to be empty for a file, but is {subfolder!r}.")
 
     def __str__(self) -> str:
         return "/".join(filter(None, (self.name_or_path, self.subfolder)))
 
     def load(self, model_class: type, folder: str, **kwargs: Any) -> Any:
+        if self.is_file:
+            part = self.single_file.components[folder]
+            return part if kwargs.get("dtype", torch.float32) == torch.float32 else part.to(**kwargs)
         subfolder = "/".join(filter(None, (self.subfolder, folder)))
         try:
             return model_class.from_pretrained(self.name_or_path, subfolder=subfolder, **self.kwargs, **kwargs)
@@ -79,6 +87,16 @@ class AudioPriorRepo:
             raise ValueError(
                 f"No {model_class.__name__} can be loaded from `{folder}` of `{self}`: {error}"
             ) from error
+
+    @cached_property
+    def single_file(self) -> StableDiffusionPipeline:
+        """What a file of all weights holds; `ValueError` where diffusers can't read it."""
+        kwargs = {name: value for name, value in self.kwargs.items() if name != "revision"}
+        errors = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError)
+        try:
+            return StableDiffusionPipeline.from_single_file(self.name_or_path, dtype=torch.float32, **kwargs)
+        except errors as error:
+            raise ValueError(f"`{self}` can't be read as a single file of Stable Diffusion: {error}") from error
 
     @cached_property
     def index(self) -> dict:
@@ -95,8 +113,8 @@ class AudioPriorRepo:
             return MelSpectrogram.from_dict(self.index["spectrogram"])
         if self.vocoder_config is not None:
             return self.vocoder_reads
-        is_folder = os.path.isdir(self.name_or_path)
-        if "riffusion" in (Path(self.name_or_path).name if is_folder else self.name_or_path).lower():
+        is_local = self.is_file or os.path.isdir(self.name_or_path)
+        if "riffusion" in (Path(self.name_or_path).name if is_local else self.name_or_path).lower():
             return SPECTROGRAMS["riffusion"]
         raise ValueError(
             f"`{self}` has no vocoder: `vocoder/config.json` is missing, as in no Auffusion repo, and neither"
@@ -107,10 +125,10 @@ class AudioPriorRepo:
     @property
     def default_arguments(self) -> dict | None:
         """What the repo wants for call arguments left out, or what is known of its kind."""
-        if self.spectrogram == self.given or "spectrogram" not in self.index:
-            names = [name for name, known in SPECTROGRAMS.items() if known == self.spectrogram]
-            return HABITS.get(names[0]) if names else {"height": self.spectrogram.num_mel_bins}
-        return self.index.get("default_arguments")
+        if "spectrogram" in self.index and self.spectrogram == MelSpectrogram.from_dict(self.index["spectrogram"]):
+            return self.index.get("default_arguments")
+        names = [name for name, known in SPECTROGRAMS.items() if known == self.spectrogram]
+        return HABITS.get(names[0]) if names else {"height": self.spectrogram.num_mel_bins}
 
     @cached_property
     def vocoder_config(self) -> str | None:
@@ -124,6 +142,8 @@ class AudioPriorRepo:
     def find(self, name: str) -> str | None:
         """The path of a file; `None` where the repo is known to hold none, `ValueError` where that is not known."""
         path = "/".join(filter(None, (self.subfolder, name)))
+        if self.is_file:
+            return None
         if os.path.isdir(self.name_or_path):
             local = os.path.join(self.name_or_path, path)
             return local if os.path.isfile(local) else None

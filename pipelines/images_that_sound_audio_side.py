@@ -166,8 +166,9 @@ class AudioSideMixin(SelfContainedSavingMixin):
                 A Hub repo such as `auffusion/auffusion-full-no-adapter`, or a folder of the same layout: `unet`,
                 `vae`, `text_encoder`, `tokenizer`, and `vocoder` either as Auffusion stores it (`config.json`,
                 `vocoder.pt`) or as [`~transformers.SpeechT5HifiGan`]; or such as `riffusion/riffusion-model-v1`, whose
-                name says what it is, and which has no vocoder. Of a repo that holds both sides the audio side is
-                loaded.
+                name says what it is, and which has no vocoder; or a single file (`.safetensors`, `.ckpt`) of such a
+                model, as [`StableDiffusionPipeline.from_single_file`] reads it. Of a repo that holds both sides the
+                audio side is loaded.
             subfolder (`str`, *optional*, defaults to `""`):
                 Folder inside the repo that holds this layout.
             revision (`str`, *optional*):

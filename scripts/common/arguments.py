@@ -340,7 +340,8 @@ def _known(
 ) -> dict[str, Any]:
     """
     What the example or the file says. Of a file, which anybody may have made, that is the arguments of the call and
-    `own` ones of the command as the command line could give them, the seed, the precision, and models that ship.
+    `own` ones of the command as the command line could give them, the seed, the precision, models that ship, and how
+    the audio side draws, where it is the same.
     """
     if args.params_from and args.example:
         raise ValueError("`--params_from` and `--example` exclude each other.")
@@ -364,6 +365,9 @@ def _known(
     if args.model in (None, saved.get("model")):
         left = [name for name in ("model", "audio_model") if getattr(args, name) is None]
         known |= shipped_models({name: saved.get(name) for name in left}, "params_from")
+    audio_model = args.audio_model or known.get("audio_model")
+    if audio_model is not None and audio_model == saved.get("audio_model"):
+        known["spectrogram"] = saved.get("spectrogram")
     return known
 
 

@@ -39,6 +39,8 @@ def checked_device(device: str, argument: str) -> str:
 
 def load_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
     """The pipeline of `--model`, with the audio side of `--audio_model`, where it is to run."""
+    if models.spectrogram is not None and models.audio_model is None:
+        raise ValueError("`spectrogram` says how `audio_model` draws, which has to be given too.")
     pipe = read_pipeline(models, pipeline_class)
     if models.audio_model is not None:
         with checkpoint_errors(models.audio_model, "audio_model"):

@@ -48,7 +48,7 @@ def load_scorer_for(scores: Scores, models: Models, settings: list[dict]) -> tup
     if models.model is None:
         ((model, audio_model),) = made_by
         models = replace(models, **shipped_models({"model": model, "audio_model": audio_model}, "sample_dir"))
-    models = replace(models, spectrogram=spectrogram)
+    models = replace(models, spectrogram=None if models.audio_model is None else spectrogram)
     if models.model is None:
         raise ValueError("`model` has to be given for lift, since the samples do not name what made them.")
     pipe = load_pipeline(models, ImagesThatSoundPipeline)

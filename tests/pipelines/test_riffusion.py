@@ -1,9 +1,11 @@
 """Riffusion as the audio side: a folder of its layout with random weights, in all ways of loading."""
 
 import json
+import re
 import shutil
 
 import pytest
+import safetensors.torch
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
@@ -63,6 +65,108 @@ def test_any_other_name_needs_the_spectrogram(riffusion_folder, stable_diffusion
     pipe.load_audio_prior(folder, spectrogram=own)
     assert pipe.mel_spectrogram == MelSpectrogram(**own) and pipe.default_arguments["height"] == 128
     assert pipe.default_arguments["num_inference_steps"] == 100
+
+
+# Names of diffusers and, in a small model of two blocks of one layer, of the single files of Stable Diffusion v1.5.
+UNET_NAMES = {
+    "time_embedding.linear_1.": "time_embed.0.",
+    "time_embedding.linear_2.": "time_embed.2.",
+    "conv_in.": "input_blocks.0.0.",
+    "conv_norm_out.": "out.0.",
+    "conv_out.": "out.2.",
+    "down_blocks.0.resnets.0.": "input_blocks.1.0.",
+    "down_blocks.0.attentions.0.": "input_blocks.1.1.",
+    "down_blocks.0.downsamplers.0.conv.": "input_blocks.2.0.op.",
+    "down_blocks.1.resnets.0.": "input_blocks.3.0.",
+    "mid_block.resnets.0.": "middle_block.0.",
+    "mid_block.attentions.0.": "middle_block.1.",
+    "mid_block.resnets.1.": "middle_block.2.",
+    "up_blocks.0.resnets.0.": "output_blocks.0.0.",
+    "up_blocks.0.resnets.1.": "output_blocks.1.0.",
+    "up_blocks.0.upsamplers.0.conv.": "output_blocks.1.1.conv.",
+    "up_blocks.1.resnets.0.": "output_blocks.2.0.",
+    "up_blocks.1.attentions.0.": "output_blocks.2.1.",
+    "up_blocks.1.resnets.1.": "output_blocks.3.0.",
+    "up_blocks.1.attentions.1.": "output_blocks.3.1.",
+}
+UNET_RESNET_NAMES = {
+    ".norm1.": ".in_layers.0.",
+    ".conv1.": ".in_layers.2.",
+    ".time_emb_proj.": ".emb_layers.1.",
+    ".norm2.": ".out_layers.0.",
+    ".conv2.": ".out_layers.3.",
+    ".conv_shortcut.": ".skip_connection.",
+}
+VAE_NAMES = {
+    r"down_blocks\.(\d)\.resnets": r"down.\1.block",
+    r"down_blocks\.(\d)\.downsamplers\.0": r"down.\1.downsample",
+    r"up_blocks\.(\d)\.resnets": lambda match: f"up.{3 - int(match[1])}.block",
+    r"up_blocks\.(\d)\.upsamplers\.0": lambda match: f"up.{3 - int(match[1])}.upsample",
+    r"mid_block\.resnets\.(\d)": lambda match: f"mid.block_{int(match[1]) + 1}",
+    r"mid_block\.attentions\.0": "mid.attn_1",
+    r"attn_1\.group_norm": "attn_1.norm",
+    r"attn_1\.to_(q|k|v)": r"attn_1.\1",
+    r"attn_1\.to_out\.0": "attn_1.proj_out",
+    "conv_norm_out": "norm_out",
+    "conv_shortcut": "nin_shortcut",
+}
+
+
+def as_single_file(folder) -> dict[str, torch.Tensor]:
+    parts = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None).components
+    tensors = {
+        f"cond_stage_model.transformer.text_model.{k}": v for k, v in parts["text_encoder"].state_dict().items()
+    }
+    for name, tensor in parts["unet"].state_dict().items():
+        beginning = next(each for each in UNET_NAMES if name.startswith(each))
+        rest = name.removeprefix(beginning)
+        if ".resnets." in beginning:
+            rest = next(f".{rest}".replace(*each) for each in UNET_RESNET_NAMES.items() if each[0] in f".{rest}")[1:]
+        tensors[f"model.diffusion_model.{UNET_NAMES[beginning]}{rest}"] = tensor
+    for name, tensor in parts["vae"].state_dict().items():
+        for diffusers_name, other in VAE_NAMES.items():
+            name = re.sub(diffusers_name, other, name)
+        convolution = re.search(r"attn_1\.(q|k|v|proj_out)\.weight", name)
+        tensors[f"first_stage_model.{name}"] = tensor[..., None, None] if convolution else tensor
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def single_file(riffusion_folder, tmp_path_factory):
+    """Single files, and where diffusers finds their configuration: a cache of the Hub with Stable Diffusion v1.5."""
+    folder = tmp_path_factory.mktemp("files")
+    repo = folder / "cache" / "models--stable-diffusion-v1-5--stable-diffusion-v1-5"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(riffusion_folder, repo / "snapshots" / ("0" * 40))
+    tensors = as_single_file(riffusion_folder)
+    safetensors.torch.save_file(tensors, folder / "riffusion.safetensors")
+    torch.save({"state_dict": tensors}, folder / "mine.ckpt")
+    return folder, {"cache_dir": folder / "cache", "local_files_only": True}
+
+
+def test_a_single_file_is_the_folder(pair, single_file, stable_diffusion_folder):
+    folder, cached = single_file
+    for name, arguments in (("riffusion.safetensors", {}), ("mine.ckpt", {"spectrogram": "riffusion"})):
+        pipe = two_sides(ImagesThatSoundPipeline, stable_diffusion_folder, folder / name, **arguments, **cached)
+        assert pipe.mel_spectrogram == RIFFUSION and pipe.vae_audio is None and pipe.text_encoder_audio is None
+        for parameter, value in pair.unet_audio.state_dict().items():
+            assert torch.equal(pipe.unet_audio.state_dict()[parameter], value)
+
+
+def test_a_single_file_that_is_none(single_file, stable_diffusion_folder, tmp_path):
+    pipe = ImagesThatSoundPipeline.from_pretrained(stable_diffusion_folder)
+    folder, cached = single_file
+    (tmp_path / "riffusion.ckpt").write_bytes(b"no weights")
+    safetensors.torch.save_file({"weight": torch.ones(1)}, tmp_path / "riffusion.safetensors")
+    for name in ("riffusion.ckpt", "riffusion.safetensors"):
+        with pytest.raises(ValueError, match="can't be read as a single file"):
+            pipe.load_audio_prior(tmp_path / name, **cached)
+    with pytest.raises(ValueError, match="mine.ckpt` has no vocoder"):
+        pipe.load_audio_prior(folder / "mine.ckpt", **cached)
+    with pytest.raises(ValueError, match="`subfolder` has to be empty"):
+        pipe.load_audio_prior(folder / "mine.ckpt", subfolder="unet", spectrogram="riffusion")
+    assert pipe.unet_audio is None
 
 
 def test_a_repo_that_names_its_constants_counts_before_its_name(riffusion_folder, stable_diffusion_folder, tmp_path):

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from selenium.webdriver.common.by import By
 
-from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
+from images_that_sound.pipelines import SPECTROGRAMS, ImagesThatSoundPipeline, MelSpectrogram
 from images_that_sound.pipelines.images_that_sound_score_distillation import CanvasRun, PixelCanvas
 from images_that_sound.scripts import check, evaluate, generate, imprint, play, rank, sds, search, see
 from images_that_sound.scripts.common.contact_sheet import write_contact_sheet
@@ -101,6 +101,17 @@ def test_models_that_a_file_names_have_to_be_named_once_more(tmp_path):
     assert (other.model, other.audio_model) == ("embedded", None)
     both = generate.parse_args(["--params_from", png(tmp_path, model="embedded", audio_model="embedded")]).models
     assert (both.model, both.audio_model) == ("embedded", "embedded")
+
+
+def test_how_the_audio_side_draws_is_that_of_the_file_where_it_is_the_same(tmp_path):
+    riffusion = SPECTROGRAMS["riffusion"].to_dict()
+    file = png(tmp_path, model="x", audio_model="y", spectrogram=riffusion)
+    models = ["--params_from", file, "--model", "x", "--audio_model"]
+    assert generate.parse_args([*models, "y"]).models.spectrogram == riffusion
+    assert generate.parse_args([*models, "y", "--spectrogram", "auffusion"]).models.spectrogram == "auffusion"
+    assert generate.parse_args([*models, "z"]).models.spectrogram is None
+    file = png(tmp_path, model="embedded", spectrogram=riffusion)
+    assert generate.parse_args(["--params_from", file]).models.spectrogram is None
 
 
 def test_files_that_a_file_names_have_to_be_named_once_more(tmp_path):

@@ -1,6 +1,7 @@
 """The commands one after the other on Stable Diffusion beside Riffusion, with random weights."""
 
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -42,3 +43,21 @@ def test_they_are_checked_and_ranked(sample_dir):
     for name in ("seed-000000", "seed-000001"):
         scores = json.loads((sample_dir / name / "scores.json").read_text())["scores"]
         assert all(np.isfinite(scores[score]) for score in ("clip", "clap"))
+
+
+def test_a_picture_of_an_audio_side_of_any_name_is_made_again(stable_diffusion_folder, riffusion_folder, tmp_path):
+    audio_folder = shutil.copytree(riffusion_folder, tmp_path / "model")
+    models = ["--model", str(stable_diffusion_folder), "--audio_model", str(audio_folder), "--no-video"]
+    for name, arguments in (
+        ("first", [*PROMPTS, "--width", "128", "--spectrogram", "riffusion"]),
+        ("again", ["--params_from", str(tmp_path / "first" / "seed-000000" / "image.png")]),
+    ):
+        generate.main([*models, *arguments, "--output_dir", str(tmp_path / name)])
+    first, again = (tmp_path / name / "seed-000000" for name in ("first", "again"))
+    for name in ("image.png", "audio.wav"):
+        assert (first / name).read_bytes() == (again / name).read_bytes()
+
+
+def test_how_an_audio_side_draws_that_is_not_named_is_refused():
+    with pytest.raises(SystemExit, match="`spectrogram` says how `audio_model` draws"):
+        generate.main([*PROMPTS, "--spectrogram", "riffusion"])
