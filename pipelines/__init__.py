@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         FactorizedColorizationPipelineOutput,
     )
     from .pipeline_images_that_sound import ImagesThatSoundPipeline, ImagesThatSoundPipelineOutput
+    from .pipeline_images_that_sound_img2img import ImagesThatSoundImg2ImgPipeline
     from .pipeline_images_that_sound_imprint import (
         ImagesThatSoundImprintPipeline,
         ImagesThatSoundImprintPipelineOutput,
@@ -25,6 +26,7 @@ _MODULES = {
     "FactorizedColorizationPipeline": "pipeline_factorized_colorization",
     "FactorizedColorizationPipelineOutput": "pipeline_factorized_colorization",
     "ImagesThatSoundBlocks": "images_that_sound_blocks",
+    "ImagesThatSoundImg2ImgPipeline": "pipeline_images_that_sound_img2img",
     "ImagesThatSoundImprintPipeline": "pipeline_images_that_sound_imprint",
     "ImagesThatSoundImprintPipelineOutput": "pipeline_images_that_sound_imprint",
     "ImagesThatSoundPipeline": "pipeline_images_that_sound",

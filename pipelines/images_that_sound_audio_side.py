@@ -369,12 +369,13 @@ class AudioSideMixin(SelfContainedSavingMixin):
         *,
         generator: torch.Generator | list[torch.Generator] | None,
         own: dict[str, int] = {},
+        starts: dict[str, int] = {},
     ) -> int:
         """
         Checks prompts, guidance and generators; `own` says how many the caller brings of what a prompt would make, by
-        its argument. Returns the batch size.
+        its argument, and `starts` of what is made from it and a prompt. Returns the batch size.
         """
-        counts = dict(own)
+        counts = {**own, **starts}
         for prompts, side, name, scale, replaced in (
             (image_prompts, self.image_side, "guidance_scale", scales[0], "image" in own),
             (audio_prompts, self.audio_side, "audio_guidance_scale", scales[1], "audio" in own),

@@ -114,17 +114,17 @@ def tensors_returned(returned: Any, known: dict[str, torch.Tensor | None]) -> di
     return replaced
 
 
-def read_pictures(processor: VaeImageProcessor, image: PipelineImageInput) -> torch.Tensor:
-    """Pictures of the argument `image` as `(B, C, H, W)` in 0..1, for `C` 1 or 3."""
+def read_pictures(processor: VaeImageProcessor, image: PipelineImageInput, name: str = "image") -> torch.Tensor:
+    """Pictures of an argument as `(B, C, H, W)` in 0..1, for `C` 1 or 3."""
     try:
         images = processor.preprocess(image).float()
     except Exception as error:  # of what is no picture the processor can say anything
         raise ValueError(
-            f"`image` has to be a picture, an array, a tensor or a list of them, but is {shown(image)}: {error}"
+            f"`{name}` has to be a picture, an array, a tensor or a list of them, but is {shown(image)}: {error}"
         ) from error
-    check_tensor("image", images, ("B", images.shape[1] if images.shape[1:2] in ((1,), (3,)) else "1 or 3", "H", "W"))
+    check_tensor(name, images, ("B", images.shape[1] if images.shape[1:2] in ((1,), (3,)) else "1 or 3", "H", "W"))
     if not (0 <= images.amin() and images.amax() <= 1):
-        raise ValueError(f"`image` has to be in 0..1, but reaches {images.amin():.3g} to {images.amax():.3g}.")
+        raise ValueError(f"`{name}` has to be in 0..1, but reaches {images.amin():.3g} to {images.amax():.3g}.")
     return images
 
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -30,13 +31,32 @@ from .images_that_sound_checks import (
     shown,
     tensors_returned,
 )
+from .images_that_sound_noise_shares import audio_noise_shares
 from .images_that_sound_prompts import Prompts, expand_rows
+from .images_that_sound_spectrogram import check_audio
 from .images_that_sound_steps import DenoisingStep, denoising_steps, forget_history
 
 
 logger = logging.get_logger(__name__)
 
 LAYOUTS = ("strip", "folded")
+
+
+# What a call that averages noise does where an argument is left out and the config names nothing else: the paper's
+# settings.
+PAPER_ARGUMENTS = {
+    "height": 256,
+    "width": 1024,
+    "crop_right": 32,
+    "num_inference_steps": 100,
+    "guidance_scale": 10.0,
+    "audio_guidance_scale": 10.0,
+    "audio_weight": 0.5,
+    "image_guidance_start": 0.1,
+    "image_guidance_end": 1.0,
+    "audio_guidance_start": 0.0,
+    "audio_guidance_end": 1.0,
+}
 
 
 class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
@@ -199,6 +219,32 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         most = self.scheduler.config.num_train_timesteps
         return check_integer(name, self.resolve_default(name, num_steps), most=most)
 
+    def resolve_noise_shares(
+        self, num_inference_steps: int | None, audio_weight: Any, **edges: float | None
+    ) -> list[float]:
+        """
+        The audio side's share of the noise in 0..1 at each step, of the call's arguments, where they leave something
+        open to the checkpoint; raises `ValueError` for those that do not make sense, or if no model speaks at a step.
+        """
+        num_steps = self.resolve_steps("num_inference_steps", num_inference_steps)
+        if not hasattr(audio_weight, "audio_noise_shares"):
+            edges = {name: self.resolve_default(name, value) for name, value in edges.items()}
+            return audio_noise_shares(num_steps, self.resolve_default("audio_weight", audio_weight), **edges)
+        given = {name: value for name, value in edges.items() if value is not None}
+        if given:
+            raise ValueError(
+                f"`audio_weight` is a schedule, {audio_weight.__class__.__name__}, that decides on starts and ends"
+                f" itself, so that none of these can be given besides: {given}."
+            )
+        # The same check as for a list, since the schedule may be anybody's.
+        if isinstance(audio_weight, type) or not callable(audio_weight.audio_noise_shares):
+            raise ValueError(
+                "`audio_weight` has to be a number, a list or an object with a method `audio_noise_shares`, but is"
+                f" {shown(audio_weight)}."
+            )
+        shares = audio_weight.audio_noise_shares(num_steps)
+        return audio_noise_shares(num_steps, shares, image_guidance_start=0.0)
+
     def _latents_shape(self, batch_size: int, height: int, width: int) -> tuple[int, int, int, int]:
         sides = (side // self.vae_scale_factor for side in (height, width))
         return batch_size, self.unet.config.in_channels, *sides
@@ -234,6 +280,16 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             return latents.to(self._execution_device, self.unet.dtype)
         shape = self._latents_shape(batch_size, height, width)
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
+
+    def _preprocess_audio(self, audio: np.ndarray | torch.Tensor | None) -> torch.Tensor | None:
+        """Waveforms `(N,)` or `(B, N)` as canvases `(B, 1, M, T)` in 0..1."""
+        if audio is None:
+            return None
+        waveforms = torch.from_numpy(audio) if isinstance(audio, np.ndarray) and audio.dtype.kind == "f" else audio
+        check_audio(waveforms)
+        if not torch.isfinite(waveforms).all() or waveforms.abs().amax() == 0:
+            raise ValueError("`audio` has to be finite and not silent.")
+        return self.mel_spectrogram.audio_to_canvas(torch.atleast_2d(waveforms).to(self._execution_device))
 
     def lora_scale_of(self, cross_attention_kwargs: dict[str, Any] | None) -> float | None:
         """`scale` of the call's argument; raises `ValueError` for what no attention processor takes."""

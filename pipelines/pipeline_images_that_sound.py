@@ -17,34 +17,18 @@ from .images_that_sound_checks import (
     check_flags,
     check_number,
     check_output_type,
-    shown,
 )
 from .images_that_sound_files import written  # noqa: F401
-from .images_that_sound_noise_shares import audio_noise_shares
+from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_side import Side  # noqa: F401
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_steps import denoising_steps  # noqa: F401
-from .images_that_sound_two_sides import TwoSidesMixin
+from .images_that_sound_two_sides import PAPER_ARGUMENTS, TwoSidesMixin
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
 
-
-# What a call does where an argument is left out and the checkpoint's config names nothing else: the paper's settings.
-PAPER_ARGUMENTS = {
-    "height": 256,
-    "width": 1024,
-    "crop_right": 32,
-    "num_inference_steps": 100,
-    "guidance_scale": 10.0,
-    "audio_guidance_scale": 10.0,
-    "audio_weight": 0.5,
-    "image_guidance_start": 0.1,
-    "image_guidance_end": 1.0,
-    "audio_guidance_start": 0.0,
-    "audio_guidance_end": 1.0,
-}
 
 EXAMPLE_DOC_STRING = """
     Examples:
@@ -141,32 +125,6 @@ class ImagesThatSoundPipeline(
         check_number("eta", eta, least=0, most=1)
         check_output_type(output_type)
         return batch_size
-
-    def resolve_noise_shares(
-        self, num_inference_steps: int | None, audio_weight: Any, **edges: float | None
-    ) -> list[float]:
-        """
-        The audio side's share of the noise in 0..1 at each step, of the call's arguments, where they leave something
-        open to the checkpoint; raises `ValueError` for those that do not make sense, or if no model speaks at a step.
-        """
-        num_steps = self.resolve_steps("num_inference_steps", num_inference_steps)
-        if not hasattr(audio_weight, "audio_noise_shares"):
-            edges = {name: self.resolve_default(name, value) for name, value in edges.items()}
-            return audio_noise_shares(num_steps, self.resolve_default("audio_weight", audio_weight), **edges)
-        given = {name: value for name, value in edges.items() if value is not None}
-        if given:
-            raise ValueError(
-                f"`audio_weight` is a schedule, {audio_weight.__class__.__name__}, that decides on starts and ends"
-                f" itself, so that none of these can be given besides: {given}."
-            )
-        # The same check as for a list, since the schedule may be anybody's.
-        if isinstance(audio_weight, type) or not callable(audio_weight.audio_noise_shares):
-            raise ValueError(
-                "`audio_weight` has to be a number, a list or an object with a method `audio_noise_shares`, but is"
-                f" {shown(audio_weight)}."
-            )
-        shares = audio_weight.audio_noise_shares(num_steps)
-        return audio_noise_shares(num_steps, shares, image_guidance_start=0.0)
 
     @torch.no_grad()
     @replace_example_docstring(EXAMPLE_DOC_STRING)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,11 +23,13 @@ from .images_that_sound_checks import (
     read_pictures,
 )
 from .images_that_sound_files import written  # noqa: F401
+from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401
+from .images_that_sound_pictures import check_resize_mode, fit_pictures, imprint
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_side import Side  # noqa: F401
-from .images_that_sound_spectrogram import check_audio
+from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_steps import denoising_steps  # noqa: F401
 from .images_that_sound_two_sides import TwoSidesMixin
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
@@ -155,24 +157,14 @@ class ImagesThatSoundImprintPipeline(
         processor = VaeImageProcessor(do_resize=False, do_normalize=False, do_convert_rgb=True)
         return read_pictures(processor, image)
 
-    def _preprocess_audio(self, audio: np.ndarray | torch.Tensor | None) -> torch.Tensor | None:
-        """Waveforms `(N,)` or `(B, N)` as canvases `(B, 1, M, T)` in 0..1."""
-        if audio is None:
-            return None
-        waveforms = torch.from_numpy(audio) if isinstance(audio, np.ndarray) and audio.dtype.kind == "f" else audio
-        check_audio(waveforms)
-        if not torch.isfinite(waveforms).all() or waveforms.abs().amax() == 0:
-            raise ValueError("`audio` has to be finite and not silent.")
-        return self.mel_spectrogram.audio_to_canvas(torch.atleast_2d(waveforms).to(self._execution_device))
-
-    def _pictures(self, latents: torch.Tensor | None, own: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
-        """Pictures `(B, 3, M, T)`: made ones cut, the caller's resized."""
+    def _pictures(
+        self, latents: torch.Tensor | None, own: torch.Tensor | None, size: tuple[int, int], resize_mode: str
+    ) -> torch.Tensor:
+        """Pictures `(B, 3, M, T)`: made ones cut, the caller's fitted."""
         if own is None:
             return self.decode_latents(latents, self.vae)[..., : size[1]]
-        resized = torch.nn.functional.interpolate(
-            own.to(self._execution_device), size, mode="bilinear", antialias=True
-        )
-        return resized.expand(-1, 3, -1, -1)
+        fitted = fit_pictures(own, *size, resize_mode, self.mel_spectrogram.silence)
+        return fitted.to(self._execution_device).expand(-1, 3, -1, -1)
 
     def _spectrograms(self, latents: torch.Tensor | None, own: torch.Tensor | None, columns: int) -> torch.Tensor:
         """Gray spectrograms `(B, 1, M, T)`: made ones cut, the caller's as they are."""
@@ -192,6 +184,7 @@ class ImagesThatSoundImprintPipeline(
         negative_audio_prompt: str | list[str] | None = None,
         magnitude_ratio: float = 0.5,
         invert_image: bool = True,
+        resize_mode: Literal["repeat", "center", "crop", "stretch"] = "repeat",
         height: int | None = None,
         width: int | None = None,
         audio_length_in_s: float | None = None,
@@ -227,7 +220,8 @@ class ImagesThatSoundImprintPipeline(
             audio_prompt (`str` or `list[str]`):
                 What to hear, not empty, unless `audio` is given; as many as pictures, or one of either for all.
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
-                Pictures to paint instead of made ones, in 0..1 where they are arrays; resized to the canvas.
+                Pictures to paint instead of made ones, in 0..1 where they are arrays; put onto the canvas as
+                `resize_mode` says.
             audio (`np.ndarray` or `torch.Tensor` of shape `(N,)` or `(B, N)`, *optional*):
                 Waveforms at `pipe.sampling_rate` to paint into instead of made ones. The canvas is as long as they.
             negative_prompt (`str` or `list[str]`, *optional*):
@@ -241,6 +235,10 @@ class ImagesThatSoundImprintPipeline(
                 Whether the parts of the picture that look like silence take sound away, so that the picture shows as
                 it is; else those that look loud do, so that its negative shows. Silence is black, or white where
                 black is loud.
+            resize_mode (`str`, defaults to `"repeat"`):
+                How `image` comes onto the canvas where it has another shape. `"repeat"`: as large as fits, side by
+                side as often as it fits, on silence. `"center"`: the same, once, in the middle. `"crop"`: the middle
+                of what covers the canvas. `"stretch"`: in the canvas' shape.
             height (`int`, *optional*, checkpoint, defaults to 256):
                 Pixels of the canvas: the number of mel bins.
             width (`int`, *optional*, checkpoint, defaults to 1024):
@@ -315,6 +313,7 @@ class ImagesThatSoundImprintPipeline(
             num_samples = self.mel_spectrogram.num_samples(spectrograms.shape[-1])
             crop_right, audio_length_in_s = 0, num_samples / self.sampling_rate
         height, width, cut_columns = self.resolve_size(height, width, audio_length_in_s, crop_right)
+        check_resize_mode(resize_mode)
 
         image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
         audio_prompts = Prompts(
@@ -374,7 +373,7 @@ class ImagesThatSoundImprintPipeline(
 
         # 5. Decode both, cut to the columns that are kept
         columns = width - cut_columns
-        images = expand_rows(self._pictures(latents, images, (height, columns)), batch_size)
+        images = expand_rows(self._pictures(latents, images, (height, columns), resize_mode), batch_size)
         spectrograms = expand_rows(self._spectrograms(audio_latents, spectrograms, columns), batch_size)
 
         # 6. Paint the picture into the spectrogram, play it, and convert
@@ -393,30 +392,3 @@ def _counted_on(callback: Callable | None, first: int) -> Callable | None:
     if callback is None:
         return None
     return lambda pipe, step, timestep, tensors: callback(pipe, first + step, timestep, tensors)
-
-
-def imprint(
-    spectrograms: torch.Tensor,
-    images: torch.Tensor,
-    magnitude_ratio: float,
-    invert_image: bool = True,
-    silence: float = 0.0,
-) -> torch.Tensor:
-    """
-    Paints pictures into spectrograms (arXiv 2405.12221, appendix A.3): takes them towards silence, as far as the
-    picture says.
-
-    Args:
-        spectrograms (`torch.Tensor` of shape `(B, 1, M, T)`): Canvases in 0..1.
-        images (`torch.Tensor` of shape `(B, C, M, T)`): Pictures in 0..1, of which the mean over channels counts.
-        magnitude_ratio (`float`): Share of the spectrogram that the picture takes away at most, 0..1.
-        invert_image (`bool`, defaults to `True`): Whether what looks like silence takes away most; else the opposite.
-        silence (`float`, defaults to 0.0): How silence looks: 0 is black, as in the paper, 1 is white.
-
-    Returns:
-        `torch.Tensor` of shape `(B, 1, M, T)`: Canvases in 0..1.
-    """
-    gray = images.mean(dim=1, keepdim=True)
-    loud = (gray - silence).abs()
-    taken = 1 - loud if invert_image else loud
-    return silence + (spectrograms - silence) * (1 - magnitude_ratio * taken)
