@@ -34,6 +34,7 @@ from diffusers.callbacks import SDCFGCutoffCallback
 from images_that_sound.pipelines import (
     FactorizedColorizationPipeline,
     ImagesThatSoundBlocks,
+    ImagesThatSoundImg2ImgPipeline,
     ImagesThatSoundImprintPipeline,
     ImagesThatSoundPipeline,
     ImagesThatSoundSDSPipeline,
@@ -179,6 +180,10 @@ def make_targets() -> dict[str, Target]:
     sds = {**prompts, **size, "num_iterations": 1, "image_start_step": 0, "num_crops": 1, "crop_width": 16}
     calls = {
         "two sides": (pipe, {**prompts, **size, "num_inference_steps": 1}),
+        "img2img": (
+            interrupted(two_sides(ImagesThatSoundImg2ImgPipeline, STABLE_DIFFUSION)),
+            {**prompts, **size, "image": torch.full((1, 3, 16, 16), 0.5), "num_inference_steps": 2},
+        ),
         "imprint": (
             interrupted(two_sides(ImagesThatSoundImprintPipeline, STABLE_DIFFUSION)),
             {**prompts, **size, "num_inference_steps": 1, "num_audio_inference_steps": 1},
@@ -257,7 +262,7 @@ def run_call(targets: dict[str, Target], seed: int, index: int) -> tuple[str, st
     PASSES.clear()
     source = random.Random(f"{seed} {index}")
     names = list(targets)
-    name = source.choice(names[:5] if source.random() < 0.75 else names[5:])
+    name = source.choice(names[:6] if source.random() < 0.75 else names[6:])
     arguments = draw_arguments(targets[name], source)
     given = {key: value for key, value in arguments.items() if value is not targets[name].arguments.get(key, ...)}
     try:
