@@ -247,7 +247,7 @@ def build(studio: Studio) -> gr.Blocks:
             """All about a sample: of its video and colours, what has been made."""
             settings = sample_settings(check_made(folder))
             words = [f"**Seed {settings['seed']}.** Press play, or click into the picture."]
-            words += [f"Something is off: {problem}." for problem in settings["problems"]]
+            words += [f"Something is off: {said}." for said in settings["problems"] + settings["remarks"]]
             return {
                 current: folder,
                 status: " ".join(words),

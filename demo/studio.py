@@ -15,7 +15,7 @@ import PIL.Image
 import soundfile
 import torch
 
-from images_that_sound.pipelines import ImagesThatSoundPipeline, audio_problems
+from images_that_sound.pipelines import ImagesThatSoundPipeline, audio_problems, audio_remarks
 from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
 from images_that_sound.scripts.common.arguments import Models, Scores, call_arguments, complete_call
 from images_that_sound.scripts.common.colors import Painter
@@ -145,7 +145,8 @@ class Studio:
         settings = complete_settings(self.models, self.pipe, arguments)
         folders = [home / f"seed-{seed:06d}" for seed in seeds]
         for row, (folder, seed, audio) in enumerate(zip(folders, seeds, output.audios)):
-            own = {**settings, "seed": seed, "problems": audio_problems(audio)}
+            said = {"problems": audio_problems(audio), "remarks": audio_remarks(audio, self.pipe.mel_spectrogram)}
+            own = {**settings, "seed": seed, **said}
             made = {"audio": audio, "sampling_rate": self.pipe.sampling_rate, "settings": own}
             write_sample(folder, **pictures_of(output, row), **made, video=False)
         if len(folders) == 1:
@@ -252,5 +253,6 @@ def as_python(settings: dict, models: Models) -> str:
     lines += ["output = pipe(", *(f"    {name}={settings[name]!r}," for name in CALL_NAMES)]
     lines += [f"    generator=torch.Generator().manual_seed({settings['seed']}),", ")"]
     lines += ['output.images[0].save("image.png")']
-    lines += ['soundfile.write("audio.wav", output.audios[0], pipe.sampling_rate)']
+    gain = f"10 ** ({settings['gain_in_db']} / 20)"
+    lines += [f'soundfile.write("audio.wav", {gain} * output.audios[0], pipe.sampling_rate)']
     return "\n".join(lines)

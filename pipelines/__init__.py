@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .images_that_sound_audio_prior import load_vocoder
     from .images_that_sound_blocks import ImagesThatSoundBlocks
-    from .images_that_sound_spectrogram import SPECTROGRAMS, MelSpectrogram, audio_problems, find_spectrogram
+    from .images_that_sound_spectrogram import (
+        SPECTROGRAMS,
+        MelSpectrogram,
+        audio_problems,
+        audio_remarks,
+        find_spectrogram,
+    )
     from .images_that_sound_two_sides import fold_canvas, unfold_canvas
     from .images_that_sound_vocoder import load_hifigan_vocoder
     from .pipeline_factorized_colorization import (
@@ -36,6 +42,7 @@ _MODULES = {
     "MelSpectrogram": "images_that_sound_spectrogram",
     "SPECTROGRAMS": "images_that_sound_spectrogram",
     "audio_problems": "images_that_sound_spectrogram",
+    "audio_remarks": "images_that_sound_spectrogram",
     "find_spectrogram": "images_that_sound_spectrogram",
     "fold_canvas": "images_that_sound_two_sides",
     "load_hifigan_vocoder": "images_that_sound_vocoder",

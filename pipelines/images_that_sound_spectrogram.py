@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy.signal
 import scipy.sparse
 import torch
 from transformers.audio_utils import mel_filter_bank
@@ -14,7 +15,11 @@ from .images_that_sound_checks import check_tensor, shown
 
 
 SILENCE_PEAK = 1e-3
+# 40 dB below what the sounds that canvases are learned from peak at: almost nothing is drawn.
+AUDIBLE_PEAK = 1e-2
 CLIPPED_SHARE = 1e-3
+# White noise has 1; of the embedded world's own sounds, only a few barks have more than this.
+NOISE_FLATNESS = 0.5
 # The peak to which sounds are scaled before they are drawn, and after they are read from a canvas without loudness.
 PEAK = 0.95
 # From Hz to where a frequency is on a scale, and back.
@@ -478,9 +483,34 @@ def audio_problems(audio: np.ndarray) -> list[str]:
     if not np.isfinite(audio).all():
         return ["the sound has values that are not finite"]
     magnitude = np.abs(audio)
-    if magnitude.size == 0 or magnitude.max() < SILENCE_PEAK:
-        return [f"the sound is silent (its peak is below {SILENCE_PEAK})"]
+    if magnitude.size == 0 or magnitude.max() < AUDIBLE_PEAK:
+        return [f"the sound is inaudible (its peak is below {AUDIBLE_PEAK})"]
     share = float((magnitude >= 0.999).mean())
     if share > CLIPPED_SHARE:
         return [f"the sound is clipped ({share:.1%} of its samples are at full scale)"]
     return []
+
+
+def audio_remarks(audio: np.ndarray, mel_spectrogram: MelSpectrogram) -> list[str]:
+    """
+    Says what a listener may want to know of a waveform, though it is no fault where it was asked for, such as that of
+    rain.
+
+    Args:
+        audio (`np.ndarray` of shape `(N,)`): Waveform.
+        mel_spectrogram ([`MelSpectrogram`]): Of its canvas, among whose frequencies it is judged.
+
+    Returns:
+        `list[str]`: Empty for a sound that has problems, or less even a spectrum than noise: the geometric mean of its
+        power over all frequencies is at most half of the arithmetic one.
+    """
+    if audio_problems(audio):
+        return []
+    window = min(mel_spectrogram.win_length, len(audio))
+    frequencies, power = scipy.signal.welch(audio, mel_spectrogram.sampling_rate, nperseg=window)
+    drawn = (frequencies > mel_spectrogram.min_frequency) & (frequencies < mel_spectrogram.max_frequency)
+    power = power[drawn].astype(np.float64)
+    if not power.any():
+        return []
+    flatness = float(np.exp(np.log(power.clip(1e-12 * power.max())).mean()) / power.mean())
+    return [f"the sound is mostly noise (its spectrum's flatness is {flatness:.2f})"] * (flatness > NOISE_FLATNESS)

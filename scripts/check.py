@@ -58,10 +58,12 @@ def sounds_of(
     """The saved waveform and those rebuilt from the canvas `(1, 1, M, T)`, each of shape `(N,)`."""
     import torch
 
-    from .common.samples import read_audio
+    from .common.loudness import without_gain
+    from .common.samples import read_audio, sample_settings
 
     log_mel = mel.canvas_to_log_mel(canvas)
-    sounds = {"saved sound": torch.from_numpy(read_audio(folder / "audio.wav", mel.sampling_rate))}
+    saved = without_gain(read_audio(folder / "audio.wav", mel.sampling_rate), sample_settings(folder))
+    sounds = {"saved sound": torch.from_numpy(saved)}
     if vocoder is not None:
         with torch.no_grad():
             rebuilt = mel.canvas_to_audio(canvas, vocoder)

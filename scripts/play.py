@@ -17,9 +17,10 @@ def play(
     """Makes a sound of a picture; yields its file."""
     import torch
 
-    from ..pipelines import audio_problems
+    from ..pipelines import audio_problems, audio_remarks
     from ..pipelines.images_that_sound_audio_prior import check_vocoder
     from .common.canvases import canvas_of, constants_of, on_scale
+    from .common.loudness import levelled
     from .common.models import read_vocoder
     from .common.samples import read_picture, write_audio
 
@@ -43,10 +44,12 @@ def play(
     check_vocoder(plays, mel)
     with torch.no_grad():
         audio = mel.canvas_to_audio(canvas, plays)[0].numpy()
-    for problem in audio_problems(audio):
-        print(f"warning: {problem}", flush=True)
+    for said in (*audio_problems(audio), *audio_remarks(audio, mel)):
+        print(f"warning: {said}", flush=True)
+    audio, gain = levelled(audio, mel.sampling_rate)
+    settings = {**settings, "spectrogram": mel.to_dict(), "gain_in_db": gain}
     with written(output) as file:
-        write_audio(file, audio, mel.sampling_rate, json_text({**settings, "spectrogram": mel.to_dict()}))
+        write_audio(file, audio, mel.sampling_rate, json_text(settings))
     yield output
 
 

@@ -23,7 +23,7 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
     from ..selection import best, best_of, combined_score, top_by_all
     from .common.contact_sheet import write_contact_sheet
     from .common.samples import captions_of, find_samples, sample_settings
-    from .common.scoring import load_scorer_for, problems_of, scores_of
+    from .common.scoring import load_scorer_for, problems_of, remarks_of, scores_of
 
     folders = find_samples(sample_dir)
     check_writable(sample_dir, "sample_dir")
@@ -32,6 +32,7 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
     found = [scores_of(folder, scorer, scores.models) for folder in folders]
     columns = {name: [each[name] for each in found] for name in scorer.names}
     combined = combined_score(columns)
+    remarks = [remarks_of(folder) for folder in folders]
 
     agreed, rule = top_by_all(columns, share), f"in the top {share:.0%} by each"
     rankings = {f"by {name}": best_of(values, top) for name, values in columns.items()}
@@ -41,8 +42,8 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
             hint = " Make more of them, or take a larger --share." if name == rule else ""
             yield f"{name}: no sample.{hint}"
         for place, i in enumerate(indices, start=1):
-            numbers = ", ".join(f"{column} {values[i]:.3f}" for column, values in columns.items())
-            yield f"{name}, {place}. {folders[i]}: {numbers}"
+            said = [*(f"{column} {values[i]:.3f}" for column, values in columns.items()), *remarks[i]]
+            yield f"{name}, {place}. {folders[i]}: {', '.join(said)}"
 
     named = {name: [str(folders[i].relative_to(sample_dir)) for i in indices] for name, indices in rankings.items()}
     write_json(sample_dir / "ranking.json", named)
@@ -50,7 +51,11 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
         {
             "folder": folders[i],
             "seed": settings[i].get("seed"),
-            "captions": [*captions_of(settings[i]), *(f"problem: {each}" for each in problems_of(folders[i]))],
+            "captions": [
+                *captions_of(settings[i]),
+                *(f"problem: {each}" for each in problems_of(folders[i])),
+                *(f"remark: {each}" for each in remarks[i]),
+            ],
             "numbers": {"combined": combined[i], **{name: values[i] for name, values in columns.items()}},
             "best": i in rankings["by all, combined"],
         }

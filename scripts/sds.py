@@ -109,6 +109,7 @@ def report(
     import torch
 
     from .common.canvases import picture_of
+    from .common.loudness import levelled
     from .common.samples import write_audio, write_picture
 
     losses = {name: value for name, value in tensors.items() if name != "canvas" and value is not None}
@@ -121,7 +122,7 @@ def report(
     with written(folder / "preview.png") as file:
         write_picture(file, picture_of(gray[0, 0]), json_text({"spectrogram": pipe.mel_spectrogram.to_dict()}))
     with written(folder / "preview.wav") as file:
-        write_audio(file, audio, pipe.sampling_rate)
+        write_audio(file, levelled(audio, pipe.sampling_rate)[0], pipe.sampling_rate)
     for tracker in accelerator.trackers:
         if hasattr(tracker, "log_images"):
             tracker.log_images({"canvas": gray.permute(0, 2, 3, 1).cpu().numpy()}, step=iteration, dataformats="NHWC")

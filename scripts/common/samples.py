@@ -18,6 +18,7 @@ import scipy.signal
 import soundfile
 
 from .files import check_own_folder, json_text, parse_json, read_json, write_json, written
+from .loudness import levelled
 from .video import Panel, poster, write_video
 
 
@@ -32,7 +33,8 @@ MAX_VALUES = 2**27
 
 TEXT, NAMES = (str, type(None)), ("prompt", "audio_prompt", "image", "audio", "model", "audio_model", "canvas_layout")
 # Kinds of what the commands read in settings.
-KINDS = {**dict.fromkeys(NAMES, TEXT), "seed": int, "spectrogram": dict, "problems": list}
+KINDS = {**dict.fromkeys(NAMES, TEXT), "seed": int, "spectrogram": dict, "problems": list, "gain_in_db": (int, float)}
+MAX_GAIN_IN_DB = 100
 
 
 def write_sample(
@@ -52,16 +54,19 @@ def write_sample(
         folder (`Path`): The sample's folder, which does not exist yet.
         picture (`PIL.Image.Image`): What to see.
         spectrogram (`PIL.Image.Image`): The gray canvas that was played.
-        audio (`np.ndarray` of shape `(N,)`): Waveform in -1..1.
+        audio (`np.ndarray` of shape `(N,)`): Waveform in -1..1, which is levelled.
         sampling_rate (`int`): Samples per second.
-        settings (`dict`): What made it, JSON-ready; written as `settings.json` and into PNG, WAV and MP4.
+        settings (`dict`): What made it, JSON-ready; written as `settings.json` and into PNG, WAV and MP4, with the
+            gain of the sound as `gain_in_db`.
         others (`dict[str, PIL.Image.Image]`, *optional*): More pictures by the names of their files.
         video (`bool`, defaults to `True`): Whether to write `video.mp4` and `poster.png`.
 
     Raises:
         ValueError: If the folder is there, and not because another process made the same sample.
     """
-    text = json_text(settings)
+    audio, gain = levelled(audio, sampling_rate)
+    complete = {**settings, "gain_in_db": gain}
+    text = json_text(complete)
     stretched = PIL.ImageOps.autocontrast(spectrogram, cutoff=1)
     images = {"image": picture, "spectrogram": spectrogram, "spectrogram_stretched": stretched, **(others or {})}
     with _unless_made(folder, settings), written(folder) as partial:
@@ -73,7 +78,7 @@ def write_sample(
             captions, panels = captions_of(settings), [panel_of(picture, settings)]
             write_video(partial / "video.mp4", panels, audio, sampling_rate, captions, text)
             write_picture(partial / "poster.png", poster(panels, captions), text)
-        write_json(partial / "settings.json", settings)
+        write_json(partial / "settings.json", complete)
 
 
 @contextmanager
@@ -127,8 +132,8 @@ def captions_of(settings: dict) -> list[str]:
 
 
 def write_audio(path: Path, audio: np.ndarray, sampling_rate: int, settings_text: str = "") -> None:
-    """Writes a waveform of shape `(N,)` in -1..1 as a WAV of 16 bits."""
-    with soundfile.SoundFile(path, "w", sampling_rate, 1, "PCM_16") as file:
+    """Writes a waveform of shape `(N,)` in -1..1 as a WAV of 24 bits: what is dark on a canvas is fainter than 16."""
+    with soundfile.SoundFile(path, "w", sampling_rate, 1, "PCM_24") as file:
         if settings_text:
             file.comment = settings_text
         file.write(np.nan_to_num(audio))
@@ -253,6 +258,8 @@ def _checked(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"`{path}` holds no settings of images-that-sound: `{name}` is {str(value)[:100]!r}.")
     if not 0 <= settings.get("seed", 0) < 2**63:
         raise ValueError(f"`{path}` holds no settings of images-that-sound: `seed` is no seed.")
+    if not abs(settings.get("gain_in_db", 0)) <= MAX_GAIN_IN_DB:
+        raise ValueError(f"`{path}` holds no settings of images-that-sound: `gain_in_db` is no gain.")
     return settings
 
 

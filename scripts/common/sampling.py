@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 
-from ...pipelines import audio_problems
+from ...pipelines import audio_problems, audio_remarks
 from .arguments import Models, Samples
 from .files import check_own_folder, check_writable, read_json
 from .models import device_of
@@ -72,7 +72,7 @@ def imprinted_pictures_of(output: Any, row: int) -> dict:
 
 
 def complete_settings(models: Models, pipe: DiffusionPipeline, settings: dict[str, Any]) -> dict[str, Any]:
-    """What a sample's files say of how it was made, besides its seed and problems."""
+    """What a sample's files say of how it was made, besides its seed and what is said of its sound."""
     return {
         **settings,
         "model": models.model,
@@ -128,7 +128,8 @@ def make_samples(
             raise
         for row, (seed, audio) in enumerate(zip(batch, output.audios)):
             if accelerator is None or accelerator.is_main_process:
-                made = {**settings, "seed": seed, "problems": audio_problems(audio)}
+                said = {"problems": audio_problems(audio), "remarks": audio_remarks(audio, pipe.mel_spectrogram)}
+                made = {**settings, "seed": seed, **said}
                 sound = {"audio": audio, "sampling_rate": pipe.sampling_rate}
                 write_sample(
                     samples.folder(seed), **pictures(output, row), **sound, settings=made, video=samples.video

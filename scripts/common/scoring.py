@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from ...pipelines import ImagesThatSoundPipeline, MelSpectrogram, audio_problems
+from ...pipelines import ImagesThatSoundPipeline, MelSpectrogram, audio_problems, audio_remarks
 from ...selection import CLAPScore, CLIPScore, Scorer, mean_and_interval
 from .arguments import Models, Scores, shipped_models
 from .canvases import canvas_of
 from .files import read_json, write_json, write_text
 from .hub import checkpoint_errors
+from .loudness import without_gain
 from .models import EMBEDDED, device_of, load_pipeline
 from .samples import find_samples, read_picture, read_waveform, sample_settings
 from .sampling import own_share
@@ -106,8 +107,15 @@ def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim:
 
 def problems_of(folder: Path) -> list[str]:
     """What is wrong with a sample's sound: what was found when it was made, and what its file shows."""
-    noted = sample_settings(folder).get("problems", [])
-    return [*map(str, noted)] or audio_problems(read_waveform(folder / "audio.wav")[0])
+    settings = sample_settings(folder)
+    noted = [*map(str, settings.get("problems", []))]
+    return noted or audio_problems(without_gain(read_waveform(folder / "audio.wav")[0], settings))
+
+
+def remarks_of(folder: Path) -> list[str]:
+    """What a listener may want to know of a sample's sound, which does not void its scores."""
+    mel = MelSpectrogram.from_dict(sample_settings(folder).get("spectrogram", {}))
+    return audio_remarks(read_waveform(folder / "audio.wav")[0], mel)
 
 
 def _known_scores(file: Path, models: dict[str, str]) -> dict[str, float]:

@@ -7,12 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 from safetensors.torch import load_file
 from transformers.audio_utils import mel_filter_bank
 
 from images_that_sound.pipelines import SPECTROGRAMS, ImagesThatSoundPipeline, MelSpectrogram, find_spectrogram
-from images_that_sound.pipelines.images_that_sound_spectrogram import _mel_filters, audio_problems
+from images_that_sound.pipelines.images_that_sound_spectrogram import (
+    _mel_filters,
+    audio_problems,
+    audio_remarks,
+)
 
 
 RATE = 16000
@@ -238,7 +243,7 @@ def test_what_is_played_is_as_loud_as_any_but_paper_stays_silent():
     canvas[0, :, 200:210] = 0.7
     line, paper = RIFFUSION.canvas_to_audio(canvas)
     assert float(line.abs().max()) == pytest.approx(0.95) and audio_problems(line.numpy()) == []
-    assert paper.abs().max() < 1e-6 and "silent" in audio_problems(paper.numpy())[0]
+    assert paper.abs().max() < 1e-6 and "inaudible" in audio_problems(paper.numpy())[0]
 
 
 @pytest.mark.parametrize("scale", ["slaney", "htk"])
@@ -336,9 +341,9 @@ def test_a_good_sound_has_no_problems():
 @pytest.mark.parametrize(
     "audio, said",
     [
-        (np.zeros(1000, np.float32), "silent"),
-        (np.zeros(0, np.float32), "silent"),
-        (np.full(1000, 1e-4, np.float32), "silent"),
+        (np.zeros(1000, np.float32), "inaudible"),
+        (np.zeros(0, np.float32), "inaudible"),
+        (0.003 * tone(440.0).numpy(), "inaudible"),
         (np.clip(3 * tone(440.0).numpy(), -1, 1), "clipped"),
         (np.array([0.1, np.nan, 0.2], np.float32), "not finite"),
         (np.array([0.1, -np.inf, 0.2], np.float32), "not finite"),
@@ -347,6 +352,20 @@ def test_a_good_sound_has_no_problems():
 def test_a_bad_sound_is_described(audio, said):
     problems = audio_problems(audio)
     assert len(problems) == 1 and said in problems[0]
+    assert audio_remarks(audio, MelSpectrogram()) == [] or said == "clipped"
+
+
+def test_noise_is_remarked_on():
+    white = np.random.default_rng(0).uniform(-0.5, 0.5, 16000).astype(np.float32)
+    for audio in (white, 0.05 * white, MelSpectrogram().canvas_to_audio(torch.full((1, 1, 256, 100), 0.6))[0].numpy()):
+        (remark,) = audio_remarks(audio, MelSpectrogram())
+        assert float(remark.split()[-1].rstrip(")")) == pytest.approx(0.98, abs=0.02)
+    # Falls by 6 dB an octave, as waves and wind do.
+    brown = scipy.signal.lfilter([0.1], [1, -0.99], white)
+    for audio in (brown, tone(440.0).numpy(), np.ones(16000, np.float32)):
+        assert audio_remarks(audio, MelSpectrogram()) == []
+    up_to_10_khz = scipy.signal.resample_poly(white, 44100, 20000)
+    assert "noise" in audio_remarks(up_to_10_khz, SPECTROGRAMS["riffusion"])[0], "it draws no higher"
 
 
 # Auffusion's files

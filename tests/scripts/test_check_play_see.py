@@ -10,6 +10,7 @@ import torch
 
 from images_that_sound.pipelines import SPECTROGRAMS, MelSpectrogram, fold_canvas
 from images_that_sound.scripts import check, play, see
+from images_that_sound.scripts.common.canvases import heard_canvas
 from images_that_sound.scripts.common.samples import read_settings, write_picture, write_sample
 
 
@@ -42,6 +43,9 @@ def test_check_tells_a_true_sound_from_a_wrong_one(tmp_path, capsys):
     check.main(["--sample_dir", str(tmp_path)])
 
     numbers = {name: json.loads((tmp_path / name / "check.json").read_text()) for name in ("true", "wrong")}
+    canvas = torch.from_numpy(np.asarray(canvas_picture(), np.float32) / 255)[None, None]
+    unlevelled = heard_canvas(canvas, torch.from_numpy(chirp()), MEL)[1]
+    assert numbers["true"]["saved sound"] == pytest.approx(unlevelled, rel=0.02)
     assert set(numbers["true"]) == {"saved sound", "Griffin-Lim"}
     assert numbers["true"]["saved sound"]["correlation"] > 0.95
     assert numbers["true"]["Griffin-Lim"]["correlation"] > 0.8
@@ -93,6 +97,11 @@ def test_see_and_play_are_inverse(tmp_path):
     play.main([str(tmp_path / "chirp.png"), "--output", str(tmp_path / "again.wav")])
     audio, rate = soundfile.read(tmp_path / "again.wav", dtype="float32")
     assert rate == 16000 and len(audio) == 16000
+    canvas = torch.from_numpy(np.asarray(picture, np.float32) / 255)[None, None]
+    gain = read_settings(tmp_path / "again.wav")["gain_in_db"]
+    played = MelSpectrogram().canvas_to_audio(canvas)[0].numpy()
+    np.testing.assert_allclose(audio / 10 ** (gain / 20), played, atol=1e-4)
+    assert gain < -10, "a tone of full scale is louder than most"
     heard = MelSpectrogram().audio_to_canvas(torch.from_numpy(audio))[0]
     assert similarity(heard, expected) > 0.8
 

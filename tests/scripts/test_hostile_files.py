@@ -178,6 +178,8 @@ def test_nothing_of_a_sample_runs_in_the_page(tmp_path, browser):
         ("spectrogram", 1),
         ("problems", "none"),
         ("seed", 1.5),
+        ("gain_in_db", "loud"),
+        ("gain_in_db", 1e9),
     ],
 )
 def test_tampered_settings_are_refused(tmp_path, name, value):
@@ -196,18 +198,28 @@ def test_broken_samples_never_win(tmp_path, capsys):
     sample(tmp_path / "noted", seed=2, problems=["the sound has values that are not finite"])
     silent = sample(tmp_path / "silent", seed=3)
     soundfile.write(silent / "audio.wav", np.zeros(128 * 160), 16000)
+    faint = sample(tmp_path / "faint", seed=4, problems=[])
+    soundfile.write(faint / "audio.wav", np.full(128 * 160, 0.05), 16000)
+    settings = json.loads((faint / "settings.json").read_text())
+    (faint / "settings.json").write_text(json.dumps({**settings, "gain_in_db": 40}))
     rank.main(["--sample_dir", str(tmp_path)])
     ranking = json.loads((tmp_path / "ranking.json").read_text())
     assert [ranking[f"by {name}"] for name in ("clip", "clap", "all, combined")] == [["sound"]] * 3
     page = (tmp_path / "index.html").read_text()
-    assert "problem: the sound is silent" in page and "problem: the sound has values that are not finite" in page
+    assert (
+        page.count("problem: the sound is inaudible") == 2
+        and "problem: the sound has values that are not finite" in page
+    )
     scores = json.loads((silent / "scores.json").read_text(), parse_constant=pytest.fail)["scores"]
     assert scores == {"clip": None, "clap": None}
 
+    assert "clap" in (said := capsys.readouterr().out) and "the sound is mostly noise" in said
+    assert "remark: the sound is mostly noise" in page, "which voids no score"
+
     evaluate.main(["--sample_dir", str(tmp_path)])
-    assert "2 of these have problems and do not count" in capsys.readouterr().out
+    assert "3 of these have problems and do not count" in capsys.readouterr().out
     (*_, everything) = json.loads((tmp_path / "evaluation.json").read_text(), parse_constant=pytest.fail)
-    assert (everything["num_samples"], everything["num_scored"], everything["clip_interval"]) == (3, 1, None)
+    assert (everything["num_samples"], everything["num_scored"], everything["clip_interval"]) == (4, 1, None)
     assert everything["clip"] == json.loads((tmp_path / "sound" / "scores.json").read_text())["scores"]["clip"]
 
 
