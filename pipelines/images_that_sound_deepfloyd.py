@@ -103,6 +103,6 @@ def raise_if_gated(error: BaseException, repo: str | os.PathLike) -> None:
         if isinstance(cause, GatedRepoError) or re.search("(?<!private or )gated repo", str(cause), re.IGNORECASE):
             raise ValueError(
                 f"`{repo}` is gated: accept its licence at https://huggingface.co/{repo}, then sign in with"
-                " `hf auth login` or pass `token=`."
+                " `hf auth login`, or in Python pass `token=`."
             ) from error
         cause = cause.__cause__ or cause.__context__

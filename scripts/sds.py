@@ -6,7 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common.arguments import Request, add_sample_arguments, call_arguments, new_parser, read_request, run
+from .common.arguments import (
+    Request,
+    add_sample_arguments,
+    arguments_named,
+    call_arguments,
+    new_parser,
+    read_request,
+    run,
+)
 from .common.files import check_own_folder, json_text, written
 from .common.presets import SDS_PRESETS
 
@@ -81,7 +89,7 @@ def sds(request: SDSRequest) -> Iterator[Path]:
             "callback_on_step_end_tensor_inputs": ["canvas", "image_loss", "audio_loss"],
         }
 
-    for folder in make_samples(
+    made = make_samples(
         pipe,
         samples,
         complete_settings(models, pipe, {**arguments, **timesteps}),
@@ -89,10 +97,12 @@ def sds(request: SDSRequest) -> Iterator[Path]:
         seeds=samples.seeds,
         of_seeds=of_seeds,
         accelerator=accelerator,
-    ):
-        if accelerator.is_main_process:
-            shutil.rmtree(unfinished(int(folder.name.removeprefix("seed-"))), ignore_errors=True)
-            yield folder
+    )
+    with arguments_named(checkpoint_dir="output_dir"):
+        for folder in made:
+            if accelerator.is_main_process:
+                shutil.rmtree(unfinished(int(folder.name.removeprefix("seed-"))), ignore_errors=True)
+                yield folder
     accelerator.end_training()
 
 

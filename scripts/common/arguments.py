@@ -2,14 +2,21 @@
 
 import argparse
 import ast
+import difflib
+import hashlib
 import inspect
+import io
+import json
+import re
 import shlex
 import signal
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +58,14 @@ PUBLISHED_SCORES = {"clip_model": "openai/clip-vit-base-patch16", "clap_model": 
 FILE_ERRORS = (("soundfile", "LibsndfileError"), ("av.error", "FFmpegError"), ("safetensors", "SafetensorError"))
 # Of commands, besides the arguments of their pipelines' calls.
 OWN_NUMBERS = ("final_max_timestep",)
+# Each with the file that may be given in its place.
+PROMPTS = {"prompt": "image", "audio_prompt": "audio"}
+DEFAULTS = {"seed": 0, "num_samples": 1, "model": "embedded", "dtype": "float32", "scores": ["clip", "clap"]}
+# What besides the arguments of the call makes samples, or searches, that can't share a folder with others.
+MADE_BY = (
+    *("model", "audio_model", "dtype", "spectrogram", "image", "audio", *OWN_NUMBERS),
+    *("scores", "clip_model", "clap_model"),
+)
 
 Values = TypeVar("Values")
 
@@ -98,7 +113,7 @@ class Samples:
     seed: int = 0
     num_samples: int = 1
     num_images_per_prompt: int = 1
-    output_dir: Path = Path("outputs")
+    output_dir: Path
     video: bool = True
 
     def __post_init__(self) -> None:
@@ -182,8 +197,41 @@ def values_of(values_class: type[Values], args: argparse.Namespace, **given: Any
 # -------------------- Parsers --------------------
 
 
+class Parser(argparse.ArgumentParser):
+    """Takes names of arguments unabbreviated, and says what may have been meant by one that is unknown."""
+
+    def parse_args(
+        self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            names = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+            self.error(" ".join(["unrecognized arguments:", *unknown, *map(self._hint, names)]).strip())
+        return parsed
+
+    def _hint(self, name: str) -> str:
+        own = [option for action in self._actions for option in action.option_strings]
+        if near := difflib.get_close_matches(name, own, 1, cutoff=0.8):
+            return f"(did you mean {near[0]}?)"
+        commands = _commands_with(name)
+        return f"({name} is an argument of {', '.join(commands)})" if commands else ""
+
+
+def _commands_with(option: str) -> list[str]:
+    """The commands that have an argument, as their help says."""
+    from ..cli import COMMANDS
+
+    found = []
+    for command in COMMANDS:
+        with redirect_stdout(io.StringIO()) as text, suppress(SystemExit):
+            import_module(f"...{command.replace('-', '_')}", __name__).main(["--help"])
+        if re.search(rf"^  (--\S+, )?{re.escape(option)}\b", text.getvalue(), re.MULTILINE):
+            found.append(command)
+    return found
+
+
 def new_parser(command: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=f"images-that-sound {command}", description=description)
+    return Parser(prog=f"images-that-sound {command}", description=description, allow_abbrev=False)
 
 
 def call_arguments(pipeline: str) -> dict[str, CallArgument]:
@@ -247,8 +295,12 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
         "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make videos. Default: yes."
     )
     parser.add_argument(
-        "--output_dir", type=Path, default="outputs", help="Gets a folder for each sample. Default: %(default)s."
+        "--output_dir",
+        type=Path,
+        help="Gets a folder for each sample. Default: a folder in outputs that is named by the command, the example or"
+        " prompts, and the settings.",
     )
+    parser.set_defaults(command=parser.prog.split()[-1])
     add_process_arguments(parser)
 
 
@@ -279,7 +331,7 @@ def add_lift_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("scores", "`embedded` knows the world of the embedded checkpoint only.")
-    group.add_argument("--scores", nargs="+", choices=SCORES, default=["clip", "clap"], help="Default: %(default)s.")
+    group.add_argument("--scores", nargs="+", choices=SCORES, default=DEFAULTS["scores"], help="Default: %(default)s.")
     for name, repo in PUBLISHED_SCORES.items():
         group.add_argument(f"--{name}", help=f"Repo, folder or embedded. Default: as the samples', or {repo}.")
 
@@ -298,15 +350,22 @@ def read_request(
     The values of `add_sample_arguments`. What was not given comes from `--params_from`, then from the example, then
     from the defaults of the call.
     """
-    known = {"seed": 0, "num_samples": 1, "model": "embedded", "dtype": "float32"}
-    known |= _known(args, presets, arguments, [field.name for field in fields(request_class)])
+    known = DEFAULTS | _known(args, presets, arguments, [field.name for field in fields(request_class)])
+    # A file in its place counts more than the prompt of an example or a file made earlier.
+    replaced = [name for name, file in PROMPTS.items() if getattr(args, file, None) is not None]
+    known = {name: value for name, value in known.items() if name.removeprefix("negative_") not in replaced}
     complete = argparse.Namespace(
         **{name: known.get(name) if value is None else value for name, value in vars(args).items()}
     )
+    call = complete_call(arguments, vars(args), known)
+    _check_prompts(args, call)
+    if complete.output_dir is None:
+        usual = {name: each.default for name, each in arguments.items()} | DEFAULTS | presets.get(args.example, {})
+        complete.output_dir = _default_folder(complete, call, usual)
     return values_of(
         request_class,
         complete,
-        call=complete_call(arguments, vars(args), known),
+        call=call,
         models=values_of(Models, complete),
         samples=values_of(Samples, complete),
         **given,
@@ -324,6 +383,45 @@ def complete_call(arguments: dict[str, CallArgument], parsed: dict[str, Any], kn
         if isinstance(value, str):
             _check_text(name, value)
     return call
+
+
+def _check_prompts(args: argparse.Namespace, call: dict[str, Any]) -> None:
+    """Raises `ValueError` unless a prompt, or a file in its place, says what to see and what to hear."""
+    missing = []
+    for name, file in PROMPTS.items():
+        given = [each for each in (name, f"negative_{name}") if call.get(each) is not None]
+        if getattr(args, file, None) is not None:
+            if given:
+                raise ValueError(f"`{file}` and `{given[0]}` exclude each other, but both are given.")
+        elif call[name] is None:
+            missing.append(f"`{name}` or `{file}`" if hasattr(args, file) else f"`{name}`")
+        elif not call[name].strip():
+            raise ValueError(f"`{name}` may not be empty, but is {call[name]!r}.")
+    if missing:
+        have = "has" if len(missing) == 1 else "have"
+        raise ValueError(f"{' and '.join(missing)} {have} to be given. --example bell is one way to.")
+
+
+def _default_folder(args: argparse.Namespace, call: dict[str, Any], usual: dict[str, Any]) -> Path:
+    """
+    Where samples go that were given no folder: named by what can be read, and by a hash of all that is not `usual`, so
+    that nothing that is made in another way goes there.
+    """
+    made_by = {**{name: getattr(args, name, None) for name in MADE_BY}, **call}
+    unusual = {name: value for name, value in made_by.items() if value is not None and value != usual.get(name)}
+    words = [args.command, args.example]
+    if args.example is None:
+        files = {name: Path(getattr(args, file, None) or "").stem for name, file in PROMPTS.items()}
+        words += [_slug(call[name] or file) for name, file in files.items()]
+    if unusual:
+        words.append(hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:8])
+    return Path("outputs", "-".join(filter(None, words)))
+
+
+def _slug(text: str) -> str:
+    """What every file system takes of a text, shortened."""
+    plain = unicodedata.normalize("NFKD", text.lower()).encode("ascii", "ignore").decode()
+    return "-".join(re.findall("[a-z0-9]+", plain))[:40].strip("-")
 
 
 def _check_text(name: str, text: str) -> None:
@@ -413,6 +511,18 @@ def run(make: Callable[[], Iterator[Path | str]]) -> None:
         if not _is_from_outside(error):
             raise
         raise SystemExit(f"error: {_one_line(error)}") from error
+
+
+@contextmanager
+def arguments_named(**names: str) -> Iterator[None]:
+    """Lets a `ValueError` raised inside speak of what the command has: of each name, what it is there."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        for name, own in names.items():
+            text = text.replace(f"`{name}`", f"`{own}`")
+        raise ValueError(text) from error
 
 
 def _is_from_outside(error: Exception) -> bool:

@@ -11,7 +11,7 @@ import PIL.Image
 import torch
 
 from ...pipelines import FactorizedColorizationPipeline
-from .arguments import Models
+from .arguments import Models, arguments_named
 from .files import json_text, read_json, write_json, written
 from .hub import checkpoint_errors
 from .models import on_device, read_pipeline
@@ -54,6 +54,11 @@ class Painter:
         if self.super_resolution_model is not None:
             with checkpoint_errors(self.super_resolution_model, "super_resolution_model"):
                 pipe.load_super_resolution(self.super_resolution_model)
+        elif pipe.unet_super_resolution is None:
+            raise ValueError(
+                f"`super_resolution_model` has to be given, such as DeepFloyd/IF-II-M-v1.0, since `model`,"
+                f" {self.models.model!r}, has no stage II."
+            )
         return on_device(self.models, pipe)
 
     def __call__(
@@ -81,7 +86,8 @@ class Painter:
         generators = [torch.Generator().manual_seed(seed) for seed in pending]
         gray = read_picture(folder / "image.png")
         own = {"generator": generators, "callback_on_step_end": callback_on_step_end}
-        output = self.pipe(gray, **arguments, **own, num_images_per_prompt=len(pending))
+        with arguments_named(image=f"{folder / 'image.png'}"):
+            output = self.pipe(gray, **arguments, **own, num_images_per_prompt=len(pending))
         for seed, picture, gray_error in zip(pending, output.images, output.gray_errors):
             made = {**arguments, **models, "seed": seed, "gray_error": gray_error}
             yield _write_try(folder, picture, sample, made)

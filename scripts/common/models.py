@@ -37,8 +37,13 @@ def checked_device(device: str, argument: str) -> str:
     return device
 
 
-def load_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
-    """The pipeline of `--model`, with the audio side of `--audio_model`, where it is to run."""
+def load_pipeline(
+    models: Models, pipeline_class: type[DiffusionPipeline], needs_audio_side: bool = True
+) -> DiffusionPipeline:
+    """
+    The pipeline of `--model`, with the audio side of `--audio_model`, where it is to run. Raises `ValueError` if
+    neither holds the audio side that it needs.
+    """
     if models.spectrogram is not None and models.audio_model is None:
         raise ValueError("`spectrogram` says how `audio_model` draws, which has to be given too.")
     pipe = read_pipeline(models, pipeline_class)
@@ -46,6 +51,11 @@ def load_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> Di
         with checkpoint_errors(models.audio_model, "audio_model"):
             source = SHIPPED.get(models.audio_model, models.audio_model)
             pipe.load_audio_prior(source, spectrogram=models.spectrogram)
+    elif needs_audio_side and pipe.unet_audio is None:
+        raise ValueError(
+            f"`audio_model` has to be given, such as auffusion/auffusion-full-no-adapter, since `model`,"
+            f" {models.model!r}, has no audio side."
+        )
     pipe = on_device(models, pipe)
     _spread(models, pipe)
     return pipe
@@ -55,7 +65,10 @@ def read_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> Di
     """The pipeline of `--model`, on no device yet."""
     with checkpoint_errors(models.model, "model"):
         source = SHIPPED.get(models.model, models.model)
-        return pipeline_class.from_pretrained(source, dtype=getattr(torch, models.dtype))
+        pipe = pipeline_class.from_pretrained(source, dtype=getattr(torch, models.dtype))
+        if pipe.text_encoder is None:
+            raise ValueError("It has no text encoder.")
+    return pipe
 
 
 def read_vocoder(source: str, spectrogram: MelSpectrogram | None = None) -> SpeechT5HifiGan | None:

@@ -50,7 +50,7 @@ def test_help_comes_at_once(command):
         (["generate", "--width", "wide"], "argument --width: invalid int value: 'wide'"),
         (["sds", "--canvas_kwargs", "{"], "argument --canvas_kwargs: invalid json_dict value"),
         (
-            ["search", "--num_samples", "0"],
+            ["search", "--example", "bell", "--num_samples", "0"],
             "error: `num_samples` has to be a positive integer of at most 1000000, but is 0.",
         ),
         (
@@ -58,6 +58,13 @@ def test_help_comes_at_once(command):
             "error: `top` has to be a positive integer of at most 1000000, but is 0.",
         ),
         (["colorize", "--sample_dir", ".", "--prompt", "a", "--example", "bell"], "exclude each other"),
+        (["generate"], "error: `prompt` and `audio_prompt` have to be given. --example bell is one way to."),
+        (
+            ["generate", "--image", "a.png"],
+            "error: unrecognized arguments: --image a.png (--image is an argument of imprint)",
+        ),
+        (["search", "--promt=a"], "error: unrecognized arguments: --promt=a (did you mean --prompt?)"),
+        (["sds", "--nonsense"], "error: unrecognized arguments: --nonsense\n"),
         (["single-file", "--output", "file.txt"], "`--output` has to end in .py, but is file.txt."),
     ],
 )

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -150,7 +151,8 @@ def test_examples_give_prompts_and_seed(example):
 def bad_inputs() -> dict[str, tuple[list[str], list[str]]]:
     """Arguments, and what the message has to name."""
     return {
-        "missing prompt": (["--audio_prompt", "bell"], ["`prompt`"]),
+        "no prompt": ([], ["`prompt` and `audio_prompt` have to be given", "--example"]),
+        "missing prompt": (["--audio_prompt", "bell"], ["`prompt` has to be given"]),
         "empty prompt": (["--prompt", "", "--audio_prompt", "bell"], ["`prompt`", "empty"]),
         "width": ([*PROMPTS, "--width", "100"], ["`width`", "100", "multiple of 8"]),
         "height": ([*PROMPTS, "--height", "64"], ["`height`", "64", "128"]),
@@ -179,10 +181,53 @@ def test_bad_input_is_named_and_nothing_is_written(name, tmp_path, monkeypatch):
     assert not (tmp_path / "outputs").exists()
 
 
+def test_a_model_without_an_audio_side(tmp_path, stable_diffusion_folder):
+    with pytest.raises(SystemExit, match="^error: `audio_model` has to be given, such as auffusion/"):
+        run(tmp_path / "out", *PROMPTS, "--model", str(stable_diffusion_folder))
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match="`output_dir`"):
         run(tmp_path / "file" / "outputs", *PROMPTS)
+
+
+def default_folder(*arguments: str) -> str:
+    folder = generate.parse_args(list(arguments)).samples.output_dir
+    assert folder.parent == Path("outputs") and re.fullmatch("[a-z0-9-]{1,120}", folder.name)
+    return folder.name
+
+
+def test_default_folders_are_named_by_what_is_made():
+    assert default_folder("--example", "bell") == "generate-bell"
+    same = ["--seed", "6", "--num_samples", "2", "--num_images_per_prompt", "2", "--device", "cpu", "--no-video"]
+    assert default_folder("--example", "bell", *same, "--dtype", "float32", "--eta", "0") == "generate-bell"
+    own = default_folder("--prompt", "Ein Schloß, gemalt", "--audio_prompt", "Glockenläuten")
+    assert re.fullmatch("generate-ein-schlo-gemalt-glockenlauten-[0-9a-f]{8}", own)
+    assert default_folder("--prompt", "Ein Schloß, gemalt", "--audio_prompt", "Glockenläuten", *same) == own
+
+
+def test_default_folders_are_never_shared():
+    prompts = ["a cat", "A cat", "a cat!", "../a cat", "cat", "猫", "犬", "con", "a" * 300, "a" * 301, "a/cat"]
+    lines = [["--prompt", prompt, "--audio_prompt", "meow"] for prompt in prompts]
+    lines += [["--prompt", "a", "--audio_prompt", "cat meow"], ["--prompt", "bell", "--audio_prompt", "meow"]]
+    settings = [[], ["--audio_weight", "0.6"], ["--audio_weight", "0.7"], ["--dtype", "bfloat16"], ["--eta", "1"]]
+    settings += [["--model", "x"], ["--audio_model", "x"], ["--spectrogram", "riffusion"], ["--negative_prompt", "b"]]
+    lines += [["--example", name, *more] for name in ("bell", "tiger") for more in settings]
+    folders = [default_folder(*line) for line in lines]
+    assert len({name.casefold() for name in folders}) == len(lines)
+
+
+def test_examples_with_one_seed_do_not_clash(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = [*QUICK, "--no-video", "--num_samples", "1", "--seed", "0"]
+    for arguments in (["--example", "bell"], ["--example", "tiger"], ["--example", "bell", "--audio_weight", "0.7"]):
+        generate.main([*quick, *arguments])
+    made = {path: path.stat().st_mtime_ns for path in Path("outputs").glob("*/seed-000000/audio.wav")}
+    assert len(made) == 3
+    generate.main([*quick, "--example", "tiger"])
+    assert {path: path.stat().st_mtime_ns for path in Path("outputs").glob("*/*/audio.wav")} == made
 
 
 def test_a_folder_of_other_settings_is_not_mixed(samples):
@@ -207,7 +252,7 @@ def test_arguments_are_those_of_the_call():
         # For a call in parts.
         *("denoising_start", "denoising_end"),
     }
-    assert set(generate.parse_args([]).call) == parameters - tensors_and_objects - {"num_images_per_prompt"}
+    assert set(generate.parse_args(PROMPTS).call) == parameters - tensors_and_objects - {"num_images_per_prompt"}
 
 
 def test_a_model_on_a_device_of_its_own_gives_the_same(samples, tmp_path):

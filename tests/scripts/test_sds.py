@@ -77,6 +77,13 @@ def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path, quick):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_unfinished_run_of_other_settings_is_named_by_the_commands_own_argument(tmp_path, quick):
+    (tmp_path / "seed-000000.unfinished").mkdir()
+    (tmp_path / "seed-000000.unfinished" / "sample-0.pt").write_bytes(b"x")
+    with pytest.raises(SystemExit, match="^error: `output_dir` holds .*sample-0.pt, which is no checkpoint"):
+        sds.main([*quick, "--output_dir", str(tmp_path)])
+
+
 def test_whoever_comes_second_drops_its_own(tmp_path, quick, monkeypatch):
     """Another process finishes the sample, and takes the checkpoints away, while this one is at it."""
     arguments = [*quick, "--output_dir", str(tmp_path), "--checkpoint_every", "1"]
