@@ -9,6 +9,7 @@ from .common.arguments import (
     Scores,
     add_sample_arguments,
     add_score_arguments,
+    arguments_named,
     call_arguments,
     new_parser,
     read_request,
@@ -37,7 +38,7 @@ def parse_args(input_args: list[str] | None = None) -> SearchRequest:
     add_sample_arguments(parser, PRESETS, arguments)
     add_score_arguments(parser)
     group = parser.add_argument_group("search", "--num_samples candidates, of which the best are finished.")
-    group.add_argument("--keep", type=int, default=3, help="The best so many are wanted. Default: %(default)s.")
+    group.add_argument("--keep", type=int, default=3, help="How many are kept, the best. Default: %(default)s.")
     group.add_argument(
         "--rungs",
         type=float,
@@ -72,8 +73,9 @@ def search(request: SearchRequest) -> Iterator[str]:
     arguments = with_checkpoint_defaults(request.call, pipe)
     made_by = {"model": models.model, "audio_model": models.audio_model, "scores": judges.scores, **judges.models}
     folder = search_folder(samples.output_dir, {**arguments, **made_by})
-    halving = Halving(pipe, arguments, scorer, folder, samples.num_images_per_prompt)
-    report = halving(samples.seeds, rungs)
+    with arguments_named(scheduler="scheduler` of `model"):
+        halving = Halving(pipe, arguments, scorer, folder, samples.num_images_per_prompt)
+    report = halving(samples.seeds, rungs, request.keep)
     finalists = report[-1]["kept"]
 
     mine = own_share(accelerator, finalists)

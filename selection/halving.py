@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..pipelines.images_that_sound_files import written
+from ..pipelines.images_that_sound_spectrogram import audio_problems
 from ..pipelines.images_that_sound_steps import memories_of
 from .ranking import best, combined_score
 from .scorer import Scorer
@@ -89,30 +90,32 @@ class Halving:
         self.arguments = self._with_embeddings(arguments)
         self.state = PartialState()
 
-    def __call__(self, seeds: list[int], rungs: list[Rung]) -> list[dict]:
+    def __call__(self, seeds: list[int], rungs: list[Rung], keep: int | None = None) -> list[dict]:
         """
         Takes all rungs, and the last steps with those that are left.
 
         Args:
             seeds (`list[int]`): Of the candidates.
             rungs (`list[Rung]`): From the first to the last.
+            keep (`int`, *optional*): How many to keep of those that reach the end; all where left out.
 
         Returns:
-            `list[dict]`: For each rung, and for the end without scores, its `fraction`, the `scores` of each seed, the
-            seeds `kept`, and the UNet rows spent on a candidate, `step_rows` and `judge_rows`.
+            `list[dict]`: For each rung, and for the end, its `fraction`, the `scores` of each seed (in the end `nan`
+            for a sound with problems), the seeds `kept`, and the UNet rows spent on a candidate, `step_rows` and
+            `judge_rows`.
         """
         report, start = [], 0.0
-        for rung in (*rungs, Rung(1.0, rungs[-1].keep)):
+        for rung in (*rungs, Rung(1.0, keep or rungs[-1].keep)):
             for seed_batch in self._batches(seeds, rung.fraction):
                 self._climb(seed_batch, start, rung.fraction)
             self.state.wait_for_everyone()
             found = {seed: self._read(seed, rung.fraction)[1] for seed in seeds}
             scores = {name: [found[seed]["scores"][name] for seed in seeds] for name in found[seeds[0]]["scores"]}
-            kept = sorted(seeds[i] for i in best(combined_score(scores), rung.keep)) if scores else seeds
+            kept = sorted(seeds[i] for i in best(combined_score(scores), rung.keep))
             report.append(
                 {
                     "fraction": rung.fraction,
-                    "scores": {str(seed): found[seed]["scores"] for seed in seeds if scores},
+                    "scores": {str(seed): found[seed]["scores"] for seed in seeds},
                     "kept": kept,
                     "num_candidates": len(seeds),
                     "step_rows": found[seeds[0]]["step_rows"],
@@ -152,7 +155,7 @@ class Halving:
             yield missing[first : first + self.batch_size]
 
     def _climb(self, seeds: list[int], start: float, end: float) -> None:
-        """Denoises candidates from one rung to the next, judges them unless they are done, and keeps what they are."""
+        """Denoises candidates from one rung to the next, judges them, and keeps what they are."""
         if start:
             begin = self.resume(seeds, start)
         else:
@@ -175,7 +178,7 @@ class Halving:
         if end < 1 and not expected:
             raise ValueError(f"`rungs` have to be a step apart, but none is from {start} to {end} of the steps.")
         with counted_rows(self.pipe) as judge_rows:
-            scores = self._judge(expected["pred_original_sample"], call) if end < 1 else {}
+            scores = self._judge(expected["pred_original_sample"] if end < 1 else latents, call, done=end == 1)
         self.folder.mkdir(parents=True, exist_ok=True)
         for row, (seed, generator) in enumerate(zip(seeds, call["generator"])):
             facts = {
@@ -187,19 +190,22 @@ class Halving:
             with written(self._file(seed, end)) as file:
                 save_file(tensors, file, metadata={"facts": json.dumps(facts)})
 
-    def _judge(self, latents: torch.Tensor, call: dict[str, Any]) -> dict[str, list[float]]:
-        """Scores of the canvases that are expected in the end."""
+    def _judge(self, latents: torch.Tensor, call: dict[str, Any], done: bool) -> dict[str, list[float]]:
+        """Scores of the canvases that are expected in the end; where they are `done`, `nan` for what has problems."""
         # A call with no step left decodes.
         output = self.pipe(**{**call, "latents": latents, "denoising_start": 1.0}, output_type="pt")
-        return self.scorer(
+        audios = output.audios.numpy()
+        scores = self.scorer(
             output.images,
-            output.audios.numpy(),
+            audios,
             self.pipe.sampling_rate,
             [self.prompt] * len(latents),
             [self.audio_prompt] * len(latents),
             latents,
             call.get("canvas_layout", "strip"),
         )
+        off = [done and bool(audio_problems(audio)) for audio in audios]
+        return {name: [math.nan if o else v for o, v in zip(off, values)] for name, values in scores.items()}
 
     def _file(self, seed: int, fraction: float) -> Path:
         return self.folder / f"seed-{seed:06d}-{fraction:.4f}.safetensors"

@@ -1,5 +1,8 @@
 """Successive halving: what survives is what full runs give, the bookkeeping is exact, and a stopped search goes on."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
@@ -63,6 +66,22 @@ def test_the_better_ones_go_on(pipe, tmp_path):
     for rung, survivors in zip(report, (4, 2)):
         values = {int(seed): scores["brightness"] for seed, scores in rung["scores"].items()}
         assert rung["kept"] == sorted(sorted(values, key=values.get, reverse=True)[:survivors])
+
+
+def test_of_those_that_reach_the_end_the_best_are_kept(pipe, tmp_path):
+    (*_, end) = Halving(pipe, CALL, BrightnessScore(), tmp_path)(SEEDS, [Rung(0.4, 4)], keep=1)
+    values = {int(seed): scores["brightness"] for seed, scores in end["scores"].items()}
+    assert len(values) == 4 and end["kept"] == [max(values, key=values.get)]
+    pictures = pipe(**{**CALL, **Halving(pipe, CALL, BrightnessScore(), tmp_path).resume(end["kept"], 1.0)})
+    assert np.asarray(pictures.images[0]).mean() / 255 == pytest.approx(values[end["kept"][0]], abs=0.01)
+
+
+def test_what_has_problems_in_the_end_has_no_scores(pipe, tmp_path):
+    for parameter in pipe.vocoder.parameters():
+        parameter.data.zero_()
+    judged, end = Halving(pipe, CALL, BrightnessScore(), tmp_path)(SEEDS[:2], [Rung(0.4, 2)])
+    assert not any(math.isnan(scores["brightness"]) for scores in judged["scores"].values())
+    assert all(math.isnan(scores["brightness"]) for scores in end["scores"].values()), "they are silent"
 
 
 def test_rows_are_those_of_the_forward_passes(pipe, tmp_path):
