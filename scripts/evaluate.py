@@ -15,6 +15,7 @@ from .common.arguments import (
     run,
     values_of,
 )
+from .common.files import check_own_file
 
 
 def evaluate(
@@ -26,6 +27,8 @@ def evaluate(
     from .common.scoring import evaluate_samples, load_scorer_for, table
 
     folders = find_samples(sample_dir)
+    check_own_file(sample_dir / "evaluation.json", '[\n  {\n    "prompt":')
+    check_own_file(sample_dir / "evaluation.csv", "prompt,audio_prompt,num_samples,num_scored")
     accelerator, models = start(models, sample_dir, report_to, "sample_dir")
     scorer, scores = load_scorer_for(scores, models, [sample_settings(folder) for folder in folders])
     yield from table(evaluate_samples(sample_dir, scorer, scores.models, accelerator, griffin_lim=griffin_lim))

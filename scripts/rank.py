@@ -14,19 +14,22 @@ from .common.arguments import (
     run,
     values_of,
 )
-from .common.files import check_writable, write_json
+from .common.files import check_own_file, check_writable, write_json
 
 
 def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, share: float = 0.2) -> Iterator[str]:
-    """Scores all samples; yields the lines of the rankings."""
+    """Scores all samples; yields the lines of a table of the best."""
     check_count("top", top)
     from ..selection import best, best_of, combined_score, top_by_all
-    from .common.contact_sheet import write_contact_sheet
+    from .common.contact_sheet import BEGINNING, write_contact_sheet
     from .common.samples import captions_of, find_samples, sample_settings
     from .common.scoring import load_scorer_for, problems_of, remarks_of, scores_of
 
     folders = find_samples(sample_dir)
     check_writable(sample_dir, "sample_dir")
+    page = sample_dir / "index.html"
+    check_own_file(page, BEGINNING)
+    check_own_file(sample_dir / "ranking.json", '{\n  "by ')
     settings = [sample_settings(folder) for folder in folders]
     scorer, scores = load_scorer_for(scores, models, settings)
     found = [scores_of(folder, scorer, scores.models) for folder in folders]
@@ -37,37 +40,66 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
     agreed, rule = top_by_all(columns, share), f"in the top {share:.0%} by each"
     rankings = {f"by {name}": best_of(values, top) for name, values in columns.items()}
     rankings |= {"by all, combined": best_of(combined, top), rule: agreed}
-    for name, indices in rankings.items():
-        if not indices:
-            hint = " Make more of them, or take a larger --share." if name == rule else ""
-            yield f"{name}: no sample.{hint}"
-        for place, i in enumerate(indices, start=1):
-            said = [*(f"{column} {values[i]:.3f}" for column, values in columns.items()), *remarks[i]]
-            yield f"{name}, {place}. {folders[i]}: {', '.join(said)}"
-
     named = {name: [str(folders[i].relative_to(sample_dir)) for i in indices] for name, indices in rankings.items()}
     write_json(sample_dir / "ranking.json", named)
-    samples = [
+
+    order, columns = best(combined, len(folders)), {"combined": combined, **columns}
+    places = {name: places_of(values) for name, values in columns.items()}
+    shown = [i for i in order if any(i in indices for indices in rankings.values())]
+    yield from table(folders, columns, places, remarks, shown, agreed)
+    if agreed:
+        yield f"* {rule} score"
+    else:
+        yield f"{rule}: no sample. Make more of them, or take a larger --share."
+    unplaced = len(folders) - len(places["combined"])
+    if unplaced:
+        yield f"Without a place because of problems: {unplaced} of {len(folders)} samples. The page says which."
+    winners = rankings["by all, combined"]
+    notes = [
+        f"{len(folders)} samples, the best by all scores first. A click into a picture plays from there.",
+        f"{len(agreed)} of them are {rule} score." if agreed else f"None is {rule} score.",
+        "Combined is the mean of a sample's ranks by the other scores: 1 is the best by each, 0 the worst by each.",
+    ]
+    cards = [
         {
             "folder": folders[i],
             "seed": settings[i].get("seed"),
-            "captions": [
-                *captions_of(settings[i]),
-                *(f"problem: {each}" for each in problems_of(folders[i])),
-                *(f"remark: {each}" for each in remarks[i]),
-            ],
-            "numbers": {"combined": combined[i], **{name: values[i] for name, values in columns.items()}},
-            "best": i in rankings["by all, combined"],
+            "rows": 2 if settings[i].get("canvas_layout") == "folded" else 1,
+            "captions": captions_of(settings[i]),
+            "problems": problems_of(folders[i]),
+            "remarks": remarks[i],
+            "numbers": {name: (values[i], places[name].get(i)) for name, values in columns.items()},
+            "best": i in winners,
         }
-        for i in best(combined, len(folders))
+        for i in order
     ]
-    notes = [
-        f"{len(folders)} samples, the best by all scores first; a click on a column's name sorts by it.",
-        f"{len(agreed)} of them are {rule} score." if agreed else f"None is {rule} score.",
-    ]
-    page = sample_dir / "index.html"
-    write_contact_sheet(page, "Images that sound", samples, notes)
+    write_contact_sheet(page, "Images that sound", cards, notes, f"the {len(winners)} best by all scores combined")
     yield str(page)
+
+
+def places_of(values: list[float]) -> dict[int, int]:
+    """The place of each sample by a score, counted from 1; none for `nan`."""
+    from ..selection import best_of
+
+    return {i: place for place, i in enumerate(best_of(values, len(values)), start=1)}
+
+
+def table(
+    folders: list[Path],
+    columns: dict[str, list[float]],
+    places: dict[str, dict],
+    remarks: list[list[str]],
+    shown: list[int],
+    marked: list[int],
+) -> Iterator[str]:
+    """A line for each sample: its place by all, its scores and its place by each of them, and what is to be said."""
+    names = [name for name in columns if name != "combined"]
+    yield "place" + "".join(f"{name:>18}" for name in names) + "   sample"
+    for i in shown:
+        each = {name: places[name].get(i, "–") for name in columns}
+        cells = "".join(f"{columns[name][i]:>10.3f} {f'({each[name]}.)':>7}" for name in names)
+        said = "".join(f", {remark}" for remark in remarks[i])
+        yield f"{each['combined']:>4}.{cells}   {folders[i]}{' *' if i in marked else ''}{said}"
 
 
 def main(input_args: list[str] | None = None) -> None:

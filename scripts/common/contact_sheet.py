@@ -9,66 +9,123 @@ from urllib.parse import quote
 from .files import write_text
 
 
+# By which a page is known as one of these.
+BEGINNING = (
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    '<meta name="generator" content="images-that-sound rank">'
+)
 STYLE = """
-body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; background: #161616; color: #eee; }
-h1 { font-size: 1.2rem; } p { max-width: 70ch; }
-table { border-collapse: collapse; } td, th { padding: .4rem .7rem; text-align: right; vertical-align: middle; }
-th { position: sticky; top: 0; background: #161616; } tr.best td { background: #20331f; }
-th button { font: inherit; color: inherit; background: none; border: 0; cursor: pointer; text-decoration: underline; }
-td.sample { text-align: left; } img { display: block; width: 512px; max-width: 60vw; } audio { width: 100%; }
+:root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 18%, Canvas); }
+:root { --best: light-dark(#1a7f37, #3fb950); }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 1rem; background: Canvas; color: CanvasText; }
+h1 { font-size: 1.3rem; margin: 0 0 .5rem; } p { margin: .2rem 0; max-width: 90ch; }
+.badge { padding: 0 .45em; border-radius: 4px; background: var(--best); color: Canvas; font-weight: 600; }
+nav { display: flex; flex-wrap: wrap; gap: .4rem; align-items: center; margin: .8rem 0; }
+nav button { font: inherit; padding: .15rem .7rem; }
+nav button[data-order=descending]::after { content: " ↓"; } nav button[data-order=ascending]::after { content: " ↑"; }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
+main { align-items: start; }
+article { border: 2px solid var(--line); border-radius: 8px; padding: .6rem; min-width: 0; overflow-wrap: anywhere; }
+article.best { border-color: var(--best); }
+.canvas { position: relative; overflow: hidden; cursor: pointer; border-radius: 4px; }
+.canvas img { display: block; width: 100%; min-height: 2rem; }
+.playhead { position: absolute; width: 3px; background: #ff4040; visibility: hidden; }
+audio { display: block; width: 100%; height: 40px; margin: .5rem 0; }
+dl { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; margin: .5rem 0 0; }
+dl div { display: flex; gap: .4em; } dt, small { opacity: .75; } dd { margin: 0; font-variant-numeric: tabular-nums; }
+.problem { color: light-dark(#b3261e, #ff8a80); }
 """
 SCRIPT = """
-const rows = document.querySelector("tbody");
-document.querySelectorAll("th button").forEach((button, column) => button.addEventListener("click", () => {
+const list = document.querySelector("main"), buttons = [...document.querySelectorAll("nav button")];
+buttons.forEach((button, column) => button.addEventListener("click", () => {
   const descending = button.dataset.order !== "descending";
-  document.querySelectorAll("th button").forEach((other) => { delete other.dataset.order; });
+  buttons.forEach((other) => { delete other.dataset.order; });
   button.dataset.order = descending ? "descending" : "ascending";
-  const number = (row) => Number(row.querySelectorAll("td[data-value]")[column].dataset.value);
-  const sorted = [...rows.children].sort((a, b) => (descending ? number(b) - number(a) : number(a) - number(b)));
-  rows.append(...sorted);
+  const number = (card) => Number(card.querySelectorAll("[data-value]")[column].dataset.value);
+  list.append(...[...list.children].sort((a, b) => (descending ? number(b) - number(a) : number(a) - number(b))));
 }));
+
+const move = (audio) => {
+  const canvas = audio.closest("article").querySelector(".canvas"), rows = Number(canvas.dataset.rows);
+  const place = rows * audio.currentTime / audio.duration, row = Math.min(Math.floor(place), rows - 1);
+  if (!Number.isNaN(place)) {
+    Object.assign(canvas.querySelector(".playhead").style, {
+      visibility: "visible", left: `${100 * (place - row)}%`, top: `${100 * row / rows}%`, height: `${100 / rows}%`,
+    });
+  }
+};
+const follow = (audio) => {
+  move(audio);
+  if (!audio.paused) { requestAnimationFrame(() => follow(audio)); }
+};
+document.querySelectorAll("audio").forEach((audio) => {
+  audio.addEventListener("seeked", () => move(audio));
+  audio.addEventListener("play", () => {
+    document.querySelectorAll("audio").forEach((other) => { if (other !== audio) { other.pause(); } });
+    follow(audio);
+  });
+});
+list.addEventListener("click", (event) => {
+  const canvas = event.target.closest(".canvas");
+  if (!canvas) { return; }
+  const audio = canvas.closest("article").querySelector("audio"), rows = Number(canvas.dataset.rows);
+  const { left, width, top, height } = canvas.getBoundingClientRect();
+  const place = (Math.floor(rows * (event.clientY - top) / height) + (event.clientX - left) / width) / rows;
+  const seek = () => { audio.currentTime = place * audio.duration; };
+  if (audio.readyState) { seek(); } else { audio.addEventListener("loadedmetadata", seek, { once: true }); }
+  audio.play();
+});
 """
 
 
-def write_contact_sheet(path: Path, title: str, samples: list[dict], notes: list[str]) -> None:
+def write_contact_sheet(path: Path, title: str, samples: list[dict], notes: list[str], legend: str) -> None:
     """
-    Writes an HTML page of samples, which a click on a column's name sorts by it.
+    Writes an HTML page of samples, which a click on a number's name sorts by it.
 
     Args:
         path (`Path`): Ends in `.html`; the page refers to the samples' files relative to it.
         title (`str`): Its heading.
-        samples (`list[dict]`): In order: each sample's `folder` (`Path`), `seed` (`int` or `None`), `captions`
-            (`list[str]`), `numbers` (`dict[str, float]`, the same names for all) and whether it is among the `best`
-            (`bool`).
-        notes (`list[str]`): Paragraphs above the table.
+        samples (`list[dict]`): In order: each sample's `folder` (`Path`), `seed` (`int` or `None`), how many `rows` of
+            its picture are played one after the other (`int`), `captions`, `problems` and `remarks` (`list[str]`),
+            `numbers` with its places by them (`dict[str, tuple[float, int | None]]`, the same names for all), and
+            whether it is among the `best` (`bool`).
+        notes (`list[str]`): Paragraphs above the samples.
+        legend (`str`): What the best are.
     """
-    columns = ["seed", *samples[0]["numbers"]]
-    head = "".join(f"<th><button>{html.escape(name)}</button></th>" for name in columns)
-    body = "\n".join(_row(path.parent, sample) for sample in samples)
+    buttons = "".join(f"<button>{html.escape(name)}</button>" for name in ("seed", *samples[0]["numbers"]))
+    cards = "\n".join(_card(path.parent, sample) for sample in samples)
     paragraphs = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
     page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>{paragraphs}\n"
-        f"<table><thead><tr><th>sample</th>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
-        f"<script>{SCRIPT}</script></body></html>\n"
+        f'{BEGINNING}<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>{paragraphs}"
+        f'<p><span class="badge">best</span> {html.escape(legend)}</p>\n<nav>Sort by {buttons}</nav>\n'
+        f"<main>\n{cards}\n</main><script>{SCRIPT}</script></body></html>\n"
     )
     write_text(path, page)
 
 
-def _row(home: Path, sample: dict) -> str:
+def _card(home: Path, sample: dict) -> str:
     base = quote(os.fsencode(Path(os.path.relpath(sample["folder"], home)).as_posix()))
     captions = [html.escape(str(caption)) for caption in sample["captions"]]
-    numbers = [_cell(sample["seed"], ""), *(_cell(value, ".3f") for value in sample["numbers"].values())]
+    said = [(kind, each) for kind in ("problem", "remark") for each in sample[f"{kind}s"]]
+    lines = [*captions, *(f'<span class="{kind}">{html.escape(str(each))}</span>' for kind, each in said)]
+    numbers = [_number("seed", sample["seed"], "", None)]
+    numbers += [_number(name, value, ".3f", place) for name, (value, place) in sample["numbers"].items()]
+    if sample["best"]:
+        numbers.insert(0, '<div class="badge">best</div>')
+    if (sample["folder"] / "video.mp4").exists():
+        numbers.append(f'<div><a href="{base}/video.mp4">video</a></div>')
     return (
-        f'<tr{" class=best" if sample["best"] else ""}><td class="sample"><a href="{base}/video.mp4">'
-        f'<img src="{base}/image.png" alt="{captions[0]}" loading="lazy"></a>'
-        f'<audio controls preload="none" src="{base}/audio.wav"></audio>{"<br>".join(captions)}</td>'
-        f"{''.join(numbers)}</tr>"
+        f'<article{" class=best" if sample["best"] else ""}><div class="canvas" data-rows="{sample["rows"]}">'
+        f'<img src="{base}/image.png" alt="{captions[0]}" loading="lazy"><div class="playhead"></div></div>'
+        f'<audio controls preload="none" src="{base}/audio.wav"></audio>{"<br>".join(lines)}'
+        f"<dl>{''.join(numbers)}</dl></article>"
     )
 
 
-def _cell(value: float | None, form: str) -> str:
-    """A number's cell; one that is none sorts below all."""
-    if value is None or not math.isfinite(value):
-        return '<td data-value="-Infinity">–</td>'
-    return f'<td data-value="{value}">{value:{form}}</td>'
+def _number(name: str, value: float | None, form: str, place: int | None) -> str:
+    """A number with its name and its place; one that is none sorts below all."""
+    known = value is not None and math.isfinite(value)
+    data, text = (value, f"{value:{form}}") if known else ("-Infinity", "–")
+    rank = "" if place is None else f" <small>place {place}</small>"
+    return f'<div><dt>{html.escape(name)}</dt><dd data-value="{data}">{text}{rank}</dd></div>'

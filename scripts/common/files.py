@@ -85,6 +85,19 @@ def check_own_folder(folder: Path) -> None:
         raise ValueError(f"{folder} has to be a folder, but is a link. Move it away.")
 
 
+def check_own_file(path: Path, beginning: str, argument: str = "sample_dir") -> None:
+    """Raises `ValueError` if what is under a name of ours does not begin as ours do, and so is not to be replaced."""
+    if not os.path.lexists(path):
+        return
+    try:
+        with open(path, "rb") as file:
+            own = file.read(len(beginning)) == beginning.encode()
+    except OSError:
+        own = False
+    if not own:
+        raise ValueError(f"`{argument}` holds {path}, which was not written here and would be replaced. Move it away.")
+
+
 def check_absent(path: Path, argument: str) -> None:
     """Raises `ValueError` if something is there under a name that nobody gave."""
     if os.path.lexists(path):

@@ -24,14 +24,19 @@ def page(tmp_path_factory) -> Path:
         folder.mkdir()
         write_picture(folder / "image.png", PIL.Image.new("L", (64, 16), 80 * seed), "")
         write_audio(folder / "audio.wav", 0.1 * np.sin(np.arange(8000, dtype=np.float32) / 5), 16000)
-        numbers = {"combined": 1 - clip, "clip": clip}
-        samples.append({"folder": folder, "seed": seed, "captions": [PROMPT], "numbers": numbers, "best": seed == 1})
-    write_contact_sheet(home / "index.html", "A page", samples, ["Three <samples>."])
+        if seed == 1:
+            (folder / "video.mp4").touch()
+        numbers = {"combined": (1 - clip, seed + 1), "clip": (clip, None)}
+        words = {"captions": [PROMPT], "problems": ["too <loud>"] * (seed == 2), "remarks": []}
+        samples.append(
+            {"folder": folder, "seed": seed, "rows": 1 + seed % 2, "numbers": numbers, "best": seed == 1, **words}
+        )
+    write_contact_sheet(home / "index.html", "A page", samples, ["Three <samples>."], "the <best>")
     return home / "index.html"
 
 
 def seeds(browser) -> list[str]:
-    return [row.find_elements(By.TAG_NAME, "td")[1].text for row in browser.find_elements(By.CSS_SELECTOR, "tbody tr")]
+    return [card.find_element(By.TAG_NAME, "dd").text for card in browser.find_elements(By.TAG_NAME, "article")]
 
 
 def test_page_shows_pictures_and_plays_sounds(browser, page):
@@ -40,21 +45,60 @@ def test_page_shows_pictures_and_plays_sounds(browser, page):
     assert "Three <samples>." in browser.page_source.replace("&lt;", "<").replace("&gt;", ">")
     widths = browser.execute_script("return [...document.images].map((image) => image.naturalWidth)")
     assert widths == [64] * 3
-    assert PROMPT in browser.find_element(By.CSS_SELECTOR, "td.sample").text
-    assert not browser.find_elements(By.CSS_SELECTOR, "td b")
+    cards = browser.find_elements(By.TAG_NAME, "article")
+    assert all(PROMPT in card.text for card in cards) and not browser.find_elements(By.CSS_SELECTOR, "article b")
+    assert ["too <loud>" in card.text for card in cards] == [False, False, True]
+    assert [link.get_attribute("href") for link in browser.find_elements(By.TAG_NAME, "a")] == [
+        (page.parent / "seed-000001" / "video.mp4").as_uri()
+    ]
     seconds = browser.execute_async_script(
         "const done = arguments[0], audio = document.querySelector('audio');"
         "audio.onended = () => done([audio.duration, audio.currentTime]); audio.onerror = () => done(null);"
         "audio.play();"
     )
     assert seconds == pytest.approx([0.5, 0.5], abs=0.01)
-    assert browser.find_element(By.CSS_SELECTOR, "tr.best td:nth-child(2)").text == "1"
+    assert browser.find_element(By.CSS_SELECTOR, "article.best dl").text.split() == [
+        *("best", "seed", "1", "combined", "0.100", "place", "2", "clip", "0.900", "video")
+    ]
+    assert "best the <best>" in browser.find_element(By.TAG_NAME, "body").text
+
+
+def test_the_playhead_moves_with_the_sound_row_by_row(browser, page):
+    browser.get(page.as_uri())
+    places = browser.execute_async_script(
+        "const done = arguments[0], card = document.querySelectorAll('article')[1];"
+        "const audio = card.querySelector('audio');"
+        "const { left, top, width, height } = card.querySelector('img').getBoundingClientRect(), found = [];"
+        "audio.addEventListener('seeked', () => { const { style } = card.querySelector('.playhead');"
+        " found.push([style.left, style.top, style.height].map(parseFloat)); audio.pause();"
+        " if (found.length < 2) { audio.currentTime = 0.4; } else { done(found); } });"
+        "card.querySelector('img').dispatchEvent(new MouseEvent('click',"
+        " { bubbles: true, clientX: left + width / 2, clientY: top + height / 4 }));"
+    )
+    (left, *row), paused = places
+    assert 49 < left < 100 and row == [0, 50], "it plays on from where the click was"
+    assert paused == pytest.approx([60, 50, 50], abs=1)
+
+
+@pytest.mark.parametrize("width, columns", [(1400, 3), (420, 1)])
+def test_cards_use_the_width_and_do_not_exceed_it(browser, page, width, columns):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        browser.get(page.as_uri())
+        boxes = [card.rect for card in browser.find_elements(By.TAG_NAME, "article")]
+        assert len({box["x"] for box in boxes}) == columns
+        right = max(box["x"] + box["width"] for box in boxes)
+        assert width - 40 < right < width
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_columns_sort_the_page(browser, page):
     browser.get(page.as_uri())
     assert seeds(browser) == ["0", "1", "2"]
-    buttons = {button.text: button for button in browser.find_elements(By.CSS_SELECTOR, "th button")}
+    buttons = {button.text: button for button in browser.find_elements(By.CSS_SELECTOR, "nav button")}
     assert list(buttons) == ["seed", "combined", "clip"]
     buttons["clip"].click()
     assert seeds(browser) == ["1", "2", "0"]

@@ -49,7 +49,7 @@ def read(path):
 
 def test_search_makes_samples_that_generate_would_make(searched, tmp_path):
     folders = sorted(searched.glob("seed-*"))
-    assert len(folders) == 3
+    assert len(folders) == 1, "what is kept and nothing else"
     seed = int(folders[0].name.removeprefix("seed-"))
     generate.main([*QUICK, *PROMPTS, "--seed", str(seed), "--output_dir", str(tmp_path)])
     pictures = [np.asarray(PIL.Image.open(root / folders[0].name / "image.png"), int) for root in (searched, tmp_path)]
@@ -70,9 +70,11 @@ def test_search_reports_what_it_spent_and_found(searched):
     assert (first["step_rows"], last["step_rows"]) == (2 * 4, 3 * 4)
     assert report["unet_rows"] == 6 * 8 + 3 * 12
     assert report["unet_rows_of_full_runs"] == 6 * 20
-    scores = {int(seed): values for seed, values in report["finalists"].items()}
-    assert sorted(scores) == last["kept"]
-    assert report["best"] == [max(scores, key=lambda seed: places(scores, seed))]
+    scores = {int(seed): values for seed, values in last["scores"].items()}
+    assert len(scores) == 3 and sorted(scores) == first["kept"]
+    assert report["best"] == last["kept"] == [max(scores, key=lambda seed: places(scores, seed))]
+    (finalist,) = report["finalists"].values()
+    assert finalist == pytest.approx(scores[report["best"][0]], abs=0.02), "judged again from its files"
 
 
 def places(scores, seed):
@@ -119,6 +121,10 @@ def test_rank_scores_each_sample_and_names_the_best(samples, capsys):
     assert ranking["in the top 20% by each"] in ([], ranking["by clip"][:1])
     if not ranking["in the top 20% by each"]:
         assert "in the top 20% by each: no sample" in printed
+    named = {*ranking["by clip"], *ranking["by clap"], *ranking["by all, combined"]}
+    assert sorted(re.findall(r"seed-\d+", printed)) == sorted(name.split("/")[1] for name in named), "each once"
+    best_score = read(samples / ranking["by clip"][0] / "scores.json")["scores"]["clip"]
+    assert re.search(rf"{best_score:.3f} +\(1\.\) .*{ranking['by clip'][0]}", printed)
 
 
 def test_rank_says_when_no_sample_is_good_by_every_score(samples, tmp_path, capsys):
