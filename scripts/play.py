@@ -24,7 +24,7 @@ def play(
     from .common.models import read_vocoder
     from .common.samples import read_picture, write_audio
 
-    given, output = output, output or picture.with_suffix(".wav")
+    given, output = output, output or Path(picture.with_suffix(".wav").name)
     if output.suffix.lower() != ".wav":
         raise ValueError(f"`output` has to end in .wav, but is {output}.")
     check_writable(output.parent, "output")
@@ -68,7 +68,9 @@ def main(input_args: list[str] | None = None) -> None:
         default="mel",
         help="On what scale the rows are, such as that of a viewer for which the picture was made. Default: mel.",
     )
-    parser.add_argument("--output", type=Path, help="WAV file. Default: the picture's name with .wav.")
+    parser.add_argument(
+        "--output", type=Path, help="WAV file. Default: the picture's name with .wav, in the current folder."
+    )
     args = parser.parse_args(input_args)
     run(lambda: play(**vars(args)))
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .common.arguments import add_spectrogram_argument, new_parser, run
+from .common.arguments import add_spectrogram_argument, arguments_named, new_parser, run
 from .common.files import check_absent, check_writable, json_text, written
 
 
@@ -16,7 +16,7 @@ def see(
     from .common.canvases import constants_of, picture_of
     from .common.samples import read_audio, write_picture
 
-    given, output = output, output or sound.with_suffix(".png")
+    given, output = output, output or Path(sound.with_suffix(".png").name)
     if output.suffix.lower() != ".png":
         raise ValueError(f"`output` has to end in .png, but is {output}.")
     check_writable(output.parent, "output")
@@ -28,7 +28,8 @@ def see(
     audio = read_audio(sound, mel.sampling_rate)
     if given is None:
         check_absent(output, "output")
-    canvas = mel.audio_to_canvas(torch.from_numpy(audio))
+    with arguments_named(audio="sound"):
+        canvas = mel.audio_to_canvas(torch.from_numpy(audio))
     with written(output) as file:
         write_picture(file, picture_of(canvas[0]), json_text({"spectrogram": mel.to_dict()}))
     yield output
@@ -41,7 +42,9 @@ def main(input_args: list[str] | None = None) -> None:
     )
     parser.add_argument("--params_from", type=Path, help="A file made here whose spectrogram constants to use.")
     add_spectrogram_argument(parser, "How to draw. Default: as the sound says itself, or as Auffusion.")
-    parser.add_argument("--output", type=Path, help="PNG file. Default: the sound's name with .png.")
+    parser.add_argument(
+        "--output", type=Path, help="PNG file. Default: the sound's name with .png, in the current folder."
+    )
     args = parser.parse_args(input_args)
     run(lambda: see(**vars(args)))
 

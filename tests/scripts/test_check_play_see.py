@@ -85,7 +85,8 @@ def test_phases_of_the_true_sound_give_it_back():
     assert similarity(rebuilt[0, 800:-800], audio[0, 800:-800]) > 0.97
 
 
-def test_see_and_play_are_inverse(tmp_path):
+def test_see_and_play_are_inverse(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     soundfile.write(tmp_path / "chirp.wav", np.stack([chirp(1, 22050), chirp(1, 22050)], axis=1), 22050)
     see.main([str(tmp_path / "chirp.wav")])
     picture = PIL.Image.open(tmp_path / "chirp.png")
@@ -106,7 +107,8 @@ def test_see_and_play_are_inverse(tmp_path):
     assert similarity(heard, expected) > 0.8
 
 
-def test_any_picture_and_any_sound_by_either_scale(tmp_path):
+def test_any_picture_and_any_sound_by_either_scale(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     soundfile.write(tmp_path / "chirp.wav", chirp(1, 44100), 44100)
     see.main([str(tmp_path / "chirp.wav"), "--spectrogram", "riffusion"])
     picture = PIL.Image.open(tmp_path / "chirp.png")
@@ -174,7 +176,8 @@ def test_check_of_a_riffusion_sample(tmp_path):
     assert numbers["saved sound"]["correlation"] > 0.99 and numbers["Griffin-Lim"]["correlation"] > 0.97
 
 
-def test_see_and_play_with_the_constants_of_a_file(tmp_path):
+def test_see_and_play_with_the_constants_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     settings = {"spectrogram": MEL.to_dict(), "canvas_layout": "folded"}
     strip = torch.from_numpy(np.array(canvas_picture()))[None, None]
     folded = PIL.Image.fromarray(fold_canvas(strip)[0, 0].numpy())
@@ -186,9 +189,13 @@ def test_see_and_play_with_the_constants_of_a_file(tmp_path):
     assert similarity(PIL.Image.open(tmp_path / "seen.png"), canvas_picture()) > 0.8
 
 
-def test_play_takes_any_picture_and_a_vocoder(tmp_path, auffusion_folder):
-    PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 30, 3), np.uint8)).save(tmp_path / "any.jpg")
-    play.main([str(tmp_path / "any.jpg"), "--vocoder", str(auffusion_folder)])
+def test_play_takes_any_picture_and_a_vocoder_and_writes_where_one_is(tmp_path, auffusion_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "others").mkdir()
+    picture = tmp_path / "others" / "any.jpg"
+    PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 30, 3), np.uint8)).save(picture)
+    play.main([str(picture), "--vocoder", str(auffusion_folder)])
+    assert list(picture.parent.iterdir()) == [picture]
     audio, rate = soundfile.read(tmp_path / "any.wav")
     assert rate == 16000 and len(audio) == round(30 * 256 / 50) * 160
 
@@ -201,7 +208,7 @@ def test_play_takes_any_picture_and_a_vocoder(tmp_path, auffusion_folder):
         (play, ["tiny.png", "--output", "sound.mp3"], "`output` has to end in .wav"),
         (play, ["tiny.png", "--vocoder", "."], "has no vocoder"),
         (see, ["tiny.png"], "can't be read as a sound"),
-        (see, ["short.wav"], "`audio` has to be longer"),
+        (see, ["short.wav"], "`sound` has to be longer"),
         (see, ["short.wav", "--params_from", "tiny.png"], "`params_from` has to be a file with settings"),
         (check, ["--sample_dir", "."], "`sample_dir` has to hold samples"),
     ],

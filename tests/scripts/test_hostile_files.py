@@ -61,9 +61,9 @@ def test_settings_of_a_file_are_those_of_the_call_the_seed_and_the_precision(tmp
     assert given == [512, "folded", [0.5, 0.4], PROMPTS["prompt"]]
     assert request.samples.seeds == [3] and request.samples.num_images_per_prompt == 1 and request.samples.video
     assert request.models == type(request.models)(dtype="bfloat16") and request.report_to is None
-    assert str(request.samples.output_dir) == "outputs"
+    assert request.samples.output_dir.parent.name == "outputs"
     assert generate.parse_args(["--params_from", file, "--dtype", "float32"]).models.dtype == "float32"
-    assert generate.parse_args([]).models.dtype == "float32"
+    assert generate.parse_args(["--example", "bell"]).models.dtype == "float32"
 
 
 def test_settings_of_every_kind_of_file(tmp_path):
@@ -157,17 +157,20 @@ def test_nothing_of_a_sample_runs_in_the_page(tmp_path, browser):
             {
                 "folder": folder,
                 "seed": 7,
+                "rows": 1,
                 "captions": [attack],
-                "numbers": {attack: 0.5, "x": float("nan")},
+                "problems": [attack],
+                "numbers": {attack: (0.5, 1), "x": (float("nan"), None)},
                 "best": True,
             }
         ],
         [attack],
+        attack,
     )
     browser.get((tmp_path / "index.html").as_uri())
     assert browser.title == attack
     assert browser.execute_script("return [...document.images].map((image) => image.naturalWidth)") == [128]
-    assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, "td[data-value]")] == ["7", "0.500", "–"]
+    assert [each.text for each in browser.find_elements(By.TAG_NAME, "dd")] == ["7", "0.500 place 1", "–"]
 
 
 @pytest.mark.parametrize(
@@ -206,10 +209,8 @@ def test_broken_samples_never_win(tmp_path, capsys):
     ranking = json.loads((tmp_path / "ranking.json").read_text())
     assert [ranking[f"by {name}"] for name in ("clip", "clap", "all, combined")] == [["sound"]] * 3
     page = (tmp_path / "index.html").read_text()
-    assert (
-        page.count("problem: the sound is inaudible") == 2
-        and "problem: the sound has values that are not finite" in page
-    )
+    assert page.count("the sound is inaudible") == 2 and "the sound has values that are not finite" in page
+    assert "Without a place because of problems: 2 of 3 samples." in capsys.readouterr().out
     scores = json.loads((silent / "scores.json").read_text(), parse_constant=pytest.fail)["scores"]
     assert scores == {"clip": None, "clap": None}
 
@@ -221,6 +222,26 @@ def test_broken_samples_never_win(tmp_path, capsys):
     (*_, everything) = json.loads((tmp_path / "evaluation.json").read_text(), parse_constant=pytest.fail)
     assert (everything["num_samples"], everything["num_scored"], everything["clip_interval"]) == (4, 1, None)
     assert everything["clip"] == json.loads((tmp_path / "sound" / "scores.json").read_text())["scores"]["clip"]
+
+
+@pytest.mark.parametrize("name", ["index.html", "ranking.json", "evaluation.json", "evaluation.csv"])
+def test_files_of_others_are_not_replaced(tmp_path, name):
+    sample(tmp_path / "sample")
+    (tmp_path / name).write_text("another's")
+    command = rank if name in ("index.html", "ranking.json") else evaluate
+    with pytest.raises(SystemExit, match=f"{name}, which was not written here and would be replaced. Move it away."):
+        command.main(["--sample_dir", str(tmp_path)])
+    assert (tmp_path / name).read_text() == "another's"
+    assert not (tmp_path / "sample" / "scores.json").exists(), "nothing is scored before"
+
+
+def test_own_files_are_replaced(tmp_path):
+    sample(tmp_path / "sample")
+    for command, names in ((rank, ["index.html", "ranking.json"]), (evaluate, ["evaluation.json", "evaluation.csv"])):
+        command.main(["--sample_dir", str(tmp_path)])
+        before = [(tmp_path / name).stat().st_ino for name in names]
+        command.main(["--sample_dir", str(tmp_path)])
+        assert all((tmp_path / name).stat().st_ino != inode for name, inode in zip(names, before))
 
 
 def test_damaged_scores_are_made_anew(tmp_path):
@@ -264,7 +285,8 @@ def test_sounds_that_are_not_finite(tmp_path):
     assert not (tmp_path / "sound.png").exists()
 
 
-def test_see_and_play_overwrite_nothing_by_a_default_name(tmp_path):
+def test_see_and_play_overwrite_nothing_by_a_default_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     soundfile.write(tmp_path / "voice.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000)
     recording = (tmp_path / "voice.wav").read_bytes()
     see.main([str(tmp_path / "voice.wav")])
