@@ -160,6 +160,7 @@ def test_nothing_of_a_sample_runs_in_the_page(tmp_path, browser):
                 "rows": 1,
                 "captions": [attack],
                 "problems": [attack],
+                "remarks": [attack],
                 "numbers": {attack: (0.5, 1), "x": (float("nan"), None)},
                 "best": True,
             }
@@ -210,7 +211,7 @@ def test_broken_samples_never_win(tmp_path, capsys):
     assert [ranking[f"by {name}"] for name in ("clip", "clap", "all, combined")] == [["sound"]] * 3
     page = (tmp_path / "index.html").read_text()
     assert page.count("the sound is inaudible") == 2 and "the sound has values that are not finite" in page
-    assert "Without a place because of problems: 2 of 3 samples." in capsys.readouterr().out
+    assert "Without a place because of problems: 3 of 4 samples." in capsys.readouterr().out
     scores = json.loads((silent / "scores.json").read_text(), parse_constant=pytest.fail)["scores"]
     assert scores == {"clip": None, "clap": None}
 
