@@ -3,14 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .common.arguments import Request, add_sample_arguments, call_arguments, new_parser, read_request, run
 from .common.presets import IMPRINT_PRESETS
-
-
-if TYPE_CHECKING:
-    from ..pipelines import ImagesThatSoundImprintPipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +48,6 @@ def imprint(request: ImprintRequest) -> Iterator[Path]:
         arguments["image"] = read_picture(request.image)
     if request.audio is not None:
         arguments["audio"] = read_audio(request.audio, pipe.sampling_rate)
-    if request.image is not None and accelerator.is_main_process:
-        warn_of_stretching(request.image, arguments["image"].size, canvas_size(pipe, arguments))
     yield from make_samples(
         pipe,
         samples,
@@ -64,23 +57,6 @@ def imprint(request: ImprintRequest) -> Iterator[Path]:
         pictures=imprinted_pictures_of,
     )
     report_samples(accelerator, samples.folders)
-
-
-def canvas_size(pipe: "ImagesThatSoundImprintPipeline", arguments: dict[str, Any]) -> tuple[int, int]:
-    """Width and height to which a call with these arguments resizes a given picture."""
-    width, seconds, crop_right = (arguments[name] for name in ("width", "audio_length_in_s", "crop_right"))
-    if arguments.get("audio") is not None:
-        width, seconds, crop_right = None, len(arguments["audio"]) / pipe.sampling_rate, 0
-    height, width, cut_columns = pipe.resolve_size(arguments["height"], width, seconds, crop_right)
-    return width - cut_columns, height
-
-
-def warn_of_stretching(path: str, size: tuple[int, int], canvas: tuple[int, int]) -> None:
-    """Says what becomes of a picture whose proportions differ from the canvas's by more than a tenth."""
-    stretching = (canvas[0] * size[1]) / (canvas[1] * size[0])
-    if not 1 / 1.1 < stretching < 1.1:
-        sizes = " and is stretched to ".join(f"{width} x {height}" for width, height in (size, canvas))
-        print(f"warning: {Path(path).name} is {sizes}.", flush=True)
 
 
 def main(input_args: list[str] | None = None) -> None:
