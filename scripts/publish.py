@@ -221,7 +221,8 @@ def merged_name(request: PublishRequest) -> str:
 def merged_metadata(request: PublishRequest) -> dict:
     """What the card of one repo of both sides says of them: the stricter licence, and their names on the Hub."""
     on_hub = [source for source in request.merge if not is_local(source)]
-    return {"license": stricter_license(request), **({"base_model": on_hub} if on_hub else {})}
+    base = {"base_model": on_hub, "base_model_relation": "merge"} if on_hub else {}
+    return {"license": stricter_license(request), **base}
 
 
 def merge(request: PublishRequest, folder: Path) -> None:
@@ -319,7 +320,7 @@ def entry_of(file: Path, class_name: str) -> str:
 
 
 def write_card(request: PublishRequest, folder: Path, source: Path, metadata: dict) -> None:
-    """The card, with its namespace and revision filled in, and the files that it links to."""
+    """The card, with namespace, revision and version filled in, and the files that it links to."""
     text = source.read_text(encoding="utf-8")
     for link in LINK.findall(text):
         file = source.parent / link
@@ -329,7 +330,8 @@ def write_card(request: PublishRequest, folder: Path, source: Path, metadata: di
         text = text.replace(f"]({link})", f"]({file.name})")
     # A checkpoint that ships with the package is loaded by its folder in a clone, and by its name from the Hub.
     text = text.replace("model_cards/", f"{request.namespace}/")
-    text = text.replace("{namespace}", request.namespace).replace("{revision}", revision())
+    for name, value in (("namespace", request.namespace), ("revision", revision()), ("version", __version__)):
+        text = text.replace(f"{{{name}}}", value)
     card = ModelCard(text)
     for name, value in metadata.items():
         card.data[name] = value

@@ -36,15 +36,21 @@ exec(request["code"], {"__name__": "__main__"})
 class FreshProcesses:
     """
     Runs code as `python -c` would if it began with importing torch and diffusers: each time in a process of its own,
-    forked from one that did that and no more. All are offline.
+    forked from one that did that and no more. All are offline, unless the environment says otherwise.
 
     Args:
         folder (`Path`): Empty, for what passes between the processes.
+        environment (`dict[str, str]`): Variables that they get besides.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, environment: dict[str, str] = {}):
         self.folder, self.modules = folder, folder / "modules"
-        environment = {**os.environ, "HF_MODULES_CACHE": str(self.modules), "HF_HUB_OFFLINE": "1"}
+        environment = {
+            **os.environ,
+            "HF_MODULES_CACHE": str(self.modules),
+            "HF_HUB_OFFLINE": "1",
+            **environment,
+        }
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.server = subprocess.Popen([sys.executable, "-c", SERVER], cwd=folder, env=environment, **streams)
 

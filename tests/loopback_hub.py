@@ -15,7 +15,8 @@ import yaml
 # Larger files go to the object store, as the Hub demands of all that are not short texts.
 LARGEST_REGULAR = 100_000
 METADATA = {
-    "license": ("apache-2.0", "cc-by-nc-sa-4.0"),
+    "license": ("apache-2.0", "creativeml-openrail-m", "cc-by-nc-sa-4.0"),
+    "language": ("en",),
     "library_name": ("diffusers",),
     "pipeline_tag": ("text-to-image", "text-to-audio", "image-to-image"),
 }
@@ -154,6 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
         errors = [name for name, allowed in required.items() if metadata.get(name) not in allowed]
         for model in metadata.get("base_model", []):
             errors += [] if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else ["base_model"]
+        if metadata.get("base_model_relation") not in (None, "adapter", "finetune", "merge", "quantized"):
+            errors.append("base_model_relation")
         self.answer({"errors": [{"message": name} for name in errors], "warnings": []}, 400 if errors else 200)
 
     def info(self, name: str, repo: HubRepo, revision: str = "main") -> None:

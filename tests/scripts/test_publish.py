@@ -1,22 +1,30 @@
 """Publishing to a Hub on a loopback address, and loading from there in a fresh process that lacks the package."""
 
+import ast
+import io
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 import urllib.request
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
+from fresh_processes import FreshProcesses
 from huggingface_hub import HfApi, ModelCard, SpaceCard
-from loopback_hub import LoopbackHub
+from loopback_hub import HubRepo, LoopbackHub
+from scipy.io import wavfile
 
 from images_that_sound.scripts.common.hub import hub_errors
 from images_that_sound.scripts.publish import (
     CODE_REPOS,
+    MERGED_REPO,
     PIPELINES,
+    RIFFUSION_REPO,
     SPACE,
     WEIGHT_REPOS,
     parse_args,
@@ -32,6 +40,19 @@ MODELS = ROOT / "tests" / "fixtures" / "models"
 CARD = "---\nlicense: {}\n---\n"
 TOKEN = "hf_of_the_tester"
 OTHER_FILES = ("README.md", "LICENSE", ".gitattributes", "notes.md", "modular_config.json", "modular_model_index.json")
+
+# What stands on the Hub in the place of the models that cards name.
+STAND_INS = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "stable-diffusion",
+    "auffusion/auffusion-full-no-adapter": "auffusion",
+    "DeepFloyd/IF-I-M-v1.0": "deepfloyd-if-stage-1",
+    "DeepFloyd/IF-II-M-v1.0": "deepfloyd-if-stage-2",
+}
+# What they want for arguments left out, since the real ones' take minutes on a CPU.
+SHORT = {"num_inference_steps": 2, "num_audio_inference_steps": 2, "num_iterations": 2, "image_start_step": 1}
+SNIPPET = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+# What `pip install diffusers accelerate` brings besides these two.
+BROUGHT = {"torch", "numpy", "PIL", "safetensors", "huggingface_hub"}
 
 # Runs commands one after the other in one process; writes what each printed, and how it ended.
 COMMANDS = """
@@ -50,11 +71,12 @@ for name, (token, arguments) in json.loads(sys.argv[1]).items():
     json.dump(results, open(sys.argv[2], "w"))
 """
 
+WITHOUT_PACKAGE = "import sys; sys.modules['images_that_sound'] = None"
 LOAD = """
 import sys
 sys.modules["images_that_sound"] = None
 import torch
-from diffusers import DiffusionPipeline, ModularPipeline
+from diffusers import DiffusionPipeline
 
 def load(name, **kwargs):
     pipe = DiffusionPipeline.from_pretrained(name, trust_remote_code=True, **kwargs)
@@ -73,9 +95,8 @@ for name, base, expected in (
     ("images-that-sound-sds", "some/deepfloyd", "ImagesThatSoundSDSPipeline"),
     ("images-that-sound-colorization", "some/deepfloyd", "FactorizedColorizationPipeline"),
 ):
-    for revision in (None, sys.argv[1]):
-        pipe = load(base, custom_pipeline="tester/" + name, custom_revision=revision)
-        assert type(pipe).__name__ == expected, type(pipe)
+    pipe = load(base, custom_pipeline="tester/" + name)
+    assert type(pipe).__name__ == expected, type(pipe)
     if name == "images-that-sound":
         pipe.load_audio_prior("some/auffusion")
         composed = check(pipe)
@@ -83,9 +104,6 @@ for revision in (None, sys.argv[1]):
     check(load("tester/images-that-sound-embedded", revision=revision))
     merged = check(load("tester/images-that-sound-merged", revision=revision))
 torch.testing.assert_close(merged, composed, atol=1e-4, rtol=0)
-modular = ModularPipeline.from_pretrained("tester/images-that-sound", trust_remote_code=True)
-assert type(modular.blocks).__name__ == "ImagesThatSoundBlocks"
-assert modular._component_specs["unet_audio"].pretrained_model_name_or_path.startswith("auffusion/")
 try:
     DiffusionPipeline.from_pretrained("tester/images-that-sound-merged")
 except ValueError as error:
@@ -112,10 +130,11 @@ def run_python(hub: LoopbackHub, home: Path, code: str, *arguments: str) -> None
 
 
 @pytest.fixture(scope="module")
-def hub():
+def hub(riffusion_folder):
     server = LoopbackHub({TOKEN: "tester", "hf_of_another": "another"})
     server.put("some/stable-diffusion", MODELS / "stable-diffusion", CARD.format("apache-2.0"))
     server.put("some/auffusion", MODELS / "auffusion", CARD.format("cc-by-nc-sa-4.0"))
+    server.put("some/riffusion", riffusion_folder, CARD.format("creativeml-openrail-m"))
     server.put("some/deepfloyd", MODELS / "deepfloyd-if-stage-1")
     server.put("some/gated", MODELS / "stable-diffusion", gated=True)
     server.put("tester/images-that-sound", MODELS / "auffusion-odd-vocoder")
@@ -149,6 +168,7 @@ def results(hub, tmp_path_factory) -> dict[str, list]:
         "finished": (TOKEN, own),
         "space": (TOKEN, [*sources, "--repo", SPACE]),
         "merge": (TOKEN, [*sources, *kept, "--private", "--merge", *both]),
+        "riffusion": (TOKEN, [*sources, "--merge", both[0], "some/riffusion"]),
     }
     run_python(hub, folder / "home", COMMANDS, json.dumps(commands), str(folder / "results.json"))
     return json.loads((folder / "results.json").read_text())
@@ -217,6 +237,7 @@ def test_a_merged_repo_holds_shared_parts_once_and_the_stricter_licence(hub, res
     card = ModelCard(files["README.md"].decode())
     assert card.data.license == "cc-by-nc-sa-4.0"
     assert card.data.base_model == ["some/stable-diffusion", "some/auffusion"]
+    assert card.data.base_model_relation == "merge"
 
 
 @pytest.mark.parametrize("name", CODE_REPOS)
@@ -224,11 +245,8 @@ def test_repos_of_code_are_flat_and_their_cards_complete(hub, results, name):
     files = hub.repos[f"tester/{name}"].files
     assert {"pipeline.py", "README.md", "LICENSE"} < set(files) and not [path for path in files if "/" in path]
     text = files["README.md"].decode()
-    card = ModelCard(text)
-    assert card.data.library_name == "diffusers" and card.data.license == "apache-2.0"
-    assert card.data.base_model and card.data.pipeline_tag and card.data.tags
-    assert f'custom_pipeline="tester/{name}", custom_revision="{revision()}"' in text
-    assert "{" + "namespace" not in text and "../" not in text and "model_cards/" not in text
+    assert ModelCard(text).data.license == "apache-2.0"
+    assert f'custom_pipeline="tester/{name}",' in text and f'custom_revision="{revision()}",' in text
     for path in files:
         assert path.endswith((".py", ".png", ".wav")) or path in OTHER_FILES
     assert any(f"]({path})" in text for path in files if path.endswith(".wav"))
@@ -324,17 +342,12 @@ def test_the_stricter_licence(tmp_path, image, audio, given, expected):
         assert stricter_license(args) == expected
 
 
-def test_a_merged_repo_with_riffusion(riffusion_folder, stable_diffusion_folder, tmp_path):
-    sides = [shutil.copytree(side, tmp_path / side.name) for side in (stable_diffusion_folder, riffusion_folder)]
-    for side in sides:
-        (side / "README.md").write_text(CARD.format("creativeml-openrail-m"))
-    output = ["--source_dir", str(ROOT), "--output_dir", str(tmp_path / "repos"), "--dry_run"]
-    args = parse_args(["--namespace", "tester", "--merge", *map(str, sides), *output])
-    assert any("Each loads in a fresh process." in line for line in publish(args))
-    folder = tmp_path / "repos" / "images-that-sound-riffusion"
-    card = ModelCard.load(folder / "README.md")
-    assert card.data.license == "creativeml-openrail-m" and "black ink" in card.text and "{" not in card.text
-    index = json.loads((folder / "model_index.json").read_text())
+def test_a_merged_repo_with_riffusion(hub, results):
+    assert results["riffusion"][1] is None
+    files = hub.repos[f"tester/{RIFFUSION_REPO}"].files
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.license == "creativeml-openrail-m" and "black ink" in card.text
+    index = json.loads(files["model_index.json"])
     assert index["spectrogram"]["black_is_loud"] and index["default_arguments"]["width"] == 512
     assert index["vae_audio"] == index["vocoder"] == [None, None]
 
@@ -342,3 +355,149 @@ def test_a_merged_repo_with_riffusion(riffusion_folder, stable_diffusion_folder,
 def test_each_published_repo_has_a_folder_of_its_name():
     assert {folder.name for folder in (ROOT / "model_cards").iterdir()} == set(PIPELINES)
     assert set(WEIGHT_REPOS) < set(PIPELINES)
+
+
+def shortened(files: dict[str, bytes], width: int) -> dict[str, bytes]:
+    """A repo whose calls are short, and whose pictures are small."""
+    changed = {}
+    for name in ("model_index.json", "modular_model_index.json"):
+        if name in files:
+            index = json.loads(files[name])
+            arguments = {**(index.get("default_arguments") or {}), **SHORT, "width": width}
+            changed[name] = json.dumps({**index, "default_arguments": arguments}).encode()
+    if "castle.png" in files:
+        picture = PIL.Image.open(io.BytesIO(files["castle.png"])).resize((64, 16))
+        picture.save(buffer := io.BytesIO(), "png")
+        changed["castle.png"] = buffer.getvalue()
+    return {**files, **changed}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_metadata_and_text_of_cards(hub, results, name):
+    text = hub.repos[f"tester/{name}"].files["README.md"].decode()
+    data = ModelCard(text).data
+    relation = "merge" if name in (MERGED_REPO, RIFFUSION_REPO) else "adapter" if name in CODE_REPOS else None
+    assert data.get("base_model_relation") == relation and bool(data.base_model) == bool(relation)
+    assert (
+        (data.library_name, data.language) == ("diffusers", "en") and data.license and data.pipeline_tag and data.tags
+    )
+    for part in ("## Bias, risks and misuse", "## Licence", "## Source", "@inproceedings{chen2024images"):
+        assert f"\n{part}" in text
+    # Of a measured table's row the name and the number as they stand there.
+    results = data.eval_results or []
+    assert bool(results) == (name in WEIGHT_REPOS)
+    for result in results:
+        assert re.search(rf"^\| {re.escape(result.metric_name)} \| {result.metric_value}[% ]", text, re.MULTILINE)
+        assert result.source_url == f"https://huggingface.co/tester/{name}#measured" and result.dataset_name
+
+
+def anchors_of(text: str) -> set[str]:
+    headings = re.findall("^#+ (.+)$", text, re.MULTILINE)
+    return {"", *(re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings)}
+
+
+@pytest.mark.parametrize("name", (*PIPELINES, SPACE))
+def test_links_of_cards_lead_somewhere(hub, results, name):
+    files = hub.repos[f"tester/{name}"].files
+    text = files["README.md"].decode()
+    assert not re.search(r"\{(namespace|revision|version)\}|\.\./|model_cards/", text)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        assert link in files or link.startswith(
+            ("https://huggingface.co/", "https://arxiv.org/abs/", "https://github.com/")
+        )
+    for repo, path in re.findall(r"https://huggingface\.co/(?:spaces/)?(tester/[\w-]+)([^\s)]*)", text):
+        page, _, anchor = path.partition("#")
+        there = hub.repos[repo].files
+        assert page == "" or page.removeprefix(f"/resolve/{revision()}/") in there
+        assert anchor in anchors_of(there["README.md"].decode())
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_install_line_of_cards_brings_what_is_imported(hub, results, name):
+    files = hub.repos[f"tester/{name}"].files
+    text = files["README.md"].decode()
+    line = re.search("^pip install (.*diffusers.*)$", text, re.MULTILINE)[1]
+    installed = {package.strip('"').split(">")[0] for package in line.split()}
+    for code in (*SNIPPET.findall(text), *(files[path].decode() for path in files if path.endswith(".py"))):
+        for node in ast.walk(ast.parse(code)):
+            module = node.names[0].name if isinstance(node, ast.Import) else getattr(node, "module", None)
+            if module and not getattr(node, "level", 0):
+                top = module.split(".")[0]
+                assert top in {*sys.stdlib_module_names, *installed, *BROUGHT}, module
+    assert ("DeepFloyd/IF-I" not in "".join(SNIPPET.findall(text))) or {"sentencepiece", "protobuf"} < installed
+
+
+@pytest.fixture(scope="module")
+def run_snippets(hub, results, tmp_path_factory):
+    """
+    Runs the snippets of a card in a fresh process that knows a Hub with what was published and, in the places of the
+    real models, small ones.
+    """
+    server = LoopbackHub({TOKEN: "tester"})
+    for name, folder in STAND_INS.items():
+        server.put(name, MODELS / folder)
+    for name, repo in {
+        **server.repos,
+        **{f"tester/{name}": hub.repos[f"tester/{name}"] for name in PIPELINES},
+    }.items():
+        pixels = name.startswith("DeepFloyd/")
+        files = repo.files if "embedded" in name else shortened(repo.files, width=256 if pixels else 64)
+        if pixels:
+            files = {path.replace(".safetensors", ".fp16.safetensors"): files[path] for path in files}
+        server.repos[name] = HubRepo()
+        server.repos[name].refs[revision()] = server.repos[name].commit(files)
+    folder = tmp_path_factory.mktemp("snippets")
+    environment = {"HF_ENDPOINT": server.address, "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "0"}
+    processes = FreshProcesses(folder, {**environment, "HF_TOKEN": TOKEN, "no_proxy": "127.0.0.1"})
+
+    def run(name: str, more: str = "") -> Path:
+        card = server.repos[f"tester/{name}"].files["README.md"].decode()
+        (folder / name).mkdir()
+        code = "\n".join([WITHOUT_PACKAGE, *SNIPPET.findall(card), more])
+        process = processes(code, directory=folder / name)
+        assert process.returncode == 0, process.stderr
+        return folder / name
+
+    yield run
+    processes.close()
+    server.shutdown()
+
+
+LOAD_CODE_REPO = """
+try:
+    DiffusionPipeline.from_pretrained("tester/images-that-sound", trust_remote_code=True)
+except EnvironmentError as error:
+    assert "Entry Not Found" in str(error) and "model_index.json" in str(error), error
+else:
+    raise SystemExit("The card says that it stops.")
+"""
+
+
+def test_snippets_of_the_code(run_snippets):
+    folder = run_snippets("images-that-sound", LOAD_CODE_REPO)
+    assert PIL.Image.open(folder / "picture.png").size == (32, 256)
+    rate, sound = wavfile.read(folder / "sound.wav")
+    assert rate == 16000 and sound.shape == (32 * 160,)
+
+
+@pytest.mark.parametrize(
+    "name, file, size",
+    [
+        ("images-that-sound-imprint", "canvas.png", (32, 256)),
+        ("images-that-sound-colorization", "color.png", (64, 16)),
+        (MERGED_REPO, "picture.png", (32, 256)),
+        pytest.param(RIFFUSION_REPO, "picture.png", (64, 512), marks=pytest.mark.slow),
+        pytest.param("images-that-sound-sds", "picture.png", (224, 256), marks=pytest.mark.slow),
+        pytest.param("images-that-sound-embedded-colorization", "color.png", (512, 128), marks=pytest.mark.slow),
+    ],
+)
+def test_snippets_of_other_cards(run_snippets, name, file, size):
+    assert PIL.Image.open(run_snippets(name) / file).size == size
+
+
+@pytest.mark.slow
+def test_the_snippet_of_the_embedded_checkpoint_makes_the_picture_of_its_card(hub, run_snippets):
+    folder = run_snippets("images-that-sound-embedded")
+    shown = hub.repos["tester/images-that-sound-embedded"].files["castle.png"]
+    pictures = [np.asarray(PIL.Image.open(file), int) for file in (io.BytesIO(shown), folder / "picture.png")]
+    assert abs(pictures[0] - pictures[1]).mean() < 1
