@@ -45,8 +45,9 @@ from images_that_sound.scripts.common.arguments import (
     values_of,
 )
 from images_that_sound.scripts.common.models import EMBEDDED
-from images_that_sound.scripts.common.presets import GENERATE_PRESETS
+from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS
 from images_that_sound.scripts.common.samples import sample_settings
+from images_that_sound.scripts.common.vocabulary import unknown_words
 
 
 # Runs and other work that wait for their turn, of all visitors.
@@ -65,11 +66,7 @@ EMBEDDED_WORLD = """
 ocean waves; of anything else it makes something, but not what you asked for.*
 """
 BEGINNING = "Press “Make it”, choose an example, or type two prompts."
-# Seeds with which the embedded checkpoint makes good examples; each has its picture in `examples`.
-EMBEDDED_SEEDS = {
-    **{"bell": 0, "kitten": 7, "dog": 0, "corgi": 3, "train": 0},
-    **{"tiger": 0, "garden": 1, "race": 5, "pond": 0, "horse": 4},
-}
+# A picture of each example by the embedded checkpoint.
 EXAMPLES = Path(__file__).parent / "examples"
 # A sample of that checkpoint, to see and hear at first.
 EXAMPLE = (EMBEDDED / "castle.png", EMBEDDED / "castle.wav")
@@ -243,14 +240,14 @@ def build(studio: Studio) -> gr.Blocks:
         gr.Markdown("### Examples")
         chosen = gr.Gallery(pictures, elem_id="examples", **strips)
 
-        def show(folder: Path) -> dict:
-            """All about a sample: of its video and colours, what has been made."""
+        def show(folder: Path, place: str = "") -> dict:
+            """All about a sample and its place among others: of its video and colours, what has been made."""
             settings = sample_settings(check_made(folder))
             words = [f"**Seed {settings['seed']}.** Press play, or click into the picture."]
             words += [f"Something is off: {said}." for said in settings["problems"] + settings["remarks"]]
             return {
                 current: folder,
-                status: " ".join(words),
+                status: "\n\n".join([" ".join([*words, place]), *unknown_words(settings)]),
                 player: finished(folder / "image.png", folder / "audio.wav", settings["canvas_layout"]),
                 spectrogram: folder / "spectrogram.png",
                 video: made_file(folder / "video.mp4"),
@@ -261,9 +258,8 @@ def build(studio: Studio) -> gr.Blocks:
 
         def show_run(made: list[Path]) -> dict:
             """The best of a run, and the others to choose from."""
-            shown = show(made[0])
-            if len(made) > 1:
-                shown[status] += f" It is the best of {len(made)} by its scores; click another to see and hear that."
+            best_of = f"It is the best of {len(made)} by its scores; click another to see and hear that."
+            shown = show(made[0], best_of if len(made) > 1 else "")
             boxes = {gallery: candidates(made), details: gr.Column(visible=True), archive: archive_of(made[0])}
             return {**shown, **boxes, folders: made}
 

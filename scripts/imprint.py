@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .common.arguments import Request, add_sample_arguments, call_arguments, new_parser, read_request, run
-from .common.presets import IMPRINT_PRESETS
+from .common.presets import EMBEDDED_PRESETS, IMPRINT_PRESETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,8 @@ def parse_args(input_args: list[str] | None = None) -> ImprintRequest:
     parser.add_argument("--image", help="A picture to paint, instead of --prompt.")
     parser.add_argument("--audio", help="A sound to paint into, instead of --audio_prompt.")
     add_sample_arguments(parser, IMPRINT_PRESETS, arguments)
-    return read_request(parser.parse_args(input_args), IMPRINT_PRESETS, arguments, ImprintRequest)
+    args = parser.parse_args(input_args)
+    return read_request(args, IMPRINT_PRESETS, arguments, ImprintRequest, embedded_presets=EMBEDDED_PRESETS)
 
 
 def imprint(request: ImprintRequest) -> Iterator[Path]:
@@ -35,6 +36,7 @@ def imprint(request: ImprintRequest) -> Iterator[Path]:
         make_samples,
         own_share,
         report_samples,
+        say_unknown_words,
         start,
     )
 
@@ -44,6 +46,7 @@ def imprint(request: ImprintRequest) -> Iterator[Path]:
     arguments = with_checkpoint_defaults(request.call, pipe)
     files = {"image": request.image, "audio": request.audio}
     settings = complete_settings(models, pipe, {**arguments, **files})
+    say_unknown_words(settings)
     if request.image is not None:
         arguments["image"] = read_picture(request.image)
     if request.audio is not None:

@@ -57,7 +57,7 @@ def sds(request: SDSRequest) -> Iterator[Path]:
     from ..pipelines import ImagesThatSoundSDSPipeline
     from ..schedulers import ScoreDistillationScheduler
     from .common.models import load_pipeline, with_checkpoint_defaults
-    from .common.sampling import complete_settings, make_samples, start
+    from .common.sampling import complete_settings, make_samples, say_unknown_words, start
 
     samples = replace(request.samples, num_images_per_prompt=1)
     accelerator, models = start(
@@ -71,6 +71,8 @@ def sds(request: SDSRequest) -> Iterator[Path]:
     pipe = load_pipeline(models, ImagesThatSoundSDSPipeline)
     arguments = with_checkpoint_defaults(request.call, pipe)
     timesteps = {"final_max_timestep": request.final_max_timestep}
+    settings = complete_settings(models, pipe, {**arguments, **timesteps})
+    say_unknown_words(settings)
 
     def unfinished(seed: int) -> Path:
         folder = samples.folder(seed)
@@ -92,7 +94,7 @@ def sds(request: SDSRequest) -> Iterator[Path]:
     made = make_samples(
         pipe,
         samples,
-        complete_settings(models, pipe, {**arguments, **timesteps}),
+        settings,
         arguments={**arguments, "timestep_scheduler": ScoreDistillationScheduler(**timesteps)},
         seeds=samples.seeds,
         of_seeds=of_seeds,

@@ -62,7 +62,7 @@ def search(request: SearchRequest) -> Iterator[str]:
     from ..pipelines import ImagesThatSoundPipeline
     from ..selection import Halving, rungs_of
     from .common.models import load_pipeline, with_checkpoint_defaults
-    from .common.sampling import complete_settings, make_samples, own_share, report_samples, start
+    from .common.sampling import complete_settings, make_samples, own_share, report_samples, say_unknown_words, start
     from .common.scoring import load_scorer, scores_of
 
     samples, judges = request.samples, request.scores.for_samples_of(request.models.model)
@@ -71,6 +71,8 @@ def search(request: SearchRequest) -> Iterator[str]:
     pipe = load_pipeline(models, ImagesThatSoundPipeline)
     scorer = load_scorer(judges, models, pipe)
     arguments = with_checkpoint_defaults(request.call, pipe)
+    settings = complete_settings(models, pipe, arguments)
+    say_unknown_words(settings)
     made_by = {"model": models.model, "audio_model": models.audio_model, "scores": judges.scores, **judges.models}
     folder = search_folder(samples.output_dir, {**arguments, **made_by})
     with arguments_named(scheduler="scheduler` of `model"):
@@ -82,7 +84,7 @@ def search(request: SearchRequest) -> Iterator[str]:
     for path in make_samples(
         pipe,
         samples,
-        complete_settings(models, pipe, arguments),
+        settings,
         arguments=arguments,
         seeds=mine,
         of_seeds=lambda seeds: halving.resume(seeds, 1.0),

@@ -14,6 +14,8 @@ from diffusers.training_utils import compute_snr
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
+from images_that_sound.scripts.common.files import write_json
+from images_that_sound.scripts.common.vocabulary import words_of
 
 from .loop import (
     SHARD_SIZE,
@@ -26,7 +28,7 @@ from .loop import (
     train,
     write_tensors,
 )
-from .world import HEIGHT, SPECTROGRAM, WIDTH, describe, draw
+from .world import HEIGHT, KINDS, SPECTROGRAM, WIDTH, describe, draw
 
 
 CROP_WIDTH = 128
@@ -52,6 +54,18 @@ def make_tokenizer(run: Run, data: dict) -> CLIPTokenizer:
     generator = np.random.default_rng(0)
     prompts = (describe(kind, label, generator) for kind in data for label in data[kind][1])
     return learn_tokenizer(run, CLIPTokenizer, prompts, vocab_size=1024, max_length=77)
+
+
+def known_words(
+    data: dict, names: dict[str, tuple[str, ...]], describe: Callable[[str, dict, np.random.Generator], str]
+) -> dict[str, dict[str, list[str]]]:
+    """The `vocabulary.json` of a world: for each kind the names of what there is, and all words of its prompts."""
+    generator = np.random.default_rng(0)
+    words = {
+        kind: {word for label in labels for _ in range(2) for word in words_of(describe(kind, label, generator))}
+        for kind, (_, labels) in data.items()
+    }
+    return {kind: {"names": list(names[kind]), "words": sorted(words[kind])} for kind in data}
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: list[str], device: str) -> torch.Tensor:
@@ -296,6 +310,7 @@ def main(input_args: list[str] | None = None) -> None:
     unet_audio.load_state_dict(unet.state_dict())
     train_unet(run, "sound", unet_audio, batch_of("sound"), read)
     save(new_pipeline(vae, text_encoder, tokenizer, unet, unet_audio), run.output_dir)
+    write_json(run.output_dir / "vocabulary.json", known_words(data, KINDS, describe))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ the image one). A killed run that is started again goes on where it was, also to
 `python -m training.open_world` makes the material first; `OPEN_WORLD_MATERIAL` names its folder.
 """
 
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +20,7 @@ from .embedded import (
     CROP_WIDTH,
     LATENT_CHANNELS,
     encode_data,
+    known_words,
     mostly,
     new_pipeline,
     to_vae_input,
@@ -29,11 +29,10 @@ from .embedded import (
     whiten,
 )
 from .loop import Run, learn_tokenizer, make_data, parse_run, save, small_text_config, train, trapezoid
-from .open_world import HEIGHT, WIDTH, describe, draw
+from .open_world import HEIGHT, KINDS, WIDTH, describe, draw
 from .open_world.pictures import describe_picture
 
 
-WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 TEXT_WIDTH, MAX_TOKENS = 128, 48
 # The image UNet learns what things look like from squares around one of them, four times as many a step, in the first
 # so many of its steps; then whole canvases.
@@ -48,22 +47,6 @@ def make_tokenizer(run: Run, data: dict) -> CLIPTokenizer:
     generator = np.random.default_rng(0)
     prompts = (describe(kind, label, generator) for kind in data for label in data[kind][1] for _ in range(2))
     return learn_tokenizer(run, CLIPTokenizer, prompts, vocab_size=2560, max_length=MAX_TOKENS)
-
-
-def known_words(data: dict, wordings: int = 2) -> dict[str, list[str]]:
-    """All words of the prompts of each kind, so that others can be said to be unknown."""
-    generator = np.random.default_rng(0)
-    return {
-        kind: sorted(
-            {
-                word
-                for label in labels
-                for _ in range(wordings)
-                for word in WORD.findall(describe(kind, label, generator).lower())
-            }
-        )
-        for kind, (_, labels) in data.items()
-    }
 
 
 # -------------------- VAE --------------------
@@ -256,7 +239,7 @@ def main(input_args: list[str] | None = None) -> None:
 
     unet, unet_audio = train_unets(run, data, latents, read)
     save(new_pipeline(vae, text_encoder, tokenizer, unet, unet_audio), run.output_dir)
-    write_json(run.output_dir / "vocabulary.json", known_words(data))
+    write_json(run.output_dir / "vocabulary.json", known_words(data, KINDS, describe))
 
 
 if __name__ == "__main__":

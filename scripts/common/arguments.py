@@ -344,12 +344,15 @@ def read_request(
     presets: dict,
     arguments: dict[str, CallArgument],
     request_class: type[Values] = Request,
+    embedded_presets: dict | None = None,
     **given: Any,
 ) -> Values:
     """
-    The values of `add_sample_arguments`. What was not given comes from `--params_from`, then from the example, then
-    from the defaults of the call.
+    The values of `add_sample_arguments`. What was not given comes from `--params_from`, then from the example, where
+    the embedded checkpoint makes it first from `embedded_presets`, then from the defaults of the call.
     """
+    if {args.model, args.audio_model} <= {None, "embedded"}:
+        presets = {name: preset | (embedded_presets or {}).get(name, {}) for name, preset in presets.items()}
     known = DEFAULTS | _known(args, presets, arguments, [field.name for field in fields(request_class)])
     # A file in its place counts more than the prompt of an example or a file made earlier.
     replaced = [name for name, file in PROMPTS.items() if getattr(args, file, None) is not None]

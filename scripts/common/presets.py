@@ -19,6 +19,14 @@ GENERATE_PRESETS = {
     "train": _preset("a painting of trains, grayscale", "train whistling"),
 }
 
+# With the embedded checkpoint: seeds whose pictures show what they are to and whose sounds are recognised.
+EMBEDDED_SEEDS = {
+    **{"bell": 6, "kitten": 7, "dog": 0, "corgi": 3, "train": 0, "tiger": 0},
+    **{"garden": 1, "race": 5, "pond": 0, "horse": 4, "garden-v2": 0},
+}
+# What is otherwise than published where that checkpoint makes an example.
+EMBEDDED_PRESETS = {name: {"seed": seed, "num_samples": 1} for name, seed in EMBEDDED_SEEDS.items()}
+
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 RIFFUSION = {"model": STABLE_DIFFUSION, "audio_model": "riffusion/riffusion-model-v1"}
 # For Stable Diffusion beside Riffusion. Nobody has tried them: they are guesses from how the canvases are drawn.

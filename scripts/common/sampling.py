@@ -1,5 +1,6 @@
 """What the commands share that make samples from seeds: processes, trackers, and going on where a run stopped."""
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from diffusers import DiffusionPipeline
 
 from ...pipelines import audio_problems, audio_remarks
@@ -16,6 +17,7 @@ from .arguments import Models, Samples
 from .files import check_own_folder, check_writable, read_json
 from .models import device_of
 from .samples import is_made, read_picture, read_waveform, write_sample
+from .vocabulary import unknown_words
 
 
 def start(
@@ -83,6 +85,13 @@ def complete_settings(models: Models, pipe: DiffusionPipeline, settings: dict[st
     }
 
 
+def say_unknown_words(settings: dict[str, Any]) -> None:
+    """One of all processes says which words of the prompts the models do not know."""
+    if PartialState().is_main_process:
+        for sentence in unknown_words(settings):
+            print(sentence, file=sys.stderr, flush=True)
+
+
 def pending_seeds(samples: Samples, seeds: list[int], settings: dict) -> list[int]:
     """Seeds whose sample is not there yet. Raises `ValueError` for one in whose place something else is."""
     return [seed for seed in seeds if not is_made(samples.folder(seed), settings)]
@@ -137,3 +146,5 @@ def make_samples(
             if accelerator is not None:
                 accelerator.wait_for_everyone()
             yield samples.folder(seed)
+    if len(pending) > 1:
+        say_unknown_words(settings)

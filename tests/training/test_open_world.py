@@ -180,7 +180,7 @@ def test_facts_tell_what_prompts_may_tell(drawings):
 def test_known_words_are_those_of_the_prompts():
     attributes = {"layout": "row", "count": 3, "size": "medium", "style": "icon", "ground": "black", "tone": "soft"}
     labels = [{"name": "owl", "attributes": attributes}] * 40
-    words = open_embedded.known_words({"picture": (None, labels)})["picture"]
+    words = open_embedded.known_words({"picture": (None, labels)}, KINDS, describe)["picture"]["words"]
     assert {"owls", "three", "row", "grayscale"} <= set(words) and "dragon" not in words and "" not in words
 
 

@@ -1,0 +1,84 @@
+"""What a checkpoint knows by its `vocabulary.json`, and which words of prompts it does not."""
+
+import re
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .files import read_json
+from .models import SHIPPED
+
+
+WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
+# They say nothing of what is to be seen or heard.
+FUNCTION_WORDS = frozenset(
+    "a an the this that these those some my your his her its our their it and or of to for from by as at in on with is"
+    " are".split()
+)
+# Words and names that one sentence holds.
+MOST = 10
+# How alike a word that may have been meant is, from 0 to 1.
+LIKENESS = 0.7
+
+
+def unknown_words(settings: dict[str, Any]) -> list[str]:
+    """
+    A sentence for each prompt with words that its side of a sample's models does not know, with the nearest ones that
+    it does.
+
+    Args:
+        settings (`dict`): The sample's: `prompt`, `audio_prompt`, `model` and `audio_model`.
+
+    Returns:
+        `list[str]`: At most one sentence for each side; none where a model has no `vocabulary.json`, such as Stable
+        Diffusion, which reads everything.
+    """
+    sides = {
+        "picture": (settings["prompt"], settings["model"]),
+        "sound": (settings["audio_prompt"], settings["audio_model"] or settings["model"]),
+    }
+    return [text for kind, (prompt, source) in sides.items() if (text := _sentence(kind, prompt or "", source))]
+
+
+def _sentence(kind: str, prompt: str, model: str) -> str | None:
+    names, words = vocabulary(model, kind)
+    said = words_of(prompt) or [each for each in prompt.split() if each.isprintable()]
+    unknown = list(dict.fromkeys(word for word in said if word not in {*words, *FUNCTION_WORDS}))
+    if not names or not unknown:
+        return None
+    shown = [_with_nearest(word, words) for word in unknown[:MOST]]
+    if len(unknown) > MOST:
+        shown.append(f"and {len(unknown) - MOST} more")
+    some = names[:: -(-len(names) // MOST)]
+    such = ":" if len(some) == len(names) else ", such as"
+    return (
+        f"Unknown to the checkpoint in the {kind}'s prompt: {', '.join(shown)}."
+        f" It knows {len(names)} {kind}s{such} {', '.join(some)}."
+    )
+
+
+def _with_nearest(word: str, words: list[str]) -> str:
+    nearest = get_close_matches(word, [each for each in words if each not in FUNCTION_WORDS], cutoff=LIKENESS)
+    return f"“{word}” (nearest: {', '.join(nearest)})" if nearest else f"“{word}”"
+
+
+def words_of(prompt: str) -> list[str]:
+    """The words of a prompt, in lower case."""
+    return WORD.findall(prompt.lower())
+
+
+@cache
+def vocabulary(model: str, kind: str) -> tuple[list[str], list[str]]:
+    """
+    Names of what a model knows of a kind, "picture" or "sound", and all words of its prompts; both are empty where
+    there is no `vocabulary.json`. Raises `ValueError` for one that holds something else.
+    """
+    file = Path(SHIPPED.get(model, model), "vocabulary.json")
+    if not file.is_file():
+        return [], []
+    known = read_json(file).get(kind)
+    lists = [known.get(name) if isinstance(known, dict) else None for name in ("names", "words")]
+    if not all(isinstance(each, list) and all(isinstance(word, str) for word in each) for each in lists):
+        raise ValueError(f"`model` has a vocabulary that lists no `names` and `words` of a {kind}: {file}")
+    return lists[0], lists[1]
