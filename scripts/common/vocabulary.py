@@ -71,13 +71,13 @@ def words_of(prompt: str) -> list[str]:
 @cache
 def vocabulary(model: str, kind: str) -> tuple[list[str], list[str]]:
     """
-    Names of what a model knows of a kind, "picture" or "sound", and all words of its prompts; both are empty where
-    there is no `vocabulary.json`. Raises `ValueError` for one that holds something else.
+    Names of what a model knows of a kind, "picture" or "sound", and all words of its prompts; both are empty where its
+    `vocabulary.json` has none of the kind, or there is none. Raises `ValueError` for one that holds something else.
     """
     file = Path(SHIPPED.get(model, model), "vocabulary.json")
     if not file.is_file():
         return [], []
-    known = read_json(file).get(kind)
+    known = read_json(file).get(kind, {"names": [], "words": []})
     lists = [known.get(name) if isinstance(known, dict) else None for name in ("names", "words")]
     if not all(isinstance(each, list) and all(isinstance(word, str) for word in each) for each in lists):
         raise ValueError(f"`model` has a vocabulary that lists no `names` and `words` of a {kind}: {file}")

@@ -18,6 +18,7 @@ import torch
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
 from images_that_sound.scripts import generate
 from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS, STABLE_DIFFUSION
 from images_that_sound.scripts.common.samples import read_settings
 
 
@@ -139,13 +140,36 @@ def test_params_from_repeats_a_picture(samples, tmp_path):
     assert np.array_equal(np.asarray(first), np.asarray(again))
 
 
+def test_words_that_the_checkpoint_does_not_know_are_said(tmp_path, capsys):
+    run(tmp_path / "known", *PROMPTS)
+    assert "Unknown" not in capsys.readouterr().err
+    run(tmp_path / "unknown", "--prompt", "a dragon", "--audio_prompt", "bell ringing", "--num_samples", "2")
+    said = [line for line in capsys.readouterr().err.splitlines() if "Unknown" in line]
+    assert len(said) == 2 and all("“dragon”" in line for line in said), "before the work and beside the result"
+
+
 @pytest.mark.parametrize("example", generate.PRESETS)
 def test_examples_give_prompts_and_seed(example):
-    request = generate.parse_args(["--example", example])
-    given = {**request.call, **vars(request.models), **vars(request.samples)}
     preset = generate.PRESETS[example]
+    models = {"model": STABLE_DIFFUSION, "audio_model": "some/audio", **preset}
+    request = generate.parse_args(
+        ["--example", example, "--model", models["model"], "--audio_model", models["audio_model"]]
+    )
+    given = {**request.call, **vars(request.models), **vars(request.samples)}
     assert {name: given[name] for name in preset} == preset
     assert generate.parse_args(["--example", example, "--seed", "1", "--num_samples", "2"]).samples.seeds == [1, 2]
+
+
+@pytest.mark.parametrize("example", GENERATE_PRESETS)
+def test_examples_of_the_embedded_checkpoint_are_one_sample_of_its_own_seed(example):
+    for models in ([], ["--model", "embedded"]):
+        request = generate.parse_args(["--example", example, *models])
+        assert request.samples.seeds == [EMBEDDED_SEEDS[example]]
+        assert request.call["prompt"] == GENERATE_PRESETS[example]["prompt"]
+    published = generate.parse_args(["--example", example, "--audio_model", "some/audio"]).samples
+    assert (published.seed, published.num_samples) == tuple(
+        GENERATE_PRESETS[example][name] for name in ("seed", "num_samples")
+    )
 
 
 def bad_inputs() -> dict[str, tuple[list[str], list[str]]]:

@@ -11,6 +11,7 @@ import torch
 from images_that_sound.pipelines import ImagesThatSoundImprintPipeline, MelSpectrogram
 from images_that_sound.scripts import imprint
 from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, STABLE_DIFFUSION
 
 
 QUICK = ["--width", "128", "--num_inference_steps", "2", "--num_audio_inference_steps", "2", "--device", "cpu"]
@@ -69,7 +70,8 @@ def test_own_picture_and_own_sound(tmp_path):
 
 @pytest.mark.parametrize("example", imprint.IMPRINT_PRESETS)
 def test_examples(example):
-    request = imprint.parse_args(["--example", example])
+    assert imprint.parse_args(["--example", example]).samples.seeds == [EMBEDDED_SEEDS[example]]
+    request = imprint.parse_args(["--example", example, "--model", STABLE_DIFFUSION])
     assert request.samples.seed == 1234 and request.samples.num_samples == 40
     assert request.call["magnitude_ratio"] == 0.5 and request.call["invert_image"] is True
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from images_that_sound.scripts.common.presets import GENERATE_PRESETS
+from images_that_sound.scripts.common.vocabulary import unknown_words
 from training.world import (
     SOUNDS,
     SUBJECTS,
@@ -59,11 +60,14 @@ def wordings(names: tuple[str, ...], make, describe, count: int) -> set[str]:
 
 
 def test_the_published_prompts_are_part_of_the_language():
-    prompts = wordings(SUBJECTS, draw_picture, describe_picture, 60)
-    prompts |= wordings(SOUNDS, make_sound, describe_sound, 20)
+    pictures = wordings(SUBJECTS, draw_picture, describe_picture, 60)
+    sounds = wordings(SOUNDS, make_sound, describe_sound, 20)
+    prompts = pictures | sounds
     for preset in GENERATE_PRESETS.values():
         assert preset["prompt"] in prompts and preset["audio_prompt"] in prompts
     assert len(prompts) > 2000, "prompts are to be read and not looked up"
+    every_word = {"prompt": " ".join(pictures), "audio_prompt": " ".join(sounds)}
+    assert unknown_words({**every_word, "model": "embedded", "audio_model": None}) == []
 
 
 def test_words_are_true_of_the_drawing():
