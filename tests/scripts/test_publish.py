@@ -125,7 +125,7 @@ def run_python(hub: LoopbackHub, home: Path, code: str, *arguments: str) -> None
         "no_proxy": "127.0.0.1",
     }
     command = [sys.executable, "-c", code, *arguments]
-    process = subprocess.run(command, cwd=home.parent, env=environment, capture_output=True, text=True, timeout=300)
+    process = subprocess.run(command, cwd=home.parent, env=environment, capture_output=True, text=True, timeout=600)
     assert process.returncode == 0, process.stderr
 
 
