@@ -21,6 +21,7 @@ install_requires = [
     "pillow>=10.1.0",  # pictures and their metadata, captions in videos, of a size that 10.1 lets choose
     "scipy>=1.9.2",  # resampling of sounds that users bring
     "soundfile>=0.11.0",  # WAV files with metadata; libsndfile is in its wheel
+    "tqdm>=4.66.0",  # bars that take what is not given from the environment
     "av>=15.0.0,<19",  # video.mp4 through diffusers.utils.encode_video; what 14 copies does not play
 ]
 demo = ["gradio>=6.31.0,<7"]  # the page of demo/app.py; 6.10 starts no new run after a stopped one

@@ -24,6 +24,7 @@ from ... import pipelines
 from ...pipelines.images_that_sound_call import CallArgument, read_call
 from ...selection import SCORES
 from .files import parse_json
+from .progress import prepare_environment, tell
 
 
 # The file of each pipeline that a command calls.
@@ -506,10 +507,11 @@ def run(make: Callable[[], Iterator[Path | str]]) -> None:
     Prints what `make` yields. What goes wrong outside of the program, the user's input, files, devices, memory, is
     said in one line; anything else is a fault of the program and passes as it is.
     """
+    prepare_environment()
     try:
         with _ended_in_order():
             for path in make():
-                print(path, flush=True)
+                tell(path, sys.stdout)
     except Exception as error:
         if not _is_from_outside(error):
             raise

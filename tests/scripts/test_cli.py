@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +74,25 @@ def test_refusals_come_at_once(arguments, words):
     printed, modules = run_command(*arguments)
     assert words in printed
     assert not SLOW & modules
+
+
+PROGRAMS = {
+    "command": ["-m", "images_that_sound.scripts.see", "no-such.wav"],
+    "page": [str(Path(__file__).parents[2] / "demo" / "app.py"), "--help"],
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Torch brings GNU's OpenMP on Linux only")
+@pytest.mark.parametrize(
+    "program, given, spins",
+    [("command", {}, "0"), ("page", {}, "0"), ("command", {"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")],
+)
+def test_threads_that_wait_do_not_spin_unless_the_user_wants_it(program, given, spins):
+    """By what GNU's OpenMP itself says when it is loaded."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    env = {**others, **given, "OMP_DISPLAY_ENV": "verbose"}
+    process = subprocess.run([sys.executable, *PROGRAMS[program]], env=env, capture_output=True, text=True)
+    assert f"GOMP_SPINCOUNT = '{spins}'" in process.stderr
 
 
 @pytest.mark.parametrize(

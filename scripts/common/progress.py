@@ -1,0 +1,35 @@
+"""What a command says of its work while it goes on, and the environment that it works in."""
+
+import os
+import sys
+from typing import Any, TextIO
+
+
+# Threads that wait would spin, which beside any other program makes torch many times slower.
+THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+# Of every bar, those of libraries too: none stays when it is full.
+BARS = {
+    "TQDM_BAR_FORMAT": "{desc}: {n_fmt} of {total_fmt} |{bar}| {elapsed} gone, {remaining} left{postfix}",
+    "TQDM_LEAVE": "",
+}
+# Where nobody looks on: one a minute, and none that is full within a minute.
+IN_LOGS = dict.fromkeys(("TQDM_DELAY", "TQDM_MININTERVAL", "TQDM_MAXINTERVAL"), "60")
+
+
+def prepare_environment() -> None:
+    """Sets what the user has not set. Torch and tqdm read it when they are imported, so that it comes before them."""
+    for name, value in {**THREADS, **BARS, **({} if sys.stderr.isatty() else IN_LOGS)}.items():
+        os.environ.setdefault(name, value)
+
+
+def tell(text: Any, stream: TextIO | None = None) -> None:
+    """Prints a line, to stderr unless told otherwise, above the bars that are shown."""
+    stream = stream or sys.stderr
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        # It draws the bars again below the line.
+        tqdm.write(str(text), stream)
+        stream.flush()
+    else:
+        print(text, file=stream, flush=True)
