@@ -526,8 +526,9 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
             progress_bar.update(run.iteration)
             while run.iteration < settings.num_iterations and not self.interrupt:
                 losses = self._iterate(run, settings, **embeds)
+                numbers = {k: f"{v:.3g}" for k, v in losses.items() if isinstance(v, float)}
+                progress_bar.set_postfix(numbers, refresh=False)
                 progress_bar.update()
-                progress_bar.set_postfix({k: f"{v:.3g}" for k, v in losses.items() if isinstance(v, float)})
                 if run.iteration % checkpoint_every == 0 or run.iteration == settings.num_iterations:
                     run.save()
                 embeds |= call_back(run.iteration - 1, {**embeds, **losses})

@@ -18,20 +18,28 @@ from .common.arguments import (
 )
 from .common.files import check_writable
 from .common.presets import COLORIZE_PRESETS
+from .common.progress import tell
 
 
 def colorize(
     sample_dir: Path, call: dict[str, Any], models: Models, super_resolution_model: str | None, seeds: list[int]
 ) -> Iterator[Path]:
     """Makes the tries that are missing; yields each colour picture as it appears."""
+    from tqdm import tqdm
+
     from .common.colors import Painter
     from .common.samples import find_samples, sample_settings
 
     folders = find_samples(sample_dir)
     check_writable(sample_dir, "sample_dir")
     painter = Painter(models, super_resolution_model, [sample_settings(folder) for folder in folders])
-    for folder in folders:
-        yield from painter(folder, call, seeds)
+    num_there = len(folders) * len(seeds)
+    for folder in tqdm(folders, desc="Samples", disable=len(folders) == 1):
+        for path in painter(folder, call, seeds):
+            num_there -= 1
+            yield path
+    if num_there:
+        tell(f"{num_there} of {len(folders) * len(seeds)} colour pictures were there already.")
 
 
 def main(input_args: list[str] | None = None) -> None:

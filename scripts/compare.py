@@ -21,6 +21,7 @@ from .common.arguments import (
 )
 from .common.files import check_own_folder, write_json
 from .common.presets import MATCHED, WORLD_PROMPTS
+from .common.progress import tell
 
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def compare(
     report_to: str | None = None,
 ) -> Iterator[str]:
     """Makes what is missing, evaluates each method that has samples; yields the lines of a table."""
+    from accelerate.utils import tqdm
+
     from .. import pipelines
     from .common.models import load_pipeline
     from .common.sampling import own_share, start
@@ -78,18 +81,30 @@ def compare(
     prompts, home = pairs_of(pairs), samples.output_dir
     accelerator, models = start(models, home, report_to)
     load = cache(lambda name: load_pipeline(models, getattr(pipelines, name)))
-    for method in methods:
-        pipe, own = load(METHODS[method][0]), METHODS[method][1]
-        if method == "sds":
-            own = {**own, "num_iterations": num_sds_iterations}
-        pipe.set_progress_bar_config(disable=True)
-        for pair in own_share(accelerator, prompts):
-            yield from make(models, samples_of(samples, method, pair), pipe, pair, own)
+    # Pair by pair, so that the time left is soon known.
+    shared = [(method, pair) for pair in own_share(accelerator, prompts) for method in methods]
+    folders = [folder for method, pair in shared for folder in samples_of(samples, method, pair).folders]
+    num_there = sum(folder.exists() for folder in folders)
+    if accelerator.is_main_process:
+        tell(plan_of(samples, methods, prompts, num_sds_iterations))
+    if num_there:
+        tell(f"{num_there} of {len(folders)} samples were there already.")
+    with tqdm(total=len(folders), initial=num_there, desc="Samples", smoothing=0) as bar:
+        for method, pair in shared:
+            pipe, own = load(METHODS[method][0]), METHODS[method][1]
+            if method == "sds":
+                own = {**own, "num_iterations": num_sds_iterations}
+            pipe.set_progress_bar_config(desc=method)
+            for folder in make(models, samples_of(samples, method, pair), pipe, pair, own):
+                bar.update()
+                yield folder
     accelerator.wait_for_everyone()
     rows, scorer = [], load_scorer(SCORES, models)
     for method in METHODS:
         if (home / method).exists():
             means = evaluate_samples(home / method, scorer, SCORES.models, accelerator, griffin_lim=False)
+            if means:
+                yield f"{method}:"
             yield from table(means)
             rows += [
                 {"method": method, **{k: v for k, v in row.items() if not k.endswith("prompt")}} for row in means[-1:]
@@ -104,6 +119,18 @@ def compare(
             yield f"{row['method']:<10} {row['num_samples']:>5}{cells}"
 
 
+def plan_of(samples: Samples, methods: list[str], prompts: list[tuple[str, str]], num_sds_iterations: int) -> str:
+    """What `compare` is going to do, in words."""
+    number = len(prompts) * samples.num_samples
+    plan = (
+        f"{len(methods) * number} samples: pairs of prompts {len(prompts)}, seeds of each {samples.num_samples},"
+        f" methods {len(methods)} ({', '.join(methods)})."
+    )
+    if "sds" in methods:
+        plan += f" Each of the {number} by sds takes {num_sds_iterations} iterations."
+    return f"{plan} A stopped run goes on when it is started again."
+
+
 def samples_of(samples: Samples, method: str, pair: tuple[str, str]) -> Samples:
     """Those of one pair by one method, computed at once where the method can."""
     folder = samples.output_dir / method / "-".join(pair)
@@ -116,13 +143,13 @@ def make(
     """The samples of one pair by one method that are missing; `own` are the method's arguments of the call."""
     from ..pipelines import ImagesThatSoundImprintPipeline
     from .common.models import with_checkpoint_defaults
-    from .common.sampling import complete_settings, imprinted_pictures_of, make_samples, pictures_of
+    from .common.sampling import complete_settings, imprinted_pictures_of, make_missing, pictures_of
 
     for folder in (samples.output_dir.parent, samples.output_dir):
         check_own_folder(folder)
     prompts = {"prompt": WORLD_PROMPTS["picture"][pair[0]], "audio_prompt": WORLD_PROMPTS["sound"][pair[1]]}
     arguments = with_checkpoint_defaults({**prompts, **own}, pipe)
-    for folder in make_samples(
+    for folder in make_missing(
         pipe,
         samples,
         complete_settings(models, pipe, arguments),

@@ -20,6 +20,8 @@ from .common.files import check_own_file, check_writable, write_json
 def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, share: float = 0.2) -> Iterator[str]:
     """Scores all samples; yields the lines of a table of the best."""
     check_count("top", top)
+    from tqdm import tqdm
+
     from ..selection import best, best_of, combined_score, top_by_all
     from .common.contact_sheet import BEGINNING, write_contact_sheet
     from .common.samples import captions_of, find_samples, sample_settings
@@ -32,7 +34,7 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
     check_own_file(sample_dir / "ranking.json", '{\n  "by ')
     settings = [sample_settings(folder) for folder in folders]
     scorer, scores = load_scorer_for(scores, models, settings)
-    found = [scores_of(folder, scorer, scores.models) for folder in folders]
+    found = [scores_of(folder, scorer, scores.models) for folder in tqdm(folders, desc="Scoring")]
     columns = {name: [each[name] for each in found] for name in scorer.names}
     combined = combined_score(columns)
     remarks = [remarks_of(folder) for folder in folders]

@@ -69,6 +69,7 @@ def sds(request: SDSRequest) -> Iterator[Path]:
     )
     models = replace(models, device=str(accelerator.device))
     pipe = load_pipeline(models, ImagesThatSoundSDSPipeline)
+    pipe.set_progress_bar_config(desc="Optimising")
     arguments = with_checkpoint_defaults(request.call, pipe)
     timesteps = {"final_max_timestep": request.final_max_timestep}
     settings = complete_settings(models, pipe, {**arguments, **timesteps})

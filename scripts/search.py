@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .common.arguments import (
     Request,
@@ -19,6 +20,9 @@ from .common.arguments import (
 from .common.files import check_own_folder, json_text, parse_json, read_json, write_json
 from .common.presets import GENERATE_PRESETS, RIFFUSION_PRESETS
 
+
+if TYPE_CHECKING:
+    from ..selection import Halving, Rung
 
 PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}
 
@@ -77,7 +81,7 @@ def search(request: SearchRequest) -> Iterator[str]:
     folder = search_folder(samples.output_dir, {**arguments, **made_by})
     with arguments_named(scheduler="scheduler` of `model"):
         halving = Halving(pipe, arguments, scorer, folder, samples.num_images_per_prompt)
-    report = halving(samples.seeds, rungs, request.keep)
+    report = halve(halving, request, rungs, arguments["num_inference_steps"], accelerator.num_processes)
     finalists = report[-1]["kept"]
 
     mine = own_share(accelerator, finalists)
@@ -97,6 +101,24 @@ def search(request: SearchRequest) -> Iterator[str]:
         scores = {seed: scores_of(samples.folder(seed), scorer, judges.models) for seed in finalists}
         yield from write_report(request, report, scores)
     report_samples(accelerator, [samples.folder(seed) for seed in finalists])
+
+
+def halve(
+    halving: "Halving", request: SearchRequest, rungs: list["Rung"], num_steps: int, num_processes: int
+) -> list[dict]:
+    """The report of a search, with a bar over the steps of all candidates."""
+    from accelerate.utils import tqdm
+
+    def steps_of(number: int, start: float, end: float) -> int:
+        return number * (round(end * num_steps) - round(start * num_steps))
+
+    def count(*batch: float) -> None:
+        bar.update(steps_of(*batch) * num_processes)
+
+    halts, seeds = [rung.fraction for rung in rungs], request.samples.seeds
+    stages = zip([len(seeds), *(rung.keep for rung in rungs)], [0, *halts], [*halts, 1])
+    with tqdm(total=sum(steps_of(*stage) for stage in stages), desc="Steps of all candidates") as bar:
+        return halving(seeds, rungs, request.keep, count)
 
 
 def search_folder(output_dir: Path, settings: dict) -> Path:
@@ -134,7 +156,7 @@ def write_report(request: SearchRequest, report: list[dict], scores: dict[int, d
     for place, seed in enumerate(winners, start=1):
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in scores[seed].items())
         yield f"{place}. {samples.folder(seed)}: {numbers}"
-    yield f"{spent:.0f} UNet rows instead of {total:.0f} ({spent / total:.0%})."
+    yield f"This took {spent / total:.0%} of the work that all {samples.num_samples} in full would have been."
 
 
 def main(input_args: list[str] | None = None) -> None:

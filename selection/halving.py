@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,13 @@ class Halving:
         self.arguments = self._with_embeddings(arguments)
         self.state = PartialState()
 
-    def __call__(self, seeds: list[int], rungs: list[Rung], keep: int | None = None) -> list[dict]:
+    def __call__(
+        self,
+        seeds: list[int],
+        rungs: list[Rung],
+        keep: int | None = None,
+        callback_on_batch_end: Callable[[int, float, float], Any] = lambda *batch: None,
+    ) -> list[dict]:
         """
         Takes all rungs, and the last steps with those that are left.
 
@@ -98,6 +104,8 @@ class Halving:
             seeds (`list[int]`): Of the candidates.
             rungs (`list[Rung]`): From the first to the last.
             keep (`int`, *optional*): How many to keep of those that reach the end; all where left out.
+            callback_on_batch_end (`Callable`, *optional*): Called with how many candidates have been computed at once,
+                and from which fraction of the steps to which.
 
         Returns:
             `list[dict]`: For each rung, and for the end, its `fraction`, the `scores` of each seed (in the end `nan`
@@ -108,6 +116,7 @@ class Halving:
         for rung in (*rungs, Rung(1.0, keep or rungs[-1].keep)):
             for seed_batch in self._batches(seeds, rung.fraction):
                 self._climb(seed_batch, start, rung.fraction)
+                callback_on_batch_end(len(seed_batch), start, rung.fraction)
             self.state.wait_for_everyone()
             found = {seed: self._read(seed, rung.fraction)[1] for seed in seeds}
             scores = {name: [found[seed]["scores"][name] for seed in seeds] for name in found[seeds[0]]["scores"]}

@@ -68,6 +68,7 @@ def read_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> Di
         pipe = pipeline_class.from_pretrained(source, dtype=getattr(torch, models.dtype))
         if pipe.text_encoder is None:
             raise ValueError("It has no text encoder.")
+    pipe.set_progress_bar_config(desc="Denoising")
     return pipe
 
 

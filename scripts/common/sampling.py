@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.utils import tqdm
 from diffusers import DiffusionPipeline
 
 from ...pipelines import audio_problems, audio_remarks
 from .arguments import Models, Samples
 from .files import check_own_folder, check_writable, read_json
 from .models import device_of
+from .progress import tell
 from .samples import is_made, read_picture, read_waveform, write_sample
 from .vocabulary import unknown_words
 
@@ -98,6 +100,21 @@ def pending_seeds(samples: Samples, seeds: list[int], settings: dict) -> list[in
 
 
 def make_samples(
+    pipe: DiffusionPipeline, samples: Samples, settings: dict[str, Any], *, seeds: list[int], **kwargs: Any
+) -> Iterator[Path]:
+    """What [`make_missing`] does, told on stderr: what was there already, how much is done, and how long it takes."""
+    pending = pending_seeds(samples, seeds, settings)
+    if len(pending) < len(seeds):
+        tell(f"{len(seeds) - len(pending)} of {len(seeds)} samples were there already.")
+    # Of a single call the pipeline's own bar tells all.
+    hidden = len(pending) <= samples.num_images_per_prompt
+    with tqdm(total=len(pending), desc="Samples", disable=hidden) as bar:
+        for folder in make_missing(pipe, samples, settings, seeds=pending, **kwargs):
+            bar.update()
+            yield folder
+
+
+def make_missing(
     pipe: DiffusionPipeline,
     samples: Samples,
     settings: dict[str, Any],
@@ -123,7 +140,6 @@ def make_samples(
             writes it.
     """
     pending = pending_seeds(samples, seeds, settings)
-    print(f"{len(seeds) - len(pending)} of {len(seeds)} samples are there already.", flush=True)
     for first in range(0, len(pending), samples.num_images_per_prompt):
         batch = pending[first : first + samples.num_images_per_prompt]
         own = {"generator": [torch.Generator().manual_seed(seed) for seed in batch], **of_seeds(batch)}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import tqdm
 
 from ...pipelines import ImagesThatSoundPipeline, MelSpectrogram, audio_problems, audio_remarks
 from ...selection import CLAPScore, CLIPScore, Scorer, mean_and_interval
@@ -163,7 +164,7 @@ def evaluate_samples(
         and of each score of the latter the mean and half the 95 % interval; none but in the first process.
     """
     folders = find_samples(sample_dir)
-    for folder in own_share(accelerator, folders):
+    for folder in tqdm(own_share(accelerator, folders), desc="Scoring"):
         scores_of(folder, scorer, models, griffin_lim)
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:

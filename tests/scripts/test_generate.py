@@ -101,9 +101,11 @@ def test_video_decodes_with_playhead_captions_and_sound(samples):
 
 def test_a_second_run_makes_only_what_is_missing(samples, tmp_path, capsys):
     run(tmp_path, *PROMPTS, "--seed", "8")
+    assert "already" not in "".join(capsys.readouterr())
     written = (tmp_path / "seed-000008" / "audio.wav").stat().st_mtime_ns
     run(tmp_path, *PROMPTS, "--seed", "7", "--num_samples", "2", "--num_images_per_prompt", "2")
-    assert "1 of 2 samples are there already" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path / 'seed-000007'}\n" and "1 of 2 samples were there already." in printed.err
     assert (tmp_path / "seed-000008" / "audio.wav").stat().st_mtime_ns == written
     first, again = (PIL.Image.open(folder / "seed-000007" / "image.png") for folder in (samples, tmp_path))
     assert np.abs(np.asarray(first).astype(int) - np.asarray(again)).max() <= 1

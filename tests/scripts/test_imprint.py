@@ -50,7 +50,7 @@ def test_samples_are_what_the_pipeline_makes(tmp_path, capsys):
     assert settings["magnitude_ratio"] == 0.7 and settings["invert_image"] is True and settings["seed"] == 4
 
     imprint.main(["--params_from", str(folder / "image.png"), "--output_dir", str(tmp_path), "--num_samples", "1"])
-    assert "1 of 1 samples are there already" in capsys.readouterr().out
+    assert "1 of 1 samples were there already." in capsys.readouterr().err
 
 
 def test_own_picture_and_own_sound(tmp_path):

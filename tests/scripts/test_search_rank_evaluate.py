@@ -88,7 +88,7 @@ def test_search_goes_on_and_is_refused_with_other_settings(searched, capsys):
     before = {path: path.stat().st_mtime_ns for path in searched.rglob("*.safetensors")}
     search.main([*SEARCH, "--output_dir", str(searched)])
     assert {path: path.stat().st_mtime_ns for path in searched.rglob("*.safetensors")} == before
-    assert "84 UNet rows instead of 120 (70%)" in capsys.readouterr().out
+    assert "This took 70% of the work that all 6 in full would have been." in capsys.readouterr().out
     with pytest.raises(SystemExit, match="a search with other settings"):
         search.main([*SEARCH, "--output_dir", str(searched), "--guidance_scale", "3"])
 
@@ -192,9 +192,12 @@ def test_compare_makes_each_method_once(tmp_path, capsys):
     assert [(row["method"], row["num_samples"]) for row in rows] == [("audio", 1), ("sds", 1)]
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/*/image.png")}
     assert len(times) == 2
-    capsys.readouterr()
+    printed = capsys.readouterr().err
+    assert "2 samples: pairs of prompts 1, seeds of each 1, methods 2 (audio, sds)." in printed
+    assert "Each of the 1 by sds takes 2 iterations." in printed
+    assert "already" not in printed
     compare.main([*arguments, "--methods", "audio", "sds", "--output_dir", str(tmp_path)])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/*/image.png")} == times
-    assert "1 of 1 samples are there already" in capsys.readouterr().out
+    assert "2 of 2 samples were there already." in capsys.readouterr().err
     with pytest.raises(SystemExit, match="`pairs` has to be all, matched, or among"):
         compare.main(["--pairs", "castle-drum", "--output_dir", str(tmp_path)])
