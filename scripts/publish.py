@@ -28,6 +28,7 @@ MAIN_REPO = "images-that-sound"
 BLOCKS = "images_that_sound_blocks.py"
 CODE_REPOS = {
     MAIN_REPO: "ImagesThatSoundPipeline",
+    "images-that-sound-img2img": "ImagesThatSoundImg2ImgPipeline",
     "images-that-sound-imprint": "ImagesThatSoundImprintPipeline",
     "images-that-sound-sds": "ImagesThatSoundSDSPipeline",
     "images-that-sound-colorization": "FactorizedColorizationPipeline",

@@ -27,9 +27,10 @@ from .files import parse_json
 from .progress import prepare_environment, tell
 
 
-# The file of each pipeline that a command calls.
+# The file of each pipeline that is called or published by a command.
 FILES = {
     "ImagesThatSoundPipeline": "pipeline_images_that_sound.py",
+    "ImagesThatSoundImg2ImgPipeline": "pipeline_images_that_sound_img2img.py",
     "ImagesThatSoundImprintPipeline": "pipeline_images_that_sound_imprint.py",
     "ImagesThatSoundSDSPipeline": "pipeline_images_that_sound_sds.py",
     "FactorizedColorizationPipeline": "pipeline_factorized_colorization.py",

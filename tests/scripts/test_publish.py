@@ -91,6 +91,7 @@ def check(pipe, **kwargs):
 
 for name, base, expected in (
     ("images-that-sound", "some/stable-diffusion", "ImagesThatSoundPipeline"),
+    ("images-that-sound-img2img", "some/stable-diffusion", "ImagesThatSoundImg2ImgPipeline"),
     ("images-that-sound-imprint", "some/stable-diffusion", "ImagesThatSoundImprintPipeline"),
     ("images-that-sound-sds", "some/deepfloyd", "ImagesThatSoundSDSPipeline"),
     ("images-that-sound-colorization", "some/deepfloyd", "FactorizedColorizationPipeline"),
@@ -483,6 +484,7 @@ def test_snippets_of_the_code(run_snippets):
 @pytest.mark.parametrize(
     "name, file, size",
     [
+        ("images-that-sound-img2img", "picture.png", (32, 256)),
         ("images-that-sound-imprint", "canvas.png", (32, 256)),
         ("images-that-sound-colorization", "color.png", (64, 16)),
         (MERGED_REPO, "picture.png", (32, 256)),
