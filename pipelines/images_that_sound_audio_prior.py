@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
-from diffusers.loaders.single_file_utils import SingleFileComponentError
+from diffusers import DiffusionPipeline
 from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from safetensors import SafetensorError
@@ -89,8 +88,12 @@ class AudioPriorRepo:
             ) from error
 
     @cached_property
-    def single_file(self) -> StableDiffusionPipeline:
+    def single_file(self) -> DiffusionPipeline:
         """What a file of all weights holds; `ValueError` where diffusers can't read it."""
+        # Slow to import.
+        from diffusers import StableDiffusionPipeline
+        from diffusers.loaders.single_file_utils import SingleFileComponentError
+
         kwargs = {name: value for name, value in self.kwargs.items() if name != "revision"}
         errors = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError)
         try:

@@ -890,7 +890,7 @@ def test_a_good_result_is_not_reported(warnings_of):
     assert warnings_of() == ""
 
 
-@pytest.mark.parametrize("bias, said", [(0.0, "silent"), (100.0, "clipped"), (float("nan"), "not finite")])
+@pytest.mark.parametrize("bias, said", [(0.0, "inaudible"), (100.0, "clipped"), (float("nan"), "not finite")])
 @torch.no_grad()
 def test_a_bad_sound_is_reported(pipe, warnings_of, bias, said):
     pipe.vocoder.conv_post.weight.zero_()

@@ -64,7 +64,7 @@ def test_a_scheduler_with_noise_of_its_own(pipe, tmp_path):
 def test_the_better_ones_go_on(pipe, tmp_path):
     batches = []
     report = Halving(pipe, CALL, BrightnessScore(), tmp_path, batch_size=4)(
-        SEEDS, RUNGS, lambda *batch: batches.append(batch)
+        SEEDS, RUNGS, callback_on_batch_end=lambda *batch: batches.append(batch)
     )
     assert batches == [(4, 0.0, 0.4), (2, 0.0, 0.4), (4, 0.4, 0.8), (2, 0.8, 1.0)]
     for rung, survivors in zip(report, (4, 2)):
