@@ -18,7 +18,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ... import pipelines
 from ...pipelines.images_that_sound_call import CallArgument, read_call
@@ -210,6 +210,9 @@ class Parser(argparse.ArgumentParser):
             names = [word.partition("=")[0] for word in unknown if word.startswith("--")]
             self.error(" ".join(["unrecognized arguments:", *unknown, *map(self._hint, names)]).strip())
         return parsed
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_one_line(message))
 
     def _hint(self, name: str) -> str:
         own = [option for action in self._actions for option in action.option_strings]
@@ -543,7 +546,7 @@ def _is_from_outside(error: Exception) -> bool:
     return should_reduce_batch_size(error) or "PytorchStreamWriter" in str(error)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | str) -> str:
     """The message without what could write elsewhere on a terminal."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = "".join(each if each.isprintable() else "?" for each in text)

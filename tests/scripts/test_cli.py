@@ -67,6 +67,7 @@ def test_help_comes_at_once(command):
         ),
         (["search", "--promt=a"], "error: unrecognized arguments: --promt=a (did you mean --prompt?)"),
         (["sds", "--nonsense"], "error: unrecognized arguments: --nonsense\n"),
+        (["sds", "--nonsense=a\n\x1b[2Jb"], "error: unrecognized arguments: --nonsense=a ?[2Jb"),
         (["single-file", "--output", "file.txt"], "`--output` has to end in .py, but is file.txt."),
     ],
 )
