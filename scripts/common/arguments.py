@@ -212,7 +212,8 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def error(self, message: str) -> NoReturn:
-        super().error(_one_line(message))
+        # Without the usage, in whose thirty lines nobody would find it.
+        self.exit(2, f"{self.prog}: error: {_one_line(message)}\n")
 
     def _hint(self, name: str) -> str:
         own = [option for action in self._actions for option in action.option_strings]
