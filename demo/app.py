@@ -114,6 +114,9 @@ TO_RESULT = """
   }
 }
 """
+# Nothing holds the place of the result any longer once it is there.
+RESULT_IS_THERE = '() => { document.querySelector("#result").style.minHeight = ""; }'
+SCROLL = '() => { if (innerWidth < 768) document.querySelector("%s").scrollIntoView({ behavior: "smooth" }); }'
 CLICK_START = '() => document.querySelector("#start").click()'
 RANDOM_SEED = "() => Math.floor(Math.random() * 1000000)"
 # Its parts are drawn anew with each picture, so they are looked up at each frame.
@@ -274,6 +277,10 @@ def build(studio: Studio) -> gr.Blocks:
             except ValueError as error:
                 raise as_message(error) from error
 
+        def unknown(*prompts: str) -> list[str]:
+            models = {"model": studio.models.model, "audio_model": studio.models.audio_model}
+            return unknown_words({**dict(zip(("prompt", "audio_prompt"), prompts)), **models})
+
         def begin(request: gr.Request, *values: str | float | Path | None) -> dict:
             *values, painted = values
             read(*values)
@@ -281,15 +288,17 @@ def build(studio: Studio) -> gr.Blocks:
             studio.unwanted.add(painted)
             nothing = dict.fromkeys((current, spectrogram, video, colors, command, python))
             hidden = {gallery: gr.Gallery(visible=False), details: gr.Column(visible=False)}
-            return {**nothing, **hidden, folders: [], status: "Waiting for its turn …", **at_work(True)}
+            waiting = "\n\n".join(["Waiting for its turn …", *unknown(*values[:2])])
+            return {**nothing, **hidden, folders: [], status: waiting, **at_work(True)}
 
         def make(request: gr.Request, *values: str | float | list[list[Path]] | None) -> Iterator[dict]:
             *values, earlier = values
             arguments, seeds = read(*values)
             rows, num_steps = rows_of(arguments["canvas_layout"]), arguments["num_inference_steps"]
+            said = unknown(arguments["prompt"], arguments["audio_prompt"])
             try:
                 for done, previews, output in studio.denoise(arguments, seeds, request.session_hash):
-                    seen = {status: f"Denoising: {done} of {num_steps} steps …"}
+                    seen = {status: "\n\n".join([f"Denoising: {done} of {num_steps} steps …", *said])}
                     seen[player] = on_the_way(previews[0], done / num_steps, rows)
                     if len(seeds) > 1:
                         pairs = [(each, f"seed {seed}") for each, seed in zip(previews, seeds)]
@@ -364,13 +373,14 @@ def build(studio: Studio) -> gr.Blocks:
             concurrency_limit=None,
             **quiet,
         )
-        asked.success(make, [*asking, runs], [runs, visit, history, start, stop, *results], **quiet)
+        work = asked.success(make, [*asking, runs], [runs, visit, history, start, stop, *results], **quiet)
+        work.then(None, js=RESULT_IS_THERE)
         asked.success(None, js=TO_RESULT)
         stop.click(cease, outputs=[status, stop], queue=False, **quiet)
         more.click(again, [current, folders], asking, **quiet).success(None, js=CLICK_START)
         gallery.select(pick, folders, views, **quiet)
-        history.select(recall, runs, results, **quiet)
-        chosen.select(take, None, [prompt, audio_prompt, seed], **quiet)
+        history.select(recall, runs, results, **quiet).success(None, js=SCROLL % "#result")
+        chosen.select(take, None, [prompt, audio_prompt, seed], **quiet).success(None, js=SCROLL % "#prompt")
         random.click(None, outputs=seed, js=RANDOM_SEED, **quiet)
     # Without `api_open=False`, requests of their own would get round the queue.
     return page.queue(max_size=MAX_WAITING, api_open=False)

@@ -28,7 +28,7 @@ def check(sample_dir: Path, vocoder: str | None = None) -> Iterator[str]:
     folders = find_samples(sample_dir)
     check_writable(sample_dir, "sample_dir")
     vocoders: dict[str, torch.nn.Module] = {}
-    yield f"{'sample':<20} {'sound':<36} {'correlation':>11} {'distance in dB':>15}"
+    yield f"{'sound':<36} {'correlation':>11} {'distance in dB':>15}   sample"
     for folder in folders:
         settings = sample_settings(folder)
         mel = MelSpectrogram.from_dict(settings.get("spectrogram", {}))
@@ -36,7 +36,7 @@ def check(sample_dir: Path, vocoder: str | None = None) -> Iterator[str]:
         if source is None and made_by in SHIPPED:
             source = made_by
         elif source is None and made_by is not None:
-            yield f"{folder.name:<20} for the vocoder of what made it, name it by --vocoder {shlex.quote(made_by)}"
+            yield f"{folder}: for the vocoder of what made it, name it by --vocoder {shlex.quote(made_by)}"
         if source is not None and source not in vocoders:
             vocoders[source] = read_vocoder(source, spectrogram=None if vocoder else mel)
         check_vocoder(vocoders.get(source), mel)
@@ -44,9 +44,8 @@ def check(sample_dir: Path, vocoder: str | None = None) -> Iterator[str]:
         numbers, canvases = {}, {"picture": canvas[0]}
         for name, audio in sounds_of(folder, canvas, mel, vocoders.get(source)).items():
             canvases[name], numbers[name] = heard_canvas(canvas, audio, mel)
-            yield f"{folder.name:<20} {name:<36} {numbers[name]['correlation']:>11.3f} " + (
-                f"{numbers[name]['log_mel_distance_in_db']:>15.1f}"
-            )
+            correlation, distance = numbers[name].values()
+            yield f"{name:<36} {correlation:>11.3f} {distance:>15.1f}   {folder}"
         with written(folder / "check.png") as file:
             sheet_of(canvases).save(file)
         write_json(folder / "check.json", numbers)

@@ -1,5 +1,6 @@
 """The console command `images-that-sound`: one subcommand for each script."""
 
+import difflib
 import sys
 from importlib import import_module
 
@@ -36,7 +37,9 @@ def main() -> None:
         print(f"images-that-sound {__version__}")
         return
     if sys.argv[1] not in COMMANDS:
-        raise SystemExit(f"error: {sys.argv[1]!r} is no command.\n\n{usage}")
+        near = difflib.get_close_matches(sys.argv[1], COMMANDS, 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise SystemExit(f"error: {sys.argv[1]!r} is no command.{meant}\n\n{usage}")
     import_module(f".{sys.argv[1].replace('-', '_')}", __package__).main(sys.argv[2:])
 
 

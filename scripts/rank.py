@@ -56,7 +56,7 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
     unplaced = len(folders) - len(places["combined"])
     if unplaced:
         yield f"Without a place because of problems: {unplaced} of {len(folders)} samples. The page says which."
-    winners = rankings["by all, combined"]
+    winners = rankings["by all, combined"][: max(round(share * len(folders)), 1)]
     notes = [
         f"{len(folders)} samples, the best by all scores first. A click into a picture plays from there.",
         f"{len(agreed)} of them are {rule} score." if agreed else f"None is {rule} score.",
@@ -75,7 +75,9 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
         }
         for i in order
     ]
-    write_contact_sheet(page, "Images that sound", cards, notes, f"the {len(winners)} best by all scores combined")
+    write_contact_sheet(
+        page, "Images that sound", cards, notes, f"the best {len(winners)} of {len(folders)} by all scores combined"
+    )
     yield str(page)
 
 

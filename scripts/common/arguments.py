@@ -282,8 +282,10 @@ def add_call_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Cal
 def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, arguments: dict[str, CallArgument]) -> None:
     """Prompts, presets, arguments of the call, models, seeds and the output folder."""
     add_call_arguments(parser, arguments)
+    guesses = ", ".join(name for name, preset in presets.items() if "audio_model" in preset)
+    for_riffusion = f" Guesses for Riffusion: {guesses}." if guesses else ""
     parser.add_argument(
-        "--example", choices=presets, help="Prompts, seed and number of a published example, or of a guess."
+        "--example", choices=presets, help=f"Prompts, seed and number of a published example.{for_riffusion}"
     )
     parser.add_argument(
         "--params_from", help="A picture, sound, video or settings.json made earlier, whose settings are repeated."

@@ -1,7 +1,9 @@
 """Videos of samples: panels above each other with playheads that move with the sound, and captions below."""
 
 import tempfile
+import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -15,6 +17,8 @@ from diffusers.utils import encode_video
 
 FRAMES_PER_SECOND = 60
 MIN_WIDTH = 1024
+# Of systems, for letters that Pillow's own font lacks: all but ASCII's.
+SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf")
 PLAYHEAD = np.array([255, 64, 64], np.uint8)
 PLAYHEAD_WIDTH = 3
 
@@ -74,7 +78,7 @@ def _same_width(panels: list[Panel]) -> list[Panel]:
 
 def _still_frame(panels: list[Panel], captions: list[str]) -> np.ndarray:
     width = panels[0][0].width
-    font = PIL.ImageFont.load_default(size=22)
+    captions, font = _readable(captions)
     lines = [line for caption in captions for line in _wrap(caption, font, width - 24)]
     pictures_height = sum(picture.height for picture, _ in panels)
     height = pictures_height + 12 + 30 * len(lines)
@@ -88,6 +92,17 @@ def _still_frame(panels: list[Panel], captions: list[str]) -> np.ndarray:
     for i, line in enumerate(lines):
         draw.text((12, pictures_height + 6 + 30 * i), line, font=font, fill="white")
     return np.asarray(canvas)
+
+
+def _readable(captions: list[str]) -> tuple[list[str], PIL.ImageFont.FreeTypeFont]:
+    """Captions and a font that has their letters; without accents where there is none."""
+    if not "".join(captions).isascii():
+        for name in SYSTEM_FONTS:
+            with suppress(OSError):
+                return captions, PIL.ImageFont.truetype(name, 22)
+    plain = [unicodedata.normalize("NFKD", caption) for caption in captions]
+    plain = ["".join(letter for letter in text if not unicodedata.combining(letter)) for text in plain]
+    return plain, PIL.ImageFont.load_default(size=22)
 
 
 def _wrap(text: str, font: PIL.ImageFont.FreeTypeFont, width: int) -> list[str]:

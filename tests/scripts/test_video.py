@@ -33,3 +33,9 @@ def test_two_panels_under_one_playhead(tmp_path):
     still = np.asarray(poster(panels, captions))
     assert still.shape == frames[0].shape
     assert np.abs(still.astype(int) - frames[0]).mean() < 6
+
+
+def test_letters_with_accents_are_written():
+    panels = [(PIL.Image.new("L", (256, 64)), 1)]
+    pixels = [np.asarray(poster(panels, [f"Glockenl{letter}uten"])) for letter in ("ä", "\ue000")]
+    assert pixels[0].shape == pixels[1].shape and not np.array_equal(*pixels), "what no font has is a box"
