@@ -18,7 +18,8 @@ from pathlib import Path
 
 
 # As the commands do, before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import gradio as gr
 import PIL.Image

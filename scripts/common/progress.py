@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 
 # Threads that wait would spin, which beside any other program makes torch many times slower.
-THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+THREADS = {"GOMP_SPINCOUNT": "1000"}
 # Of every bar, those of libraries too: none stays when it is full.
 BARS = {
     "TQDM_BAR_FORMAT": "{desc}: {n_fmt} of {total_fmt} |{bar}| {elapsed} gone, {remaining} left{postfix}",
@@ -18,7 +18,9 @@ IN_LOGS = dict.fromkeys(("TQDM_DELAY", "TQDM_MININTERVAL", "TQDM_MAXINTERVAL"), 
 
 def prepare_environment() -> None:
     """Sets what the user has not set. Torch and tqdm read it when they are imported, so that it comes before them."""
-    for name, value in {**THREADS, **BARS, **({} if sys.stderr.isatty() else IN_LOGS)}.items():
+    # What it says of how threads wait would not count any more.
+    threads = {} if "OMP_WAIT_POLICY" in os.environ else THREADS
+    for name, value in {**threads, **BARS, **({} if sys.stderr.isatty() else IN_LOGS)}.items():
         os.environ.setdefault(name, value)
 
 

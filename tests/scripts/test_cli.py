@@ -86,9 +86,12 @@ PROGRAMS = {
 @pytest.mark.skipif(sys.platform != "linux", reason="Torch brings GNU's OpenMP on Linux only")
 @pytest.mark.parametrize(
     "program, given, spins",
-    [("command", {}, "0"), ("page", {}, "0"), ("command", {"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")],
+    [
+        *(("command", {}, "1000"), ("page", {}, "1000"), ("command", {"GOMP_SPINCOUNT": "7"}, "7")),
+        *((program, {"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000") for program in ("command", "page")),
+    ],
 )
-def test_threads_that_wait_do_not_spin_unless_the_user_wants_it(program, given, spins):
+def test_threads_that_wait_spin_briefly_unless_the_user_wants_it_otherwise(program, given, spins):
     """By what GNU's OpenMP itself says when it is loaded."""
     others = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     env = {**others, **given, "OMP_DISPLAY_ENV": "verbose"}
