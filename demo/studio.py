@@ -1,6 +1,5 @@
 """What the page does with the models: denoising in view, ranking, videos, colours, and how to do it all again."""
 
-import json
 import shlex
 import shutil
 import tempfile
@@ -12,23 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import soundfile
 import torch
 
-from images_that_sound.pipelines import ImagesThatSoundPipeline, audio_problems, audio_remarks
+from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
 from images_that_sound.scripts.common.arguments import Models, Scores, call_arguments, complete_call
 from images_that_sound.scripts.common.colors import Painter
-from images_that_sound.scripts.common.files import written
+from images_that_sound.scripts.common.files import json_text, read_json, written
 from images_that_sound.scripts.common.models import device_of, load_pipeline, with_checkpoint_defaults
 from images_that_sound.scripts.common.samples import (
     captions_of,
     panel_of,
     read_picture,
+    read_waveform,
     sample_settings,
-    write_sample,
 )
-from images_that_sound.scripts.common.sampling import complete_settings, pictures_of
+from images_that_sound.scripts.common.sampling import complete_settings, write_row
 from images_that_sound.scripts.common.scoring import load_scorer, scores_of
 from images_that_sound.scripts.common.video import write_video
 from images_that_sound.selection import Scorer, best, combined_score
@@ -144,11 +142,8 @@ class Studio:
         home = Path(tempfile.mkdtemp(dir=self.folder)) / "images-that-sound"
         settings = complete_settings(self.models, self.pipe, arguments)
         folders = [home / f"seed-{seed:06d}" for seed in seeds]
-        for row, (folder, seed, audio) in enumerate(zip(folders, seeds, output.audios)):
-            said = {"problems": audio_problems(audio), "remarks": audio_remarks(audio, self.pipe.mel_spectrogram)}
-            own = {**settings, "seed": seed, **said}
-            made = {"audio": audio, "sampling_rate": self.pipe.sampling_rate, "settings": own}
-            write_sample(folder, **pictures_of(output, row), **made, video=False)
+        for row, (folder, seed) in enumerate(zip(folders, seeds)):
+            write_row(self.pipe, output, row, folder, {**settings, "seed": seed}, video=False)
         if len(folders) == 1:
             return folders
         with self.lock:
@@ -207,10 +202,10 @@ def video_of(folder: Path) -> Path:
     file = folder / "video.mp4"
     if not file.exists():
         settings = sample_settings(folder)
-        audio, sampling_rate = soundfile.read(folder / "audio.wav", dtype="float32")
+        audio, sampling_rate = read_waveform(folder / "audio.wav")
         panels = [panel_of(read_picture(folder / "image.png"), settings)]
         with written(file) as video:
-            write_video(video, panels, audio, sampling_rate, captions_of(settings), json.dumps(settings))
+            write_video(video, panels, audio, sampling_rate, captions_of(settings), json_text(settings))
     return file
 
 
@@ -222,7 +217,7 @@ def archive_of(folder: Path) -> Path:
 
 def label_of(folder: Path) -> str:
     """A candidate's seed and scores."""
-    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["scores"]
+    scores = read_json(folder / "scores.json")["scores"]
     words = {"clip": "picture", "clap": "sound"}
     numbers = ", ".join(f"{words.get(name, name)} {value:.2f}" for name, value in scores.items())
     return f"seed {sample_settings(folder)['seed']}: {numbers}"

@@ -94,6 +94,23 @@ def say_unknown_words(settings: dict[str, Any]) -> None:
             print(sentence, file=sys.stderr, flush=True)
 
 
+def write_row(
+    pipe: DiffusionPipeline,
+    output: Any,
+    row: int,
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    pictures: Callable[[Any, int], dict] = pictures_of,
+    video: bool,
+) -> None:
+    """Writes a row of a call's output as a sample, with what is to be said of its sound in the settings."""
+    audio = output.audios[row]
+    said = {"problems": audio_problems(audio), "remarks": audio_remarks(audio, pipe.mel_spectrogram)}
+    sound = {"audio": audio, "sampling_rate": pipe.sampling_rate}
+    write_sample(folder, **pictures(output, row), **sound, settings={**settings, **said}, video=video)
+
+
 def pending_seeds(samples: Samples, seeds: list[int], settings: dict) -> list[int]:
     """Seeds whose sample is not there yet. Raises `ValueError` for one in whose place something else is."""
     return [seed for seed in seeds if not is_made(samples.folder(seed), settings)]
@@ -151,14 +168,10 @@ def make_missing(
                 yield from map(samples.folder, batch)
                 continue
             raise
-        for row, (seed, audio) in enumerate(zip(batch, output.audios)):
+        for row, seed in enumerate(batch):
             if accelerator is None or accelerator.is_main_process:
-                said = {"problems": audio_problems(audio), "remarks": audio_remarks(audio, pipe.mel_spectrogram)}
-                made = {**settings, "seed": seed, **said}
-                sound = {"audio": audio, "sampling_rate": pipe.sampling_rate}
-                write_sample(
-                    samples.folder(seed), **pictures(output, row), **sound, settings=made, video=samples.video
-                )
+                made = {**settings, "seed": seed}
+                write_row(pipe, output, row, samples.folder(seed), made, pictures=pictures, video=samples.video)
             if accelerator is not None:
                 accelerator.wait_for_everyone()
             yield samples.folder(seed)
