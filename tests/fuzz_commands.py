@@ -133,6 +133,8 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
             "--pairs": WORDS,
             "--num_samples": ["0", "x"],
             "--num_sds_iterations": INTEGERS,
+            "--sds_model": MODELS,
+            "--prompt": TEXTS,
         }
         | {"--output_dir": PATHS, "--seed": INTEGERS},
         "publish": {"--namespace": TEXTS, "--repo": WORDS, "--source_dir": PATHS, "--output_dir": PATHS}
