@@ -117,7 +117,8 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         options["--sample_dir"] = ["samples", "samples/one", *PATHS]
     if command in (*CALLS, "rank", "evaluate", "compare"):
         options |= {"--device": DEVICES, "--dtype": ["float16", "bfloat16", "float64"]}
-        options["--enable_model_cpu_offload"] = [None]
+        options |= dict.fromkeys(("--enable_model_cpu_offload", "--enable_group_offload"), [None])
+        options["--enable_layerwise_casting"] = [None]
     return options | {
         "imprint": {"--image": PATHS, "--audio": PATHS},
         "sds": {"--final_max_timestep": FLOATS, "--checkpoint_every": INTEGERS, "--preview_every": INTEGERS}

@@ -63,10 +63,11 @@ OWN_NUMBERS = ("final_max_timestep",)
 # Each with the file that may be given in its place.
 PROMPTS = {"prompt": "image", "audio_prompt": "audio"}
 DEFAULTS = {"seed": 0, "num_samples": 1, "model": "embedded", "dtype": "float32", "scores": ["clip", "clap"]}
+DEFAULTS["enable_layerwise_casting"] = False
 # What besides the arguments of the call makes samples, or searches, that can't share a folder with others.
 MADE_BY = (
     *("model", "audio_model", "dtype", "spectrogram", "image", "audio", *OWN_NUMBERS),
-    *("scores", "clip_model", "clap_model"),
+    *("enable_layerwise_casting", "scores", "clip_model", "clap_model"),
 )
 
 Values = TypeVar("Values")
@@ -83,7 +84,10 @@ class Models:
         spectrogram (`str` or `dict`): How the audio side draws, where it does not say so itself.
         device (`str`): Where to compute; `None` for an accelerator where there is one, else the CPU.
         dtype (`str`): Precision of the weights.
-        enable_model_cpu_offload (`bool`): Whether only what is in use is kept on the device.
+        enable_model_cpu_offload (`bool`): Whether only the model in use is kept on the device.
+        enable_group_offload (`bool`): Whether only the layers in use are.
+        enable_layerwise_casting (`bool`): Whether the UNets' weights are kept in 8 bits, each layer's cast when used.
+        compile (`bool`): Whether the UNets' repeated blocks are compiled.
         device_map (`dict[str, str]`): Models that run on devices of their own.
     """
 
@@ -93,6 +97,9 @@ class Models:
     device: str | None = None
     dtype: str = "float32"
     enable_model_cpu_offload: bool = False
+    enable_group_offload: bool = False
+    enable_layerwise_casting: bool = False
+    compile: bool = False
     device_map: dict[str, str] | None = None
 
 
@@ -323,7 +330,17 @@ def add_spectrogram_argument(parser: argparse.ArgumentParser, text: str) -> None
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="Default: an accelerator where there is one, else cpu.")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="Of the weights. Default: float32.")
-    parser.add_argument("--enable_model_cpu_offload", action="store_true", help="Keep on the device what is in use.")
+    offload = parser.add_mutually_exclusive_group()
+    offload.add_argument("--enable_model_cpu_offload", action="store_true", help="Keep on the device what is in use.")
+    offload.add_argument(
+        "--enable_group_offload", action="store_true", help="The same by layers: less memory, slower."
+    )
+    parser.add_argument(
+        "--enable_layerwise_casting", action="store_true", help="Keep the UNets' weights in 8 bits (float8_e4m3fn)."
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="Compile the UNets' blocks: slow to begin, then faster."
+    )
 
 
 def add_process_arguments(parser: argparse.ArgumentParser) -> None:

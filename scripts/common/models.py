@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils.torch_utils import get_device
 from transformers import SpeechT5HifiGan
 
@@ -79,21 +79,33 @@ def read_vocoder(source: str, spectrogram: MelSpectrogram | None = None) -> Spee
 
 
 def on_device(models: Models, pipe: DiffusionPipeline) -> DiffusionPipeline:
-    """The pipeline where it is to run."""
-    if models.enable_model_cpu_offload:
-        pipe.enable_model_cpu_offload(device=device_of(models))
-        return pipe
-    return pipe.to(device_of(models))
+    """The pipeline where it is to run, and as `models` wants it run."""
+    device, unets = device_of(models), [m for m in pipe.components.values() if isinstance(m, UNet2DConditionModel)]
+    if models.enable_layerwise_casting:
+        for unet in unets:
+            unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=unet.dtype)
+    if models.compile:
+        for unet in unets:
+            unet.compile_repeated_blocks()
+    if models.enable_group_offload:
+        pipe.enable_group_offload(
+            torch.device(device), offload_type="leaf_level", use_stream=device.startswith("cuda")
+        )
+    elif models.enable_model_cpu_offload:
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.to(device)
+    return pipe
 
 
 def _spread(models: Models, pipe: DiffusionPipeline) -> None:
     """Moves the models of `--device_map` to devices of their own, to which accelerate carries what they are given."""
     for name, device in (models.device_map or {}).items():
         model = pipe.components.get(name)
-        if models.enable_model_cpu_offload or not isinstance(model, torch.nn.Module):
+        offloaded = models.enable_model_cpu_offload or models.enable_group_offload
+        if offloaded or not isinstance(model, torch.nn.Module):
             raise ValueError(
-                f"`device_map` has to name models of the pipeline, without `enable_model_cpu_offload`, but is"
-                f" {models.device_map}."
+                f"`device_map` has to name models of the pipeline, without offloading, but is {models.device_map}."
             )
         device = checked_device(device, "device_map")
         hook = AlignDevicesHook(execution_device=torch.device(device), io_same_device=True)

@@ -17,7 +17,8 @@ import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
 from images_that_sound.scripts import generate
-from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.arguments import Models
+from images_that_sound.scripts.common.models import EMBEDDED, load_pipeline
 from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS, STABLE_DIFFUSION
 from images_that_sound.scripts.common.samples import read_settings
 
@@ -289,6 +290,22 @@ def test_a_model_on_a_device_of_its_own_gives_the_same(samples, tmp_path):
     for value in ('{"tokenizer": "cpu"}', '{"nothing": "cpu"}'):
         with pytest.raises(SystemExit, match="`device_map` has to name models of the pipeline"):
             run(tmp_path / "other", *PROMPTS, "--device_map", value)
+
+
+def test_options_for_memory_and_speed_reach_both_sides(samples, tmp_path):
+    run(tmp_path, *PROMPTS, "--seed", "7", "--enable_group_offload")
+    for name in ("image.png", "audio.wav"):
+        assert (tmp_path / "seed-000007" / name).read_bytes() == (samples / "seed-000007" / name).read_bytes()
+    with pytest.raises(SystemExit, match="made with other settings"):
+        run(samples, *PROMPTS, "--seed", "7", "--enable_layerwise_casting")
+    models = Models(enable_group_offload=True, enable_layerwise_casting=True, compile=True, device="cpu")
+    pipe = load_pipeline(models, ImagesThatSoundPipeline)
+    for unet in (pipe.unet, pipe.unet_audio):
+        linear = unet.mid_block.attentions[0].proj_in
+        assert linear.weight.dtype == torch.float8_e4m3fn and unet.dtype == torch.float32
+        assert linear._diffusers_hook.get_hook("group_offloading")
+        # Compiling itself takes minutes on a CPU.
+        assert unet.mid_block.attentions[0].transformer_blocks[0]._compiled_call_impl
 
 
 def test_samples_without_videos(tmp_path):
