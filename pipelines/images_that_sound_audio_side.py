@@ -15,6 +15,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput, logging, scale_lora_layers, unscale_lora_layers
 from transformers import CLIPTextModel, PreTrainedModel
 
+from .images_that_sound_audio_lora import AudioLoraMixin
 from .images_that_sound_audio_prior import HUB_ARGUMENTS, AudioPriorRepo, check_vocoder, same_weights
 from .images_that_sound_checks import (
     check_generator,
@@ -57,7 +58,7 @@ class ImagesThatSoundPipelineOutput(BaseOutput):
     audios: np.ndarray | torch.Tensor | None
 
 
-class AudioSideMixin(SelfContainedSavingMixin):
+class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
     """
     A [`DiffusionPipeline`] with an image side and an audio side. It inherits this before [`DiffusionPipeline`], and
     names in `_paper_arguments` what its call does where neither the caller nor the checkpoint says otherwise; those
@@ -270,7 +271,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
             negative_prompt (`str` or `list[str]`, *optional*): What not to see.
             negative_audio_prompt (`str` or `list[str]`, *optional*): What not to hear.
             prompt_embeds, ... (`torch.Tensor` of shape `(B, L, D)`, *optional*): Made before, used as they are.
-            lora_scale (`float`, *optional*): Scale of the LoRA layers of the image side's text encoder.
+            lora_scale (`float`, *optional*): Scale of the LoRA layers of the text encoders.
 
         Returns:
             Tuple of the image side's embeddings, its negative ones, and the same of the audio side, each of shape
@@ -310,11 +311,13 @@ class AudioSideMixin(SelfContainedSavingMixin):
         device: torch.device | None = None,
     ) -> dict[str, torch.Tensor | None]:
         """What [`encode_prompt`] returns, by name; whether each side is guided decides on its negative embeddings."""
-        embeds = {}
+        embeds, audio_encoder = {}, self.audio_side.text_encoder
+        # A LoRA is the image side's, also where its text encoder reads the audio prompts.
+        shared = audio_encoder is self.text_encoder
+        audio_lora = _lora_silenced(audio_encoder) if shared else _lora_scaled(audio_encoder, lora_scale)
         for prompts, side, is_guided, lora in (
             (image_prompts, self.image_side, guided[0], _lora_scaled(self.text_encoder, lora_scale)),
-            # A LoRA is the image side's, also where its text encoder reads the audio prompts.
-            (audio_prompts, self.audio_side, guided[1], _lora_silenced(self.audio_side.text_encoder)),
+            (audio_prompts, self.audio_side, guided[1], audio_lora),
         ):
             pair = (None, None)
             if prompts.are_given:

@@ -14,6 +14,7 @@ from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, Co
 from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
 
 # diffusers copies only the files that this one names, each of them.
+from .images_that_sound_audio_lora import AudioLoraMixin  # noqa: F401
 from .images_that_sound_audio_prior import HUB_ARGUMENTS, load_vocoder
 from .images_that_sound_audio_side import AudioSideMixin  # noqa: F401
 from .images_that_sound_call import read_call

@@ -1,5 +1,6 @@
 """What `custom_pipeline=<this folder or repo>` loads. Every sibling is named, since diffusers copies no others."""
 
+from .images_that_sound_audio_lora import AudioLoraMixin  # noqa: F401
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
 from .images_that_sound_audio_side import AudioSideMixin  # noqa: F401
 from .images_that_sound_checks import check_number  # noqa: F401

@@ -10,6 +10,7 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLo
 from diffusers.utils import replace_example_docstring
 
 # diffusers copies only the files that this one names, each of them.
+from .images_that_sound_audio_lora import AudioLoraMixin  # noqa: F401
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
 from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
 from .images_that_sound_checks import (
@@ -59,7 +60,8 @@ class ImagesThatSoundPipeline(
     ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221)).
 
     Load it from a Stable Diffusion repo and then call [`~ImagesThatSoundPipeline.load_audio_prior`], or from a repo
-    that holds both sides. LoRA and textual inversion are the image side's.
+    that holds both sides. `load_lora_weights` and textual inversion are the image side's, `load_audio_lora_weights` is
+    the audio side's.
 
     Args:
         vae ([`AutoencoderKL`]): Decodes pictures, and spectrograms too unless `vae_audio` is given.
@@ -244,7 +246,8 @@ class ImagesThatSoundPipeline(
                 `audio_prompt_embeds`, `negative_audio_prompt_embeds` and `pred_original_sample`, the latents without
                 noise that the scheduler expects in the end (`None` by schedulers that don't say).
             cross_attention_kwargs (`dict`, *optional*):
-                Passed to the attention processors of both UNets; `scale` is also the LoRA scale of the text encoder.
+                Passed to the attention processors of both UNets. `scale` scales the LoRAs of both sides, those of text
+                encoders too; one side's alone are weighed by `set_adapters` and `set_audio_adapters`.
 
         Examples:
 

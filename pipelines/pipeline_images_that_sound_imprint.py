@@ -13,6 +13,7 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLo
 from diffusers.utils import replace_example_docstring
 
 # diffusers copies only the files that this one names, each of them.
+from .images_that_sound_audio_lora import AudioLoraMixin  # noqa: F401
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
 from .images_that_sound_audio_side import ImagesThatSoundPipelineOutput
 from .images_that_sound_checks import (
@@ -287,7 +288,8 @@ class ImagesThatSoundImprintPipeline(
                 Tensors that the callback gets, among `latents`, those of the side at work, `prompt_embeds`,
                 `negative_prompt_embeds`, `audio_prompt_embeds` and `negative_audio_prompt_embeds`.
             cross_attention_kwargs (`dict`, *optional*):
-                Passed to the attention processors of both UNets; `scale` is also the LoRA scale of the text encoder.
+                Passed to the attention processors of both UNets. `scale` scales the LoRAs of both sides, those of text
+                encoders too; one side's alone are weighed by `set_adapters` and `set_audio_adapters`.
 
         Examples:
 

@@ -16,6 +16,7 @@ from diffusers.utils import replace_example_docstring
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase, SpeechT5HifiGan
 
 # diffusers copies only the files that this one names, each of them.
+from .images_that_sound_audio_lora import AudioLoraMixin  # noqa: F401
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
 from .images_that_sound_checks import (
