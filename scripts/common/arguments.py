@@ -15,7 +15,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -24,6 +24,7 @@ from ... import pipelines
 from ...pipelines.images_that_sound_call import CallArgument, read_call
 from ...selection import SCORES
 from .files import parse_json
+from .own_files import OwnFile, own_files, recorded
 from .progress import prepare_environment, tell
 
 
@@ -60,12 +61,11 @@ PUBLISHED_SCORES = {"clip_model": "openai/clip-vit-base-patch16", "clap_model": 
 FILE_ERRORS = (("soundfile", "LibsndfileError"), ("av.error", "FFmpegError"), ("safetensors", "SafetensorError"))
 # Of commands, besides the arguments of their pipelines' calls.
 OWN_NUMBERS = ("final_max_timestep",)
-# Each with the file that may be given in its place.
-PROMPTS = {"prompt": "image", "audio_prompt": "audio"}
+PROMPTS = ("prompt", "audio_prompt")
 DEFAULTS = {"seed": 0, "num_samples": 1, "model": "embedded", "dtype": "float32", "scores": ["clip", "clap"]}
 # What besides the arguments of the call makes samples, or searches, that can't share a folder with others.
 MADE_BY = (
-    *("model", "audio_model", "dtype", "spectrogram", "image", "audio", *OWN_NUMBERS),
+    *("model", "audio_model", "dtype", "spectrogram", *OWN_NUMBERS),
     *("scores", "clip_model", "clap_model"),
 )
 
@@ -169,12 +169,14 @@ class Request:
         call (`dict`): JSON-ready arguments of the pipeline's call, the same for all samples.
         models ([`Models`]): What makes them.
         samples ([`Samples`]): Which ones.
+        files (`dict[str, OwnFile]`): Arguments of the call that are read from files.
         report_to (`str`): A tracker of accelerate.
     """
 
     call: dict[str, Any]
     models: Models
     samples: Samples
+    files: dict[str, OwnFile] = field(default_factory=dict)
     report_to: str | None = None
 
 
@@ -353,32 +355,42 @@ def read_request(
     arguments: dict[str, CallArgument],
     request_class: type[Values] = Request,
     embedded_presets: dict | None = None,
+    instead: dict[str, str] | None = None,
+    needs: list[tuple[str, tuple[str, ...]]] | None = None,
     **given: Any,
 ) -> Values:
     """
     The values of `add_sample_arguments`. What was not given comes from `--params_from`, then from the example, where
-    the embedded checkpoint makes it first from `embedded_presets`, then from the defaults of the call.
+    the embedded checkpoint makes it first from `embedded_presets`, then from the defaults of the call. `instead` says
+    which file stands in for which prompt, and `needs` which arguments are nothing without one of some files.
     """
     if {args.model, args.audio_model} <= {None, "embedded"}:
         presets = {name: preset | (embedded_presets or {}).get(name, {}) for name, preset in presets.items()}
-    known = DEFAULTS | _known(args, presets, arguments, [field.name for field in fields(request_class)])
-    # A file in its place counts more than the prompt of an example or a file made earlier.
-    replaced = [name for name, file in PROMPTS.items() if getattr(args, file, None) is not None]
+    saved, instead = _saved(args), instead or {}
+    # What is given counts more than a file made earlier, a prompt too where a file stands in for it.
+    own = {name: saved[name] for name in saved if getattr(args, instead.get(name, name), None) is None}
+    files = own_files(args, own, args.params_from)
+    for name, any_of in needs or []:
+        if getattr(args, name, None) is not None and not files.keys() & any_of:
+            raise ValueError(f"`{name}` can't be given without {' or '.join(f'`{each}`' for each in any_of)}.")
+    known = DEFAULTS | _known(args, presets, arguments, saved, [field.name for field in fields(request_class)])
+    replaced = [prompt for file, prompt in instead.items() if file in files]
     known = {name: value for name, value in known.items() if name.removeprefix("negative_") not in replaced}
     complete = argparse.Namespace(
         **{name: known.get(name) if value is None else value for name, value in vars(args).items()}
     )
     call = complete_call(arguments, vars(args), known)
-    _check_prompts(args, call)
+    _check_prompts(call, files, instead)
     if complete.output_dir is None:
         usual = {name: each.default for name, each in arguments.items()} | DEFAULTS | presets.get(args.example, {})
-        complete.output_dir = _default_folder(complete, call, usual)
+        complete.output_dir = _default_folder(complete, call, files, usual)
     return values_of(
         request_class,
         complete,
         call=call,
         models=values_of(Models, complete),
         samples=values_of(Samples, complete),
+        files=files,
         **given,
     )
 
@@ -396,16 +408,17 @@ def complete_call(arguments: dict[str, CallArgument], parsed: dict[str, Any], kn
     return call
 
 
-def _check_prompts(args: argparse.Namespace, call: dict[str, Any]) -> None:
+def _check_prompts(call: dict[str, Any], files: dict[str, OwnFile], instead: dict[str, str]) -> None:
     """Raises `ValueError` unless a prompt, or a file in its place, says what to see and what to hear."""
-    missing = []
-    for name, file in PROMPTS.items():
+    missing, file_of = [], {prompt: file for file, prompt in instead.items()}
+    for name in PROMPTS:
+        file = file_of.get(name)
         given = [each for each in (name, f"negative_{name}") if call.get(each) is not None]
-        if getattr(args, file, None) is not None:
+        if file in files:
             if given:
                 raise ValueError(f"`{file}` and `{given[0]}` exclude each other, but both are given.")
         elif call[name] is None:
-            missing.append(f"`{name}` or `{file}`" if hasattr(args, file) else f"`{name}`")
+            missing.append(f"`{name}` or `{file}`" if file else f"`{name}`")
         elif not call[name].strip():
             raise ValueError(f"`{name}` may not be empty, but is {call[name]!r}.")
     if missing:
@@ -413,17 +426,20 @@ def _check_prompts(args: argparse.Namespace, call: dict[str, Any]) -> None:
         raise ValueError(f"{' and '.join(missing)} {have} to be given. --example bell is one way to.")
 
 
-def _default_folder(args: argparse.Namespace, call: dict[str, Any], usual: dict[str, Any]) -> Path:
+def _default_folder(
+    args: argparse.Namespace, call: dict[str, Any], files: dict[str, OwnFile], usual: dict[str, Any]
+) -> Path:
     """
     Where samples go that were given no folder: named by what can be read, and by a hash of all that is not `usual`, so
     that nothing that is made in another way goes there.
     """
-    made_by = {**{name: getattr(args, name, None) for name in MADE_BY}, **call}
+    made_by = {**{name: getattr(args, name, None) for name in MADE_BY}, **call, **recorded(files)}
     unusual = {name: value for name, value in made_by.items() if value is not None and value != usual.get(name)}
     words = [args.command, args.example]
     if args.example is None:
-        files = {name: Path(getattr(args, file, None) or "").stem for name, file in PROMPTS.items()}
-        words += [_slug(call[name] or file) for name, file in files.items()]
+        words += [_slug(call[name]) for name in PROMPTS if call[name]]
+    if args.example is None or files:
+        words += [_slug(Path(file.name).stem) for file in files.values()]
     if unusual:
         words.append(hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:8])
     return Path("outputs", "-".join(filter(None, words)))
@@ -444,27 +460,27 @@ def _check_text(name: str, text: str) -> None:
         raise ValueError(f"`{name}` has to be at most {MAX_TEXT} bytes long, but has {size}.")
 
 
-def _known(
-    args: argparse.Namespace, presets: dict, arguments: dict[str, CallArgument], own: list[str]
-) -> dict[str, Any]:
-    """
-    What the example or the file says. Of a file, which anybody may have made, that is the arguments of the call and
-    `own` ones of the command as the command line could give them, the seed, the precision, models that ship, and how
-    the audio side draws, where it is the same.
-    """
+def _saved(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings in the file of `--params_from`."""
     if args.params_from and args.example:
         raise ValueError("`--params_from` and `--example` exclude each other.")
     if not args.params_from:
-        return presets.get(args.example, {})
+        return {}
     from .samples import read_settings
 
-    saved = read_settings(args.params_from)
-    for name in ("image", "audio"):
-        if name in own and saved.get(name) is not None and getattr(args, name) is None:
-            raise ValueError(
-                f"`params_from` names a file, which is read only if you name it once more:"
-                f" --{name} {shlex.quote(saved[name])}"
-            )
+    return read_settings(args.params_from)
+
+
+def _known(
+    args: argparse.Namespace, presets: dict, arguments: dict[str, CallArgument], saved: dict[str, Any], own: list[str]
+) -> dict[str, Any]:
+    """
+    What the example or `saved`, the settings in a file, says. Of a file, which anybody may have made, that is the
+    arguments of the call and `own` ones of the command as the command line could give them, the seed, the precision,
+    models that ship, and how the audio side draws, where it is the same.
+    """
+    if not args.params_from:
+        return presets.get(args.example, {})
     kinds = {name: parser_options(argument) for name, argument in arguments.items()}
     kinds |= {"seed": {"type": int}, "dtype": {"choices": DTYPES}}
     kinds |= {name: {"type": float} for name in OWN_NUMBERS if name in own}

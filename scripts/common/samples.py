@@ -19,6 +19,7 @@ import soundfile
 
 from .files import check_own_folder, json_text, parse_json, read_json, write_json, written
 from .loudness import levelled
+from .own_files import OWN_FILES
 from .video import Panel, poster, write_video
 
 
@@ -31,9 +32,10 @@ SAMPLING_RATES = range(1000, 768001)
 MAX_SECONDS = 600
 MAX_VALUES = 2**27
 
-TEXT, NAMES = (str, type(None)), ("prompt", "audio_prompt", "image", "audio", "model", "audio_model", "canvas_layout")
+TEXT, NAMES = (str, type(None)), ("prompt", "audio_prompt", "model", "audio_model", "canvas_layout", *OWN_FILES)
 # Kinds of what the commands read in settings.
 KINDS = {**dict.fromkeys(NAMES, TEXT), "seed": int, "spectrogram": dict, "problems": list, "gain_in_db": (int, float)}
+KINDS["sha256"] = (dict, type(None))
 MAX_GAIN_IN_DB = 100
 
 
@@ -193,6 +195,14 @@ def read_picture(path: str | Path) -> PIL.Image.Image:
     """
     picture = _open_picture(path)
     return _of_8_bits(path, picture) if picture.mode[0] in "IF" else picture
+
+
+def on_ground(picture: PIL.Image.Image, ground: float) -> PIL.Image.Image:
+    """A picture whose transparent parts show an even gray in 0..1; one without any as it is."""
+    if not picture.has_transparency_data:
+        return picture
+    behind = PIL.Image.new("RGBA", picture.size, (*[round(255 * ground)] * 3, 255))
+    return PIL.Image.alpha_composite(behind, picture.convert("RGBA")).convert("RGB")
 
 
 def _open_picture(path: str | Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> PIL.Image.Image:
