@@ -30,7 +30,8 @@ from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.scripts.common.samples import write_picture, write_sample
 
 
-CALLS = dict(zip(("generate", "imprint", "sds", "colorize"), FILES)) | {"search": "ImagesThatSoundPipeline"}
+# Those of `generate` that begin with a file are all the others' too.
+CALLS = dict(zip(("search", "generate", "imprint", "sds", "colorize"), FILES))
 INTEGERS = ["0", "-1", "1", "2", "7", "3.5", "x", "", "99999999999999999999", "1_0"]
 FLOATS = ["0", "1", "-1", "0.5", "nan", "inf", "-inf", "1e400", "1e30", "x", ""]
 TEXTS = ["", " ", "a", "é" * 50, "a" * 400_000, "\udcff", "\x1b[2J", "a\nb", "../a", "bell ringing", "\0"]
@@ -119,6 +120,7 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         options |= {"--device": DEVICES, "--dtype": ["float16", "bfloat16", "float64"]}
         options["--enable_model_cpu_offload"] = [None]
     return options | {
+        "generate": {"--image": PATHS, "--audio": PATHS, "--mask_image": PATHS},
         "imprint": {"--image": PATHS, "--audio": PATHS},
         "sds": {"--final_max_timestep": FLOATS, "--checkpoint_every": INTEGERS, "--preview_every": INTEGERS}
         | {"--mixed_precision": ["bf16", "fp16", "x"], "--gradient_accumulation_steps": INTEGERS},

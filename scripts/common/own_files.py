@@ -60,7 +60,8 @@ def recorded(files: dict[str, OwnFile]) -> dict[str, Any]:
 def with_files(arguments: dict[str, Any], files: dict[str, OwnFile], pipe: "DiffusionPipeline") -> dict[str, Any]:
     """
     Arguments of a pipeline's call with what files hold: pictures, on silence where they are transparent, and a
-    waveform at its rate, of which `audio_length_in_s` says how much is taken. Raises `ValueError` for more than it has.
+    waveform at its rate, of which `audio_length_in_s` says how much is taken. Raises `ValueError` for more than there
+    is, or what is no picture or sound.
     """
     from .samples import on_ground, read_audio, read_picture
 
