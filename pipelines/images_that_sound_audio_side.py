@@ -27,7 +27,7 @@ from .images_that_sound_checks import (
 from .images_that_sound_precision import exact_vocoder, kept_in_float32
 from .images_that_sound_prompts import Prompts, common_batch_size, tokenize
 from .images_that_sound_saving import SelfContainedSavingMixin
-from .images_that_sound_side import Side
+from .images_that_sound_side import Side, is_guided
 from .images_that_sound_spectrogram import SPECTROGRAMS, MelSpectrogram, audio_problems
 
 
@@ -127,11 +127,11 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        return self._guidance_scale > 1
+        return is_guided(self.unet, self._guidance_scale)
 
     @property
     def do_audio_classifier_free_guidance(self) -> bool:
-        return self._audio_guidance_scale > 1
+        return is_guided(self.unet_audio, self._audio_guidance_scale)
 
     @property
     def cross_attention_kwargs(self) -> dict | None:
@@ -329,14 +329,14 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         # A LoRA is the image side's, also where its text encoder reads the audio prompts.
         shared = audio_encoder is self.text_encoder
         audio_lora = _lora_silenced(audio_encoder) if shared else _lora_scaled(audio_encoder, lora_scale)
-        for prompts, side, is_guided, lora in (
+        for prompts, side, with_negative, lora in (
             (image_prompts, self.image_side, guided[0], _lora_scaled(self.text_encoder, lora_scale)),
             (audio_prompts, self.audio_side, guided[1], audio_lora),
         ):
             pair = (None, None)
             if prompts.are_given:
                 with lora:
-                    pair = self._encode_side(side, prompts, device, num_images_per_prompt, is_guided)
+                    pair = self._encode_side(side, prompts, device, num_images_per_prompt, with_negative)
             embeds[f"{prompts.name}_embeds"], embeds[f"negative_{prompts.name}_embeds"] = pair
         return embeds
 
@@ -409,7 +409,7 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         ):
             check_number(name, scale)
             if not replaced:
-                counts[prompts.name] = prompts.check(side.text_encoder, scale > 1, side.hidden_size)
+                counts[prompts.name] = prompts.check(side.text_encoder, is_guided(side.unet, scale), side.hidden_size)
         batch_size = common_batch_size(counts, num_images_per_prompt)
         check_generator(generator, batch_size)
         return batch_size

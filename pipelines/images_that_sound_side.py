@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -36,7 +36,7 @@ class Side:
 
     @property
     def guided(self) -> bool:
-        return self.guidance_scale > 1
+        return is_guided(self.unet, self.guidance_scale)
 
     @property
     def hidden_size(self) -> int | str:
@@ -77,6 +77,8 @@ class Side:
             latents = torch.cat([latents] * 2)
             timestep = torch.cat([timestep] * 2) if timestep.dim() else timestep
         check_rows(embeds, latents)
+        if takes_guidance(self.unet):
+            unet_kwargs |= {"timestep_cond": self._embed_guidance(latents)}
         if guides is not None:
             unet_kwargs |= guides(latents, timestep, embeds)
         noise_pred = self.unet(latents, timestep, encoder_hidden_states=embeds, return_dict=False, **unet_kwargs)[0]
@@ -87,6 +89,23 @@ class Side:
         if self.guidance_rescale > 0:
             return rescale_noise_cfg(noise_pred, conditioned, self.guidance_rescale)
         return noise_pred
+
+    def _embed_guidance(self, latents: torch.Tensor) -> torch.Tensor:
+        """What a model that was distilled with its guidance is told of it (arXiv 2210.03142)."""
+        scales = torch.full((len(latents),), self.guidance_scale - 1)
+        size = self.unet.config.time_cond_proj_dim
+        # The method reads nothing of the pipeline that it belongs to.
+        return StableDiffusionPipeline.get_guidance_scale_embedding(None, scales, embedding_dim=size).to(latents)
+
+
+def takes_guidance(unet: UNet2DConditionModel | None) -> bool:
+    """Whether a UNet was distilled with its guidance, which it is then told, as latent consistency models are."""
+    return unet is not None and unet.config.get("time_cond_proj_dim") is not None
+
+
+def is_guided(unet: UNet2DConditionModel | None, guidance_scale: float) -> bool:
+    """Whether a UNet is guided by predictions with and without its prompt."""
+    return guidance_scale > 1 and not takes_guidance(unet)
 
 
 def hidden_size_of(unet: UNet2DConditionModel | None) -> int | str:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers import SchedulerMixin
+from diffusers.utils import BaseOutput
 
 from .images_that_sound_checks import LARGEST_NUMBER, check_integer, shown
 
@@ -111,6 +112,38 @@ def denoising_steps(
         )
         for i in range(begin, end)
     ]
+
+
+def original_sample(
+    scheduler: SchedulerMixin,
+    output: BaseOutput,
+    noise_pred: torch.Tensor,
+    step: DenoisingStep,
+    noisy: torch.Tensor,
+) -> torch.Tensor:
+    """
+    The latents without noise that a step expects: what the scheduler says, and else what the noise predicted in them
+    leaves. What LCM and TCD return beside the next latents is something else.
+
+    Args:
+        scheduler ([`SchedulerMixin`]): One of those with steps from noise to data, not flow matching.
+        output ([`~diffusers.utils.BaseOutput`]): Of its step.
+        noise_pred (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): What the step was given.
+        step ([`DenoisingStep`]): Which it was.
+        noisy (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Latents before it, of unit variance.
+
+    Returns:
+        `torch.Tensor` of shape `(B, C, H / 8, W / 8)`.
+    """
+    clean = getattr(output, "pred_original_sample", None)
+    if clean is not None:
+        return clean
+    if hasattr(scheduler, "sigmas"):
+        sigma = float(scheduler.sigmas[step.index])
+    else:
+        signal = float(scheduler.alphas_cumprod[int(step.timestep)])
+        sigma = ((1 - signal) / signal) ** 0.5
+    return (1 + sigma**2) ** 0.5 * noisy - sigma * noise_pred
 
 
 def memories_of(scheduler: SchedulerMixin) -> list[str]:

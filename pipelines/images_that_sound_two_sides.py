@@ -35,7 +35,7 @@ from .images_that_sound_checks import (
 from .images_that_sound_noise_shares import audio_noise_shares
 from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_spectrogram import check_audio
-from .images_that_sound_steps import DenoisingStep, check_own_steps, denoising_steps, forget_history
+from .images_that_sound_steps import DenoisingStep, check_own_steps, denoising_steps, forget_history, original_sample
 
 
 logger = logging.get_logger(__name__)
@@ -326,11 +326,12 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         return check_number("scale` of `cross_attention_kwargs", cross_attention_kwargs.get("scale", 1.0))
 
     def prepare_extra_step_kwargs(
-        self, generator: torch.Generator | list[torch.Generator] | None, eta: float
+        self, generator: torch.Generator | list[torch.Generator] | None, eta: float | None
     ) -> dict[str, Any]:
         """What of `eta` and `generator` the scheduler's `step` takes."""
         parameters = inspect.signature(self.scheduler.step).parameters
-        return {k: v for k, v in (("eta", eta), ("generator", generator)) if k in parameters}
+        own = {"generator": generator} | ({} if eta is None else {"eta": eta})
+        return {name: value for name, value in own.items() if name in parameters}
 
     @torch.no_grad()
     def denoise(
@@ -352,7 +353,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         denoising_end: float = 1.0,
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
-        eta: float = 0.0,
+        eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
@@ -419,10 +420,13 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
                 if step.mixture_jumps:
                     forget_history(self.scheduler, step.index, noise_pred, len(audio_noise_shares), **own)
                 output = self.scheduler.step(noise_pred, step.timestep, latents, **extra_step_kwargs)
-                latents = output.prev_sample
+                noisy, latents = latents, output.prev_sample
                 if callback_on_step_end is not None:
-                    clean = getattr(output, "pred_original_sample", None)
-                    known = {**tensors, "latents": latents, "pred_original_sample": clean}
+                    known = {**tensors, "latents": latents}
+                    if "pred_original_sample" in callback_on_step_end_tensor_inputs:
+                        known["pred_original_sample"] = original_sample(
+                            self.scheduler, output, noise_pred, step, noisy
+                        )
                     given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
                     returned = callback_on_step_end(self, step.index, step.timestep, given)
                     replaced = tensors_returned(returned, {**tensors, "latents": latents})

@@ -30,7 +30,7 @@ from .images_that_sound_pictures import fit_pictures, imprint
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
-from .images_that_sound_side import Side  # noqa: F401
+from .images_that_sound_side import is_guided
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_steps import denoising_steps
 from .images_that_sound_two_sides import PAPER_ARGUMENTS, TwoSidesMixin, fold_canvas
@@ -116,7 +116,7 @@ class ImagesThatSoundImg2ImgPipeline(
         rescales: tuple[float, float],
         counts: dict[str, int],
         num_images_per_prompt: int,
-        eta: float,
+        eta: float | None,
         generator: torch.Generator | list[torch.Generator] | None,
         output_type: str,
     ) -> int:
@@ -138,7 +138,8 @@ class ImagesThatSoundImg2ImgPipeline(
         if int(num_steps * strength) < 1:
             raise ValueError(f"`strength` has to leave one of {num_steps} steps to take, but is {strength}.")
         check_number("magnitude_ratio", magnitude_ratio, least=0, most=1)
-        check_number("eta", eta, least=0, most=1)
+        if eta is not None:
+            check_number("eta", eta, least=0, most=1)
         check_output_type(output_type)
         return batch_size
 
@@ -263,7 +264,7 @@ class ImagesThatSoundImg2ImgPipeline(
         canvas_layout: Literal["strip", "folded"] = "strip",
         crop_right: int | None = None,
         num_images_per_prompt: int = 1,
-        eta: float = 0.0,
+        eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
@@ -369,8 +370,9 @@ class ImagesThatSoundImg2ImgPipeline(
                 picture stays whole; its spectrogram and sound are cut.
             num_images_per_prompt (`int`, defaults to 1):
                 Samples for each pair of prompts.
-            eta (`float`, defaults to 0.0):
-                Share of fresh noise in 0..1, for schedulers that take it (DDIM, arXiv 2010.02502, equation 16).
+            eta (`float`, *optional*):
+                Share of fresh noise in 0..1, for schedulers that take it (DDIM, arXiv 2010.02502, equation 16); where
+                left out the scheduler's own default, 0 of DDIM and 0.3 of TCD.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
                 Source of the noise, one for all or one per sample. With a list, each sample is what a single call with
                 its generator gives.
@@ -403,7 +405,7 @@ class ImagesThatSoundImg2ImgPipeline(
             callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
                 Tensors that the callback gets, among `latents`, `prompt_embeds`, `negative_prompt_embeds`,
                 `audio_prompt_embeds`, `negative_audio_prompt_embeds` and `pred_original_sample`, the latents without
-                noise that the scheduler expects in the end (`None` by schedulers that don't say).
+                noise that are expected in the end.
             cross_attention_kwargs (`dict`, *optional*):
                 Passed to the attention processors of both UNets. `scale` scales the LoRAs of both sides, those of text
                 encoders too; one side's alone are weighed by `set_adapters` and `set_audio_adapters`;
@@ -450,7 +452,7 @@ class ImagesThatSoundImg2ImgPipeline(
         guides = self.resolve_guides(
             (height, width),
             resize_mode,
-            guidance_scale > 1,
+            is_guided(self.unet, guidance_scale),
             control_image=control_image,
             controlnet_conditioning_scale=controlnet_conditioning_scale,
             control_guidance_start=control_guidance_start,
@@ -481,7 +483,7 @@ class ImagesThatSoundImg2ImgPipeline(
         )
 
         # 2. Encode both prompts
-        guided = (guidance_scale > 1, audio_guidance_scale > 1)
+        guided = (is_guided(self.unet, guidance_scale), is_guided(self.unet_audio, audio_guidance_scale))
         embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale)
 
         # 3. Put what is given onto a canvas, as latents with the noise of the step to begin with
