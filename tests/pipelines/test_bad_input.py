@@ -405,8 +405,8 @@ def test_a_vocoder_of_other_mel_bins(auffusion_folder, stable_diffusion_folder):
 
     parts = DiffusionPipeline.from_pretrained(stable_diffusion_folder).components
     parts = {name: parts[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
-    absent = dict.fromkeys(("unet_audio", "vocoder", "vae_audio", "text_encoder_audio"))
-    pipe = ImagesThatSoundPipeline(**parts, **absent, spectrogram={"num_mel_bins": 128})
+    absent = [*ImagesThatSoundPipeline._optional_components]
+    pipe = ImagesThatSoundPipeline(**parts, **dict.fromkeys(absent), spectrogram={"num_mel_bins": 128})
     assert_prior_refused(pipe, auffusion_folder, "`model_in_dim`", "256", "128")
 
 
