@@ -39,7 +39,7 @@ def imprint(request: Request) -> Iterator[Path]:
     accelerator, models = start(request.models, samples.output_dir, request.report_to)
     pipe = load_pipeline(models, ImagesThatSoundImprintPipeline, needs_audio_side="audio" not in request.files)
     arguments = with_checkpoint_defaults(request.call, pipe)
-    settings = complete_settings(models, pipe, {**arguments, **recorded(request.files)})
+    settings = complete_settings(models, pipe, {**arguments, **recorded(request.files, {})})
     say_unknown_words(settings)
     arguments = with_files(arguments, request.files, pipe)
     yield from make_samples(
