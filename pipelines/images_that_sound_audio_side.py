@@ -463,6 +463,8 @@ def _lora_silenced(text_encoder: PreTrainedModel | None) -> Iterator[None]:
     """Leaves a text encoder's LoRA layers out inside."""
     modules = [] if text_encoder is None else text_encoder.modules()
     layers = [module for module in modules if getattr(module, "disable_adapters", None) is False]
+    # A layer that runs without what is fused into it takes that out of its weights for good.
+    layers = [layer for layer in layers if not layer.merged]
     for layer in layers:
         layer.enable_adapters(False)
     try:

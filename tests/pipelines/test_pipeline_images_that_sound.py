@@ -895,6 +895,15 @@ def test_text_encoder_lora_is_the_image_sides(request, text_lora, name):
     assert all(torch.equal(a, b) for a, b in zip(pipe.encode_prompt("a castle", "a bell"), embeds))
 
 
+def test_a_fused_lora_survives_a_call(shared_pipe, text_lora):
+    shared_pipe.load_lora_weights(text_lora)
+    shared_pipe.fuse_lora(lora_scale=0.5)
+    fused = {name: weight.clone() for name, weight in shared_pipe.text_encoder.state_dict().items()}
+    before = shared_pipe.encode_prompt("a castle", "a bell")[0]
+    assert torch.equal(shared_pipe.encode_prompt("a castle", "a bell")[0], before)
+    assert all(torch.equal(fused[name], each) for name, each in shared_pipe.text_encoder.state_dict().items())
+
+
 def test_the_lora_weight_that_the_user_set_survives_a_call(shared_pipe, text_lora):
     shared_pipe.load_lora_weights(text_lora, adapter_name="style")
     full = shared_pipe.encode_prompt("a castle", "a bell")[0]
