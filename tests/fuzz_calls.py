@@ -214,15 +214,14 @@ def make_targets() -> dict[str, Target]:
     blocks = ImagesThatSoundBlocks().init_pipeline()
     blocks.update_components(**pipe.components)
     blocks.set_progress_bar_config(disable=True)
+    inputs = [each.name for each in blocks.blocks.inputs]
     mel, canvas = MelSpectrogram(), torch.full((1, 1, 256, 16), 0.5)
     sound, log_mel = torch.rand(1, 3200, generator=generator()), torch.zeros(1, 256, 16)
     lift = {"latents": latents, **prompts, "num_draws": 1}
     clip = CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32)
     clap = CLAPScore.from_pretrained(EMBEDDED, subfolder="clap", dtype=torch.float32)
     targets |= {
-        "blocks": Target(
-            blocks, {**calls["two sides"][1], "output": "images"}, [each.name for each in blocks.blocks.inputs]
-        ),
+        "blocks": Target(blocks, {**calls["two sides"][1], "output": "images"}, inputs),
         "denoise": Target(pipe.denoise, {"latents": latents, **shares, **embeds}, ["latents", *EMBEDDINGS]),
         "decode": Target(pipe.decode, {"latents": latents}, ["latents", "cut_columns"]),
         "encode_prompt": Target(pipe.encode_prompt, prompts, [*prompts, *NEGATIVES, *EMBEDDINGS]),

@@ -274,7 +274,8 @@ def test_arguments_are_those_of_the_call():
     tensors_and_objects = {
         *("generator", "latents", "prompt_embeds", "negative_prompt_embeds"),
         *("audio_prompt_embeds", "negative_audio_prompt_embeds", "output_type", "return_dict"),
-        *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
+        *("callback_on_step_end", "callback_on_step_end_tensor_inputs", "timesteps", "sigmas"),
+        *("control_image", "ip_adapter_image", "ip_adapter_image_embeds"),
         # For a call in parts.
         *("denoising_start", "denoising_end"),
     }
