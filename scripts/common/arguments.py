@@ -330,7 +330,7 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
 def add_component_arguments(parser: argparse.ArgumentParser) -> None:
     """What a Stable Diffusion can have besides: ControlNets, an IP-Adapter, LoRAs."""
     group = parser.add_argument_group("what else is loaded", "Repos or folders, safetensors only.")
-    group.add_argument("--controlnet", nargs="+", help="ControlNets of the image side, or embedded, which sees lines.")
+    group.add_argument("--controlnet", nargs="+", help="ControlNets of the image side.")
     group.add_argument("--control_image", nargs="+", help="What to guide by: a picture for each ControlNet.")
     group.add_argument(
         "--ip_adapter",
