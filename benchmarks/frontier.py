@@ -25,11 +25,11 @@ from diffusers import (
 )
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.pipelines.images_that_sound_noise_shares import audio_noise_shares
 from images_that_sound.scripts.common.files import write_json
 from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.scripts.common.presets import WORLD_PROMPTS
 from images_that_sound.selection import CLAPScore, CLIPScore, share_and_interval
+from images_that_sound.selection.halving import counted_rows
 from training.judges import train_judge
 from training.world import KINDS
 
@@ -76,14 +76,6 @@ def read_setting(setting: str, config: dict) -> tuple[SchedulerMixin, dict[str, 
     return scheduler_class.from_config(config, **options, **spacing), {"num_inference_steps": int(steps), **arguments}
 
 
-def rows_of(arguments: dict[str, float]) -> int:
-    """UNet rows of a sample: each model that is not silent, with and, where it is guided, without its prompt."""
-    edges = {name: arguments[name] for name in arguments if name.endswith(("_start", "_end"))}
-    shares = audio_noise_shares(arguments["num_inference_steps"], **edges)
-    image, audio = (1 + (arguments.get(name, 10) > 1) for name in ("guidance_scale", "audio_guidance_scale"))
-    return sum(image * (share < 1) + audio * (share > 0) for share in shares)
-
-
 class Bench:
     """The checkpoint, its scores and the judges; turns a batch of pairs and seeds into verdicts."""
 
@@ -103,13 +95,14 @@ class Bench:
     def __call__(self, setting: str, pairs: list[tuple[str, str]], seeds: list[int]) -> list[dict]:
         self.pipe.scheduler, arguments = read_setting(setting, self.config)
         start = time.process_time()
-        output = self.pipe(
-            [WORLD_PROMPTS["picture"][picture] for picture, _ in pairs],
-            [WORLD_PROMPTS["sound"][sound] for _, sound in pairs],
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="pt",
-            **arguments,
-        )
+        with counted_rows(self.pipe) as rows:
+            output = self.pipe(
+                [WORLD_PROMPTS["picture"][picture] for picture, _ in pairs],
+                [WORLD_PROMPTS["sound"][sound] for _, sound in pairs],
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                output_type="pt",
+                **arguments,
+            )
         seconds = (time.process_time() - start) / len(pairs)
         heard = self.pipe.mel_spectrogram.audio_to_canvas(output.audios)
         pictures = output.images.float().mean(dim=1, keepdim=True)
@@ -126,6 +119,7 @@ class Bench:
             {
                 "pair": PAIRS.index(pair),
                 "seed": seed,
+                "rows": sum(rows) / len(pairs),
                 "seconds": seconds,
                 **{kind: chances[kind][row].tolist() for kind in KINDS},
                 **{f"{kind}_cosines": cosines[kind][row].tolist() for kind in KINDS},
@@ -162,8 +156,7 @@ def report(work_dir: Path) -> dict[str, dict]:
         seen, heard = ([is_recognised(sample, kind) for sample in samples] for kind in ("picture", "sound"))
         both = [a and b for a, b in zip(seen, heard)]
         found[folder.name] = {
-            "rows": rows_of(read_setting(folder.name, {})[1]),
-            "seconds": sum(sample["seconds"] for sample in samples) / len(samples),
+            **{name: sum(sample[name] for sample in samples) / len(samples) for name in ("rows", "seconds")},
             "samples": len(samples),
             **{
                 name: share_and_interval(sum(values), len(values))
@@ -188,7 +181,7 @@ def main() -> None:
         shares = " ".join(f"{row[name][0]:>6.0%}" for name in ("picture", "sound"))
         value, low, high = row["both"]
         print(
-            f"{setting:<44} {row['rows']:>5} {row['seconds']:>6.2f} {row['samples']:>7} {shares} {value:>6.1%}"
+            f"{setting:<44} {row['rows']:>5.0f} {row['seconds']:>6.2f} {row['samples']:>7} {shares} {value:>6.1%}"
             f" ({low:.0%} to {high:.0%})"
         )
 

@@ -29,7 +29,7 @@ from transformers import (
 from .images_that_sound_checks import LARGEST_NUMBER, check_number, check_tensor, read_pictures, shown
 from .images_that_sound_pictures import check_resize_mode, fit_pictures
 from .images_that_sound_prompts import expand_rows
-from .images_that_sound_two_sides import TwoSidesMixin
+from .images_that_sound_two_sides import PAPER_ARGUMENTS, TwoSidesMixin
 
 
 # Of pictures that are brought to the canvas' size here.
@@ -180,7 +180,12 @@ def _only(controlnet: torch.nn.Module, indices: list[int]) -> Iterator[None]:
 class GuidedTwoSidesMixin(TwoSidesMixin, IPAdapterMixin):
     """Both sides, of which the image side may be guided by ControlNets and IP-Adapters."""
 
+    # `unet_audio` and `controlnet` are left out: in the chain they would push `unet` off the device at every step, and
+    # `unet` them.
+    model_cpu_offload_seq = "text_encoder->text_encoder_audio->image_encoder->unet->vae->vae_audio->vocoder"
     _optional_components = [*TwoSidesMixin._optional_components, "controlnet", "image_encoder", "feature_extractor"]
+    _callback_tensor_inputs = [*TwoSidesMixin._callback_tensor_inputs, "pred_original_sample"]
+    _paper_arguments = PAPER_ARGUMENTS
 
     # diffusers' own, for the same components.
     encode_image = StableDiffusionPipeline.encode_image

@@ -13,7 +13,7 @@ from diffusers.utils import replace_example_docstring
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_audio_lora import AudioLoraMixin  # noqa: F401
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
-from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
+from .images_that_sound_audio_side import ImagesThatSoundPipelineOutput
 from .images_that_sound_checks import (
     callback_inputs,
     check_flags,
@@ -30,7 +30,7 @@ from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_side import is_guided
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_steps import denoising_steps  # noqa: F401
-from .images_that_sound_two_sides import PAPER_ARGUMENTS
+from .images_that_sound_two_sides import TwoSidesMixin  # noqa: F401
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
 
 
@@ -63,8 +63,8 @@ class ImagesThatSoundPipeline(
     ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221)).
 
     Load it from a Stable Diffusion repo and then call [`~ImagesThatSoundPipeline.load_audio_prior`], or from a repo
-    that holds both sides. `load_lora_weights`, textual inversion, ControlNets and
-    IP-Adapters are the image side's, `load_audio_lora_weights` is the audio side's.
+    that holds both sides. `load_lora_weights`, textual inversion, ControlNets and IP-Adapters are the image side's,
+    `load_audio_lora_weights` is the audio side's.
 
     Args:
         vae ([`AutoencoderKL`]): Decodes pictures, and spectrograms too unless `vae_audio` is given.
@@ -87,12 +87,6 @@ class ImagesThatSoundPipeline(
         spectrogram (`dict`, *optional*): Constants of the [`MelSpectrogram`]; Auffusion's where absent.
         default_arguments (`dict`, *optional*): Values that this checkpoint wants for call arguments left out.
     """
-
-    # `unet_audio` and `controlnet` are left out: in the chain they would push `unet` off the device at every step, and
-    # `unet` them.
-    model_cpu_offload_seq = "text_encoder->text_encoder_audio->image_encoder->unet->vae->vae_audio->vocoder"
-    _callback_tensor_inputs = [*AudioSideMixin._callback_tensor_inputs, "pred_original_sample"]
-    _paper_arguments = PAPER_ARGUMENTS
 
     def check_inputs(
         self,
@@ -342,10 +336,11 @@ class ImagesThatSoundPipeline(
             audio_guidance_start=audio_guidance_start,
             audio_guidance_end=audio_guidance_end,
         )
+        guided = (is_guided(self.unet, guidance_scale), is_guided(self.unet_audio, audio_guidance_scale))
         guides = self.resolve_guides(
             (height, width),
             resize_mode,
-            is_guided(self.unet, guidance_scale),
+            guided[0],
             control_image=control_image,
             controlnet_conditioning_scale=controlnet_conditioning_scale,
             control_guidance_start=control_guidance_start,
@@ -377,7 +372,6 @@ class ImagesThatSoundPipeline(
         )
 
         # 2. Encode both prompts
-        guided = (is_guided(self.unet, guidance_scale), is_guided(self.unet_audio, audio_guidance_scale))
         embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale)
 
         # 3. Prepare latents and what guides them, and denoise them by both models

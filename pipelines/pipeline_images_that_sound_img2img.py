@@ -33,7 +33,7 @@ from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
 from .images_that_sound_side import is_guided
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_steps import denoising_steps
-from .images_that_sound_two_sides import PAPER_ARGUMENTS, TwoSidesMixin, fold_canvas
+from .images_that_sound_two_sides import fold_canvas
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
 
 
@@ -95,12 +95,6 @@ class ImagesThatSoundImg2ImgPipeline(
         spectrogram (`dict`, *optional*): Constants of the [`MelSpectrogram`]; Auffusion's where absent.
         default_arguments (`dict`, *optional*): Values that this checkpoint wants for call arguments left out.
     """
-
-    # `unet_audio` and `controlnet` are left out: in the chain they would push `unet` off the device at every step, and
-    # `unet` them.
-    model_cpu_offload_seq = "text_encoder->text_encoder_audio->image_encoder->unet->vae->vae_audio->vocoder"
-    _callback_tensor_inputs = [*TwoSidesMixin._callback_tensor_inputs, "pred_original_sample"]
-    _paper_arguments = PAPER_ARGUMENTS
 
     def check_inputs(
         self,
@@ -449,10 +443,11 @@ class ImagesThatSoundImg2ImgPipeline(
         masks = self._preprocess_mask(mask_image, (height, width))
         if masks is None:
             masks = self._span_mask(mask_start_in_s, mask_end_in_s, (height, width), canvas_layout)
+        guided = (is_guided(self.unet, guidance_scale), is_guided(self.unet_audio, audio_guidance_scale))
         guides = self.resolve_guides(
             (height, width),
             resize_mode,
-            is_guided(self.unet, guidance_scale),
+            guided[0],
             control_image=control_image,
             controlnet_conditioning_scale=controlnet_conditioning_scale,
             control_guidance_start=control_guidance_start,
@@ -483,16 +478,15 @@ class ImagesThatSoundImg2ImgPipeline(
         )
 
         # 2. Encode both prompts
-        guided = (is_guided(self.unet, guidance_scale), is_guided(self.unet_audio, audio_guidance_scale))
         embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale)
 
         # 3. Put what is given onto a canvas, as latents with the noise of the step to begin with
         num_steps = len(noise_shares)
         first_step, kept = num_steps - int(num_steps * strength), None
         if first_step or masks is not None:
-            own = self._canvases(images, spectrograms, (height, width), canvas_layout, resize_mode, magnitude_ratio)
+            given = self._canvases(images, spectrograms, (height, width), canvas_layout, resize_mode, magnitude_ratio)
             vae = self.vae if spectrograms is None else self.audio_side.vae
-            kept = _repeated(self.encode_canvases(own, vae, generator), batch_size)
+            kept = _repeated(self.encode_canvases(given, vae, generator), batch_size)
             kept = kept if masks is None else kept.contiguous()
         noise = self.prepare_latents(batch_size, height, width, generator)
         own = {"timesteps": timesteps, "sigmas": sigmas}

@@ -13,7 +13,7 @@ from .common.arguments import (
     read_request,
     run,
 )
-from .common.own_files import recorded, with_files
+from .common.own_files import with_files
 from .common.presets import EMBEDDED_PRESETS, GENERATE_PRESETS, RIFFUSION_PRESETS
 
 
@@ -23,7 +23,8 @@ NEEDS = [
     *((name, ("image", "audio")) for name in ("strength", "mask_image", "mask_start_in_s", "mask_end_in_s")),
     *(("resize_mode", ("image", "control_image")), ("magnitude_ratio", ("image",)), ("magnitude_ratio", ("audio",))),
     *(("controlnet", ("control_image",)), ("control_image", ("controlnet",))),
-    *((f"control{name}", ("controlnet",)) for name in ("net_conditioning_scale", "_guidance_start", "_guidance_end")),
+    ("controlnet_conditioning_scale", ("controlnet",)),
+    *((name, ("controlnet",)) for name in ("control_guidance_start", "control_guidance_end")),
     *(("ip_adapter", ("ip_adapter_image",)), ("ip_adapter_image", ("ip_adapter",))),
 ]
 
@@ -66,7 +67,7 @@ def generate(request: Request) -> Iterator[Path]:
     begun = begins_with_a_file(request)
     pipe = load_pipeline(models, ImagesThatSoundImg2ImgPipeline if begun else ImagesThatSoundPipeline)
     arguments = with_checkpoint_defaults(request.call, pipe)
-    settings = complete_settings(models, pipe, {**arguments, **recorded(request.files, models.components)})
+    settings = complete_settings(models, pipe, {**arguments, **request.recorded})
     say_unknown_words(settings)
     arguments = with_files(arguments, request.files, pipe, models.controlnet)
     seeds = own_share(accelerator, samples.seeds)

@@ -182,6 +182,7 @@ class Request:
         models ([`Models`]): What makes them.
         samples ([`Samples`]): Which ones.
         files (`dict[str, list[OwnFile]]`): Arguments of the call that are read from files.
+        recorded (`dict`): What settings say of the files and of the models besides.
         report_to (`str`): A tracker of accelerate.
     """
 
@@ -189,6 +190,7 @@ class Request:
     models: Models
     samples: Samples
     files: dict[str, list[OwnFile]] = field(default_factory=dict)
+    recorded: dict[str, Any] = field(default_factory=dict)
     report_to: str | None = None
 
 
@@ -413,9 +415,10 @@ def read_request(
     )
     call = complete_call(arguments, vars(args), known)
     _check_prompts(call, files, instead)
+    own_parts = recorded(files, _components(complete))
     if complete.output_dir is None:
         usual = {name: each.default for name, each in arguments.items()} | DEFAULTS | presets.get(args.example, {})
-        complete.output_dir = _default_folder(complete, call, files, usual)
+        complete.output_dir = _default_folder(complete, {**call, **own_parts}, files, usual)
     return values_of(
         request_class,
         complete,
@@ -423,6 +426,7 @@ def read_request(
         models=values_of(Models, complete),
         samples=values_of(Samples, complete),
         files=files,
+        recorded=own_parts,
         **given,
     )
 
@@ -459,18 +463,17 @@ def _check_prompts(call: dict[str, Any], files: dict[str, list[OwnFile]], instea
 
 
 def _default_folder(
-    args: argparse.Namespace, call: dict[str, Any], files: dict[str, list[OwnFile]], usual: dict[str, Any]
+    args: argparse.Namespace, settings: dict[str, Any], files: dict[str, list[OwnFile]], usual: dict[str, Any]
 ) -> Path:
     """
     Where samples go that were given no folder: named by what can be read, and by a hash of all that is not `usual`, so
     that nothing that is made in another way goes there.
     """
-    made_by = {name: getattr(args, name, None) for name in MADE_BY}
-    made_by |= {**call, **recorded(files, _components(args))}
+    made_by = {**{name: getattr(args, name, None) for name in MADE_BY}, **settings}
     unusual = {name: value for name, value in made_by.items() if value is not None and value != usual.get(name)}
     words = [args.command, args.example]
     if args.example is None:
-        words += [_slug(call[name]) for name in PROMPTS if call[name]]
+        words += [_slug(settings[name]) for name in PROMPTS if settings[name]]
     if args.example is None or files:
         words += [_slug(Path(file.name).stem) for own in files.values() for file in own]
     if unusual:

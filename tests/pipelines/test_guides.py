@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from conftest import STABLE_DIFFUSION, two_sides
+from conftest import STABLE_DIFFUSION, controlnet_of, save_ip_adapter, two_sides
 from diffusers import (
     ControlNetModel,
     DDIMScheduler,
@@ -20,8 +20,6 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 from diffusers.callbacks import SDCFGCutoffCallback
-from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from images_that_sound.pipelines import (
     ImagesThatSoundImg2ImgPipeline,
@@ -38,15 +36,6 @@ OWN = {"audio_guidance_scale": 2.0, "image_guidance_start": 0.0, "crop_right": 0
 
 def picture(seed=0, width=64, height=256):
     return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def controlnet_of(unet, seed, **kwargs):
-    """A ControlNet whose residuals are not 0, as those of a new one are."""
-    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 16), **kwargs)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in net.parameters():
-        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
-    return net.eval()
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +56,8 @@ def as_it_came(pipe):
 
 @pytest.fixture(scope="module")
 def adapter_folder(pipe, tmp_path_factory):
-    """An IP-Adapter with its image encoder, as a repo holds them."""
     folder = tmp_path_factory.mktemp("ip-adapter")
-    size = {"hidden_size": 32, "intermediate_size": 32, "projection_dim": 8, "image_size": 32, "patch_size": 16}
-    config = CLIPVisionConfig(num_hidden_layers=1, num_attention_heads=2, **size)
-    torch.manual_seed(0)
-    CLIPVisionModelWithProjection(config).save_pretrained(folder / "image_encoder")
-    size = pipe.unet.config.cross_attention_dim
-    weights = {"image_proj.proj.weight": torch.randn(4 * size, 8), "image_proj.proj.bias": torch.randn(4 * size)}
-    weights |= {"image_proj.norm.weight": torch.ones(size), "image_proj.norm.bias": torch.zeros(size)}
-    names = [name.removesuffix(".processor") for name in pipe.unet.attn_processors if "attn2" in name]
-    for i, name in enumerate(names):
-        shape = pipe.unet.get_submodule(name).to_k.weight.shape
-        weights |= {f"ip_adapter.{2 * i + 1}.to_{part}_ip.weight": torch.randn(shape) for part in "kv"}
-    save_file(weights, folder / "ip-adapter.safetensors")
+    save_ip_adapter(pipe.unet, folder / "ip-adapter.safetensors")
     return folder
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from conftest import controlnet_of, save_ip_adapter
 from diffusers import ControlNetModel, EulerDiscreteScheduler
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts import generate, search
@@ -41,24 +41,8 @@ def pipe():
 def parts(pipe, tmp_path_factory) -> Path:
     """A folder with a ControlNet, an IP-Adapter as its repo holds it, a LoRA, one for a wider UNet, and a picture."""
     folder = tmp_path_factory.mktemp("parts")
-    generator = torch.Generator().manual_seed(0)
-    net = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(4, 8, 8, 16))
-    for parameter in net.parameters():
-        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
-    net.save_pretrained(folder / "net")
-
-    size = {"hidden_size": 32, "intermediate_size": 32, "projection_dim": 8, "image_size": 32, "patch_size": 16}
-    encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(num_hidden_layers=1, num_attention_heads=2, **size))
-    encoder.save_pretrained(folder / "adapter" / "models" / "image_encoder")
-    wide = pipe.unet.config.cross_attention_dim
-    weights = {"image_proj.proj.weight": torch.randn(4 * wide, 8), "image_proj.proj.bias": torch.randn(4 * wide)}
-    weights |= {"image_proj.norm.weight": torch.ones(wide), "image_proj.norm.bias": torch.zeros(wide)}
-    names = [name.removesuffix(".processor") for name in pipe.unet.attn_processors if "attn2" in name]
-    for i, name in enumerate(names):
-        shape = pipe.unet.get_submodule(name).to_k.weight.shape
-        weights |= {f"ip_adapter.{2 * i + 1}.to_{part}_ip.weight": torch.randn(shape) for part in "kv"}
-    save_file(weights, folder / "adapter" / "models" / "ip-adapter_sd15.safetensors")
-
+    controlnet_of(pipe.unet, 0).save_pretrained(folder / "net")
+    save_ip_adapter(pipe.unet, folder / "adapter" / "models" / "ip-adapter_sd15.safetensors")
     unet = copy.deepcopy(pipe.unet)
     unet.add_adapter(LoraConfig(r=4, init_lora_weights=False, target_modules=["to_q", "to_v"]))
     lora = {
