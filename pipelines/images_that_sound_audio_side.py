@@ -104,6 +104,13 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         """An argument of the call, or what the checkpoint, else the paper, has for it where it is `None`."""
         return self.default_arguments[name] if value is None else value
 
+    def resolve_guidance(
+        self, guidance_scale: float | None, audio_guidance_scale: float | None
+    ) -> tuple[float, float]:
+        """Both sides' guidance, by `resolve_default`; raises `ValueError` for what is no number."""
+        scales = {"guidance_scale": guidance_scale, "audio_guidance_scale": audio_guidance_scale}
+        return tuple(check_number(name, self.resolve_default(name, scale)) for name, scale in scales.items())
+
     @property
     def sampling_rate(self) -> int:
         """Samples per second of the returned waveforms."""

@@ -199,7 +199,7 @@ class ImagesThatSoundTextEncoderStep(PipelineStep):
 
     @torch.no_grad()
     def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
-        scale, audio_scale = (pipe.resolve_default(name, given[name]) for name in SCALES)
+        scale, audio_scale = pipe.resolve_guidance(*(given[name] for name in SCALES))
         embeddings = pipe.encode_prompt(
             **_values(given, (*PROMPTS, *EMBEDDINGS, "num_images_per_prompt")),
             device=components._execution_device,

@@ -323,8 +323,7 @@ class ImagesThatSoundPipeline(
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         lora_scale = self.lora_scale_of(cross_attention_kwargs)
         check_flags(return_dict=return_dict)
-        guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
-        audio_guidance_scale = self.resolve_default("audio_guidance_scale", audio_guidance_scale)
+        guidance_scale, audio_guidance_scale = self.resolve_guidance(guidance_scale, audio_guidance_scale)
         height, width, cut_columns = self.resolve_size(height, width, audio_length_in_s, crop_right, canvas_layout)
         noise_shares = self.resolve_noise_shares(
             num_inference_steps,

@@ -418,8 +418,7 @@ class ImagesThatSoundImg2ImgPipeline(
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         lora_scale = self.lora_scale_of(cross_attention_kwargs)
         check_flags(return_dict=return_dict)
-        guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
-        audio_guidance_scale = self.resolve_default("audio_guidance_scale", audio_guidance_scale)
+        guidance_scale, audio_guidance_scale = self.resolve_guidance(guidance_scale, audio_guidance_scale)
         spectrograms = self._preprocess_audio(audio)
         if spectrograms is not None:
             if width is not None or audio_length_in_s is not None:

@@ -308,8 +308,7 @@ class ImagesThatSoundImprintPipeline(
         check_flags(invert_image=invert_image, return_dict=return_dict)
         num_steps = self.resolve_steps("num_inference_steps", num_inference_steps)
         num_audio_steps = self.resolve_steps("num_audio_inference_steps", num_audio_inference_steps)
-        guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
-        audio_guidance_scale = self.resolve_default("audio_guidance_scale", audio_guidance_scale)
+        guidance_scale, audio_guidance_scale = self.resolve_guidance(guidance_scale, audio_guidance_scale)
         images, spectrograms = self._preprocess_image(image), self._preprocess_audio(audio)
         if spectrograms is not None:
             if width is not None or audio_length_in_s is not None:

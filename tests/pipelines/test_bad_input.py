@@ -147,6 +147,7 @@ def test_weights_and_fractions(pipe, name, value):
         ({"num_inference_steps": 0}, ("`num_inference_steps`", "0", "from 1 to 1000")),
         ({"num_inference_steps": 2.5}, ("`num_inference_steps`", "2.5", "from 1 to 1000")),
         ({"guidance_scale": float("nan")}, ("`guidance_scale`", "nan", "finite")),
+        ({"guidance_scale": "7"}, ("`guidance_scale`", "'7'", "finite")),
         ({"audio_guidance_scale": "7"}, ("`audio_guidance_scale`", "'7'", "finite")),
     ],
 )
