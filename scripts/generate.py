@@ -1,33 +1,75 @@
 """Makes images that sound: pictures whose spectrogram is played, each with its sound, a video and its settings."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from .common.arguments import Request, add_sample_arguments, call_arguments, new_parser, read_request, run
+from .common.arguments import (
+    Request,
+    add_component_arguments,
+    add_sample_arguments,
+    call_arguments,
+    new_parser,
+    read_request,
+    run,
+)
+from .common.own_files import with_files
 from .common.presets import EMBEDDED_PRESETS, GENERATE_PRESETS, RIFFUSION_PRESETS
 
 
 PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}
+# Arguments that are nothing without one of some files.
+NEEDS = [
+    *((name, ("image", "audio")) for name in ("strength", "mask_image", "mask_start_in_s", "mask_end_in_s")),
+    *(("resize_mode", ("image", "control_image")), ("magnitude_ratio", ("image",)), ("magnitude_ratio", ("audio",))),
+    *(("controlnet", ("control_image",)), ("control_image", ("controlnet",))),
+    ("controlnet_conditioning_scale", ("controlnet",)),
+    *((name, ("controlnet",)) for name in ("control_guidance_start", "control_guidance_end")),
+    *(("ip_adapter", ("ip_adapter_image",)), ("ip_adapter_image", ("ip_adapter",))),
+]
 
 
 def parse_args(input_args: list[str] | None = None) -> Request:
-    parser, arguments = new_parser("generate", __doc__), call_arguments("ImagesThatSoundPipeline")
-    add_sample_arguments(parser, PRESETS, arguments)
-    return read_request(parser.parse_args(input_args), PRESETS, arguments, embedded_presets=EMBEDDED_PRESETS)
+    parser = new_parser("generate", __doc__)
+    arguments = call_arguments("ImagesThatSoundPipeline")
+    of_a_start = call_arguments("ImagesThatSoundImg2ImgPipeline")
+    parser.add_argument("--image", help="A picture to begin with, instead of noise.")
+    parser.add_argument("--audio", help="A sound to begin with. With --image, that is painted into it first.")
+    parser.add_argument("--mask_image", help="A picture of the canvas' size: white is made anew, black stays.")
+    add_sample_arguments(parser, PRESETS, {**of_a_start, **arguments})
+    add_component_arguments(parser)
+    request = read_request(
+        parser.parse_args(input_args),
+        PRESETS,
+        {**of_a_start, **arguments},
+        embedded_presets=EMBEDDED_PRESETS,
+        needs=NEEDS,
+    )
+    numbers = [len(each or []) for each in (request.models.controlnet, request.files.get("control_image"))]
+    if len(set(numbers)) > 1:
+        raise ValueError("`controlnet` and `control_image` have to be as many, but are {} and {}.".format(*numbers))
+    used = of_a_start if begins_with_a_file(request) else arguments
+    return replace(request, call={name: request.call[name] for name in used})
+
+
+def begins_with_a_file(request: Request) -> bool:
+    return not request.files.keys().isdisjoint(("image", "audio"))
 
 
 def generate(request: Request) -> Iterator[Path]:
     """Makes the samples that are missing; yields the folder of each as it appears."""
-    from ..pipelines import ImagesThatSoundPipeline
+    from ..pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
     from .common.models import load_pipeline, with_checkpoint_defaults
     from .common.sampling import complete_settings, make_samples, own_share, report_samples, say_unknown_words, start
 
     samples = request.samples
     accelerator, models = start(request.models, samples.output_dir, request.report_to)
-    pipe = load_pipeline(models, ImagesThatSoundPipeline)
+    begun = begins_with_a_file(request)
+    pipe = load_pipeline(models, ImagesThatSoundImg2ImgPipeline if begun else ImagesThatSoundPipeline)
     arguments = with_checkpoint_defaults(request.call, pipe)
-    settings = complete_settings(models, pipe, arguments)
+    settings = complete_settings(models, pipe, {**arguments, **request.recorded})
     say_unknown_words(settings)
+    arguments = with_files(arguments, request.files, pipe, models.controlnet)
     seeds = own_share(accelerator, samples.seeds)
     yield from make_samples(pipe, samples, settings, arguments=arguments, seeds=seeds)
     report_samples(accelerator, samples.folders)

@@ -1,35 +1,30 @@
 """Paints pictures into spectrograms, the baseline: made ones or one's own, each with its sound, video and settings."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from .common.arguments import Request, add_sample_arguments, call_arguments, new_parser, read_request, run
+from .common.own_files import with_files
 from .common.presets import EMBEDDED_PRESETS, IMPRINT_PRESETS
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImprintRequest(Request):
-    """A request that may name files, of a picture to paint and of a sound to paint into, instead of prompts."""
-
-    image: str | None = None
-    audio: str | None = None
+# Which file stands in for which prompt.
+INSTEAD = {"image": "prompt", "audio": "audio_prompt"}
 
 
-def parse_args(input_args: list[str] | None = None) -> ImprintRequest:
+def parse_args(input_args: list[str] | None = None) -> Request:
     parser, arguments = new_parser("imprint", __doc__), call_arguments("ImagesThatSoundImprintPipeline")
     parser.add_argument("--image", help="A picture to paint, instead of --prompt.")
     parser.add_argument("--audio", help="A sound to paint into, instead of --audio_prompt.")
     add_sample_arguments(parser, IMPRINT_PRESETS, arguments)
     args = parser.parse_args(input_args)
-    return read_request(args, IMPRINT_PRESETS, arguments, ImprintRequest, embedded_presets=EMBEDDED_PRESETS)
+    return read_request(args, IMPRINT_PRESETS, arguments, embedded_presets=EMBEDDED_PRESETS, instead=INSTEAD)
 
 
-def imprint(request: ImprintRequest) -> Iterator[Path]:
+def imprint(request: Request) -> Iterator[Path]:
     """Makes the samples that are missing; yields the folder of each as it appears."""
     from ..pipelines import ImagesThatSoundImprintPipeline
     from .common.models import load_pipeline, with_checkpoint_defaults
-    from .common.samples import read_audio, read_picture
     from .common.sampling import (
         complete_settings,
         imprinted_pictures_of,
@@ -42,15 +37,11 @@ def imprint(request: ImprintRequest) -> Iterator[Path]:
 
     samples = request.samples
     accelerator, models = start(request.models, samples.output_dir, request.report_to)
-    pipe = load_pipeline(models, ImagesThatSoundImprintPipeline, needs_audio_side=request.audio is None)
+    pipe = load_pipeline(models, ImagesThatSoundImprintPipeline, needs_audio_side="audio" not in request.files)
     arguments = with_checkpoint_defaults(request.call, pipe)
-    files = {"image": request.image, "audio": request.audio}
-    settings = complete_settings(models, pipe, {**arguments, **files})
+    settings = complete_settings(models, pipe, {**arguments, **request.recorded})
     say_unknown_words(settings)
-    if request.image is not None:
-        arguments["image"] = read_picture(request.image)
-    if request.audio is not None:
-        arguments["audio"] = read_audio(request.audio, pipe.sampling_rate)
+    arguments = with_files(arguments, request.files, pipe)
     yield from make_samples(
         pipe,
         samples,

@@ -30,7 +30,8 @@ from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.scripts.common.samples import write_picture, write_sample
 
 
-CALLS = dict(zip(("generate", "imprint", "sds", "colorize"), FILES)) | {"search": "ImagesThatSoundPipeline"}
+# Those of `generate` that begin with a file are all the others' too.
+CALLS = dict(zip(("search", "generate", "imprint", "sds", "colorize"), FILES))
 INTEGERS = ["0", "-1", "1", "2", "7", "3.5", "x", "", "99999999999999999999", "1_0"]
 FLOATS = ["0", "1", "-1", "0.5", "nan", "inf", "-inf", "1e400", "1e30", "x", ""]
 TEXTS = ["", " ", "a", "é" * 50, "a" * 400_000, "\udcff", "\x1b[2J", "a\nb", "../a", "bell ringing", "\0"]
@@ -120,6 +121,9 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         options |= dict.fromkeys(("--enable_model_cpu_offload", "--enable_group_offload"), [None])
         options["--enable_layerwise_casting"] = [None]
     return options | {
+        "generate": {"--image": PATHS, "--audio": PATHS, "--mask_image": PATHS}
+        | {"--controlnet": MODELS, "--control_image": PATHS, "--ip_adapter": MODELS, "--ip_adapter_image": PATHS}
+        | {"--lora": [*MODELS, "dir:0.5", "a:b"], "--audio_lora": MODELS},
         "imprint": {"--image": PATHS, "--audio": PATHS},
         "sds": {"--final_max_timestep": FLOATS, "--checkpoint_every": INTEGERS, "--preview_every": INTEGERS}
         | {"--mixed_precision": ["bf16", "fp16", "x"], "--gradient_accumulation_steps": INTEGERS},

@@ -15,7 +15,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -24,6 +24,7 @@ from ... import pipelines
 from ...pipelines.images_that_sound_call import CallArgument, read_call
 from ...selection import SCORES
 from .files import parse_json
+from .own_files import COMPONENTS, OwnFile, listed, own_files, recorded
 from .progress import prepare_environment, tell
 
 
@@ -60,13 +61,12 @@ PUBLISHED_SCORES = {"clip_model": "openai/clip-vit-base-patch16", "clap_model": 
 FILE_ERRORS = (("soundfile", "LibsndfileError"), ("av.error", "FFmpegError"), ("safetensors", "SafetensorError"))
 # Of commands, besides the arguments of their pipelines' calls.
 OWN_NUMBERS = ("final_max_timestep",)
-# Each with the file that may be given in its place.
-PROMPTS = {"prompt": "image", "audio_prompt": "audio"}
+PROMPTS = ("prompt", "audio_prompt")
 DEFAULTS = {"seed": 0, "num_samples": 1, "model": "embedded", "dtype": "float32", "scores": ["clip", "clap"]}
 DEFAULTS["enable_layerwise_casting"] = False
 # What besides the arguments of the call makes samples, or searches, that can't share a folder with others.
 MADE_BY = (
-    *("model", "audio_model", "dtype", "spectrogram", "image", "audio", *OWN_NUMBERS),
+    *("model", "audio_model", "dtype", "spectrogram", *OWN_NUMBERS),
     *("enable_layerwise_casting", "scores", "clip_model", "clap_model"),
 )
 
@@ -89,6 +89,10 @@ class Models:
         enable_layerwise_casting (`bool`): Whether the UNets' weights are kept in 8 bits, each layer's cast when used.
         compile (`bool`): Whether the UNets' repeated blocks are compiled.
         device_map (`dict[str, str]`): Models that run on devices of their own.
+        controlnet (`list[str]`): Repos or folders of ControlNets, or embedded.
+        ip_adapter (`str`): Repo, folder or file of an IP-Adapter, perhaps with a weight: `REPO:0.6`.
+        lora (`list[str]`): Repos, folders or files of the image side's LoRAs, perhaps with weights.
+        audio_lora (`list[str]`): The same of the audio side.
     """
 
     model: str | None = "embedded"
@@ -101,6 +105,14 @@ class Models:
     enable_layerwise_casting: bool = False
     compile: bool = False
     device_map: dict[str, str] | None = None
+    controlnet: list[str] | None = None
+    ip_adapter: str | None = None
+    lora: list[str] | None = None
+    audio_lora: list[str] | None = None
+
+    @property
+    def components(self) -> dict[str, str | list[str] | None]:
+        return {name: getattr(self, name) for name in COMPONENTS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,12 +188,16 @@ class Request:
         call (`dict`): JSON-ready arguments of the pipeline's call, the same for all samples.
         models ([`Models`]): What makes them.
         samples ([`Samples`]): Which ones.
+        files (`dict[str, list[OwnFile]]`): Arguments of the call that are read from files.
+        recorded (`dict`): What settings say of the files and of the models besides.
         report_to (`str`): A tracker of accelerate.
     """
 
     call: dict[str, Any]
     models: Models
     samples: Samples
+    files: dict[str, list[OwnFile]] = field(default_factory=dict)
+    recorded: dict[str, Any] = field(default_factory=dict)
     report_to: str | None = None
 
 
@@ -262,10 +278,11 @@ def parser_options(argument: CallArgument) -> dict[str, Any]:
     if "bool" in kinds:
         return {"action": argparse.BooleanOptionalAction}
     kind = next((name for name in TYPES if name in kinds), None)
-    if kind is None:
-        return {}
-    several = {"nargs": "+"} if kind == "float" and "list" in kinds else {}
-    return {"type": TYPES[kind], **several}
+    # Of texts, several are for several samples.
+    several = {"nargs": "+"} if "list" in kinds and kind != "str" else {}
+    if kind is None and several:
+        kind = next((name for name in ("int", "float") if name == ast.unparse(kinds["list"].slice)), None)
+    return {} if kind is None else {"type": TYPES[kind], **several}
 
 
 def _alternatives(annotation: ast.expr) -> list[ast.expr]:
@@ -319,6 +336,23 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     add_process_arguments(parser)
 
 
+def add_component_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a Stable Diffusion can have besides: ControlNets, an IP-Adapter, LoRAs."""
+    group = parser.add_argument_group("what else is loaded", "Repos or folders, safetensors only.")
+    group.add_argument("--controlnet", nargs="+", help="ControlNets of the image side.")
+    group.add_argument("--control_image", nargs="+", help="What to guide by: a picture for each ControlNet.")
+    group.add_argument(
+        "--ip_adapter",
+        help="An IP-Adapter of the image side, such as h94/IP-Adapter or h94/IP-Adapter/models/FILE.safetensors, and"
+        " perhaps how strong it is: REPO:0.6.",
+    )
+    group.add_argument("--ip_adapter_image", help="A picture that the IP-Adapter takes as a prompt.")
+    for name, side in (("lora", "image"), ("audio_lora", "audio")):
+        group.add_argument(
+            f"--{name}", nargs="+", help=f"LoRAs of the {side} side, and perhaps how strong: REPO:0.8, FILE:0.5."
+        )
+
+
 def add_spectrogram_argument(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
         "--spectrogram",
@@ -370,32 +404,46 @@ def read_request(
     arguments: dict[str, CallArgument],
     request_class: type[Values] = Request,
     embedded_presets: dict | None = None,
+    instead: dict[str, str] | None = None,
+    needs: list[tuple[str, tuple[str, ...]]] | None = None,
     **given: Any,
 ) -> Values:
     """
     The values of `add_sample_arguments`. What was not given comes from `--params_from`, then from the example, where
-    the embedded checkpoint makes it first from `embedded_presets`, then from the defaults of the call.
+    the embedded checkpoint makes it first from `embedded_presets`, then from the defaults of the call. `instead` says
+    which file stands in for which prompt, and `needs` which arguments are nothing without one of some files.
     """
     if {args.model, args.audio_model} <= {None, "embedded"}:
         presets = {name: preset | (embedded_presets or {}).get(name, {}) for name, preset in presets.items()}
-    known = DEFAULTS | _known(args, presets, arguments, [field.name for field in fields(request_class)])
-    # A file in its place counts more than the prompt of an example or a file made earlier.
-    replaced = [name for name, file in PROMPTS.items() if getattr(args, file, None) is not None]
+    saved, instead = _saved(args), instead or {}
+    known = DEFAULTS | _known(args, presets, arguments, saved, [field.name for field in fields(request_class)])
+    components = {name: known.get(name) if value is None else value for name, value in _components(args).items()}
+    # What is given counts more than a file made earlier, a prompt too where a file stands in for it.
+    own = {name: saved[name] for name in saved if getattr(args, instead.get(name, name), None) is None}
+    files = own_files(args, own, args.params_from)
+    present = files.keys() | {name for name, value in components.items() if value is not None}
+    for name, any_of in needs or []:
+        if (name in present or getattr(args, name, None) is not None) and not present & set(any_of):
+            raise ValueError(f"`{name}` can't be given without {' or '.join(f'`{each}`' for each in any_of)}.")
+    replaced = [prompt for file, prompt in instead.items() if file in files]
     known = {name: value for name, value in known.items() if name.removeprefix("negative_") not in replaced}
     complete = argparse.Namespace(
         **{name: known.get(name) if value is None else value for name, value in vars(args).items()}
     )
     call = complete_call(arguments, vars(args), known)
-    _check_prompts(args, call)
+    _check_prompts(call, files, instead)
+    own_parts = recorded(files, _components(complete))
     if complete.output_dir is None:
         usual = {name: each.default for name, each in arguments.items()} | DEFAULTS | presets.get(args.example, {})
-        complete.output_dir = _default_folder(complete, call, usual)
+        complete.output_dir = _default_folder(complete, {**call, **own_parts}, files, usual)
     return values_of(
         request_class,
         complete,
         call=call,
         models=values_of(Models, complete),
         samples=values_of(Samples, complete),
+        files=files,
+        recorded=own_parts,
         **given,
     )
 
@@ -405,7 +453,7 @@ def complete_call(arguments: dict[str, CallArgument], parsed: dict[str, Any], kn
     call = {}
     for name, argument in arguments.items():
         value = known.get(name, argument.default) if parsed.get(name) is None else parsed[name]
-        if "nargs" in parser_options(argument) and isinstance(value, list) and len(value) == 1:
+        if argument.annotation.startswith("float | list") and isinstance(value, list) and len(value) == 1:
             value = value[0]
         call[name] = None if value is inspect.Parameter.empty else value
         if isinstance(value, str):
@@ -413,16 +461,17 @@ def complete_call(arguments: dict[str, CallArgument], parsed: dict[str, Any], kn
     return call
 
 
-def _check_prompts(args: argparse.Namespace, call: dict[str, Any]) -> None:
+def _check_prompts(call: dict[str, Any], files: dict[str, list[OwnFile]], instead: dict[str, str]) -> None:
     """Raises `ValueError` unless a prompt, or a file in its place, says what to see and what to hear."""
-    missing = []
-    for name, file in PROMPTS.items():
+    missing, file_of = [], {prompt: file for file, prompt in instead.items()}
+    for name in PROMPTS:
+        file = file_of.get(name)
         given = [each for each in (name, f"negative_{name}") if call.get(each) is not None]
-        if getattr(args, file, None) is not None:
+        if file in files:
             if given:
                 raise ValueError(f"`{file}` and `{given[0]}` exclude each other, but both are given.")
         elif call[name] is None:
-            missing.append(f"`{name}` or `{file}`" if hasattr(args, file) else f"`{name}`")
+            missing.append(f"`{name}` or `{file}`" if file else f"`{name}`")
         elif not call[name].strip():
             raise ValueError(f"`{name}` may not be empty, but is {call[name]!r}.")
     if missing:
@@ -430,17 +479,20 @@ def _check_prompts(args: argparse.Namespace, call: dict[str, Any]) -> None:
         raise ValueError(f"{' and '.join(missing)} {have} to be given. --example bell is one way to.")
 
 
-def _default_folder(args: argparse.Namespace, call: dict[str, Any], usual: dict[str, Any]) -> Path:
+def _default_folder(
+    args: argparse.Namespace, settings: dict[str, Any], files: dict[str, list[OwnFile]], usual: dict[str, Any]
+) -> Path:
     """
     Where samples go that were given no folder: named by what can be read, and by a hash of all that is not `usual`, so
     that nothing that is made in another way goes there.
     """
-    made_by = {**{name: getattr(args, name, None) for name in MADE_BY}, **call}
+    made_by = {**{name: getattr(args, name, None) for name in MADE_BY}, **settings}
     unusual = {name: value for name, value in made_by.items() if value is not None and value != usual.get(name)}
     words = [args.command, args.example]
     if args.example is None:
-        files = {name: Path(getattr(args, file, None) or "").stem for name, file in PROMPTS.items()}
-        words += [_slug(call[name] or file) for name, file in files.items()]
+        words += [_slug(settings[name]) for name in PROMPTS if settings[name]]
+    if args.example is None or files:
+        words += [_slug(Path(file.name).stem) for own in files.values() for file in own]
     if unusual:
         words.append(hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:8])
     return Path("outputs", "-".join(filter(None, words)))
@@ -461,27 +513,31 @@ def _check_text(name: str, text: str) -> None:
         raise ValueError(f"`{name}` has to be at most {MAX_TEXT} bytes long, but has {size}.")
 
 
-def _known(
-    args: argparse.Namespace, presets: dict, arguments: dict[str, CallArgument], own: list[str]
-) -> dict[str, Any]:
-    """
-    What the example or the file says. Of a file, which anybody may have made, that is the arguments of the call and
-    `own` ones of the command as the command line could give them, the seed, the precision, models that ship, and how
-    the audio side draws, where it is the same.
-    """
+def _saved(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings in the file of `--params_from`."""
     if args.params_from and args.example:
         raise ValueError("`--params_from` and `--example` exclude each other.")
     if not args.params_from:
-        return presets.get(args.example, {})
+        return {}
     from .samples import read_settings
 
-    saved = read_settings(args.params_from)
-    for name in ("image", "audio"):
-        if name in own and saved.get(name) is not None and getattr(args, name) is None:
-            raise ValueError(
-                f"`params_from` names a file, which is read only if you name it once more:"
-                f" --{name} {shlex.quote(saved[name])}"
-            )
+    return read_settings(args.params_from)
+
+
+def _components(args: argparse.Namespace) -> dict[str, str | list[str] | None]:
+    return {name: getattr(args, name) for name in COMPONENTS if hasattr(args, name)}
+
+
+def _known(
+    args: argparse.Namespace, presets: dict, arguments: dict[str, CallArgument], saved: dict[str, Any], own: list[str]
+) -> dict[str, Any]:
+    """
+    What the example or `saved`, the settings in a file, says. Of a file, which anybody may have made, that is the
+    arguments of the call and `own` ones of the command as the command line could give them, the seed, the precision,
+    models that ship, and how the audio side draws, where it is the same.
+    """
+    if not args.params_from:
+        return presets.get(args.example, {})
     kinds = {name: parser_options(argument) for name, argument in arguments.items()}
     kinds |= {"seed": {"type": int}, "dtype": {"choices": DTYPES}}
     kinds |= {name: {"type": float} for name in OWN_NUMBERS if name in own}
@@ -489,8 +545,11 @@ def _known(
     for name, value in known.items():
         _check_kind(name, value, kinds[name])
     if args.model in (None, saved.get("model")):
-        left = [name for name in ("model", "audio_model") if getattr(args, name) is None]
-        known |= shipped_models({name: saved.get(name) for name in left}, "params_from")
+        left = [name for name in ("model", "audio_model", *COMPONENTS) if getattr(args, name, None) is None]
+        models = shipped_models({name: saved.get(name) for name in left}, "params_from")
+        if foreign := [name for name in models if not hasattr(args, name)]:
+            raise ValueError(f"`params_from` was made with `{foreign[0]}`, which this command can't take.")
+        known |= models
     audio_model = args.audio_model or known.get("audio_model")
     if audio_model is not None and audio_model == saved.get("audio_model"):
         known["spectrogram"] = saved.get("spectrogram")
@@ -511,14 +570,14 @@ def _check_kind(name: str, value: Any, options: dict[str, Any]) -> None:
         raise ValueError(f"`params_from` holds a `{name}` that is none: {str(value)[:100]!r}.")
 
 
-def shipped_models(models: dict[str, str | None], argument: str) -> dict[str, str]:
+def shipped_models(models: dict[str, str | list[str] | None], argument: str) -> dict[str, str | list[str]]:
     """
     The models that files given by `argument` name. Raises `ValueError` for others than those that ship with the
     package: nothing is loaded because a file says so.
     """
     named = {name: model for name, model in models.items() if model is not None}
-    if not set(named.values()) <= set(SHIPPED_MODELS):
-        once_more = " ".join(f"--{name} {shlex.quote(model)}" for name, model in named.items())
+    if not all(set(listed(model)) <= set(COMPONENTS.get(name, SHIPPED_MODELS)) for name, model in named.items()):
+        once_more = " ".join(f"--{name} {shlex.join(listed(model))}" for name, model in named.items())
         raise ValueError(f"`{argument}` names models, which are loaded only if you name them once more: {once_more}")
     return named
 

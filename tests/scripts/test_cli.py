@@ -62,9 +62,10 @@ def test_help_comes_at_once(command):
         (["colorize", "--sample_dir", ".", "--prompt", "a", "--example", "bell"], "exclude each other"),
         (["generate"], "error: `prompt` and `audio_prompt` have to be given. --example bell is one way to."),
         (
-            ["generate", "--image", "a.png"],
-            "error: unrecognized arguments: --image a.png (--image is an argument of imprint)",
+            ["search", "--image", "a.png"],
+            "error: unrecognized arguments: --image a.png (--image is an argument of generate, imprint)",
         ),
+        (["generate", "--strength", "0.5"], "error: `strength` can't be given without `image` or `audio`."),
         (["search", "--promt=a"], "error: unrecognized arguments: --promt=a (did you mean --prompt?)"),
         (["sds", "--nonsense"], "error: unrecognized arguments: --nonsense\n"),
         (["sds", "--nonsense=a\n\x1b[2Jb"], "error: unrecognized arguments: --nonsense=a ?[2Jb"),

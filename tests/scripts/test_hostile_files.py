@@ -80,7 +80,14 @@ def test_settings_of_every_kind_of_file(tmp_path):
     [
         *({"prompt": 3}, {"seed": "3"}, {"seed": True}, {"seed": -1}, {"seed": 2**70}, {"dtype": "float64"}),
         *({"width": "wide"}, {"width": 8.5}, {"guidance_scale": "10"}, {"audio_weight": [0.5, "x"]}),
-        *({"canvas_layout": 3}, {"cross_attention_kwargs": [1]}, {"prompt": "a" * 400_000}, {"model": 3}),
+        *(
+            {"image": ["a.png"]},
+            {"sha256": "x"},
+            {"canvas_layout": 3},
+            {"cross_attention_kwargs": [1]},
+            {"prompt": "a" * 400_000},
+            {"model": 3},
+        ),
     ],
 )
 def test_settings_of_another_kind_than_the_command_line_gives(tmp_path, settings):
@@ -118,7 +125,9 @@ def test_files_that_a_file_names_have_to_be_named_once_more(tmp_path):
     file = png(tmp_path, image="/secret/my picture.png")
     with pytest.raises(ValueError, match="once more: --image '/secret/my picture.png'"):
         imprint.parse_args(["--params_from", file])
-    assert imprint.parse_args(["--params_from", file, "--image", "mine.png"]).image == "mine.png"
+    PIL.Image.new("L", (8, 8)).save(tmp_path / "mine.png")
+    mine = ["--image", str(tmp_path / "mine.png")]
+    assert imprint.parse_args(["--params_from", file, *mine]).files["image"][0].name == mine[1]
 
 
 def test_models_that_samples_name_are_not_loaded(tmp_path, capsys):

@@ -76,9 +76,11 @@ def test_examples(example):
     assert request.call["magnitude_ratio"] == 0.5 and request.call["invert_image"] is True
 
 
-def test_an_own_picture_takes_the_place_of_an_example_s_prompt():
-    request = imprint.parse_args(["--example", "bell", "--image", "a.png"])
-    assert (request.image, request.call["prompt"], request.call["audio_prompt"]) == ("a.png", None, "bell ringing")
+def test_an_own_picture_takes_the_place_of_an_example_s_prompt(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    request = imprint.parse_args(["--example", "bell", "--image", str(tmp_path / "a.png")])
+    assert request.files["image"][0].path == tmp_path / "a.png"
+    assert (request.call["prompt"], request.call["audio_prompt"]) == (None, "bell ringing")
     assert request.samples.output_dir != imprint.parse_args(["--example", "bell"]).samples.output_dir
 
 
@@ -91,7 +93,7 @@ def test_seven_examples():
     [
         ([], "^error: `prompt` or `image` and `audio_prompt` or `audio` have to be given"),
         (
-            ["--prompt", "a", "--audio_prompt", "b", "--image", "a.png"],
+            ["--prompt", "a", "--audio_prompt", "b", "--image", __file__],
             "^error: `image` and `prompt` exclude each other",
         ),
         (["--prompt", "a", "--audio_prompt", "b", "--magnitude_ratio", "2"], "`magnitude_ratio`"),
