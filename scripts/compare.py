@@ -19,6 +19,7 @@ from .common.arguments import (
     Scores,
     add_device_arguments,
     add_process_arguments,
+    add_quantization_argument,
     add_spectrogram_argument,
     arguments_named,
     check_count,
@@ -367,6 +368,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, default="comparison")
     add_process_arguments(parser)
     add_device_arguments(parser)
+    add_quantization_argument(parser)
     return parser.parse_args(input_args)
 
 

@@ -120,6 +120,8 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         options |= {"--device": DEVICES, "--dtype": ["float16", "bfloat16", "float64"]}
         options |= dict.fromkeys(("--enable_model_cpu_offload", "--enable_group_offload"), [None])
         options["--enable_layerwise_casting"] = [None]
+    if command in ("generate", "imprint", "sds", "search", "compare"):
+        options["--quantization"] = ["torchao", "bitsandbytes_8bit", "gguf"]
     return options | {
         "generate": {"--image": PATHS, "--audio": PATHS, "--mask_image": PATHS}
         | {"--controlnet": MODELS, "--control_image": PATHS, "--ip_adapter": MODELS, "--ip_adapter_image": PATHS}

@@ -53,6 +53,7 @@ def json_dict(text: str) -> dict[str, Any]:
 
 TYPES: dict[str, Callable] = {"int": int, "float": float, "str": str, "dict": json_dict}
 DTYPES = ("float32", "float16", "bfloat16")
+QUANTIZATIONS = ("torchao", "bitsandbytes_8bit", "bitsandbytes_4bit")
 # What ships with the package, and is loaded because a file says so.
 SHIPPED_MODELS = ("embedded", "embedded-colorization")
 PUBLISHED_SCORES = {"clip_model": "openai/clip-vit-base-patch16", "clap_model": "laion/clap-htsat-unfused"}
@@ -67,7 +68,7 @@ DEFAULTS["enable_layerwise_casting"] = False
 # What besides the arguments of the call makes samples, or searches, that can't share a folder with others.
 MADE_BY = (
     *("model", "audio_model", "dtype", "spectrogram", *OWN_NUMBERS),
-    *("enable_layerwise_casting", "scores", "clip_model", "clap_model"),
+    *("enable_layerwise_casting", "quantization", "scores", "clip_model", "clap_model"),
 )
 
 Values = TypeVar("Values")
@@ -87,6 +88,7 @@ class Models:
         enable_model_cpu_offload (`bool`): Whether only the model in use is kept on the device.
         enable_group_offload (`bool`): Whether only the layers in use are.
         enable_layerwise_casting (`bool`): Whether the UNets' weights are kept in 8 bits, each layer's cast when used.
+        quantization (`str`): Backend of diffusers that quantizes the UNets' linear layers, among `QUANTIZATIONS`.
         compile (`bool`): Whether the UNets' repeated blocks are compiled.
         device_map (`dict[str, str]`): Models that run on devices of their own.
         controlnet (`list[str]`): Repos or folders of ControlNets, or embedded.
@@ -103,6 +105,7 @@ class Models:
     enable_model_cpu_offload: bool = False
     enable_group_offload: bool = False
     enable_layerwise_casting: bool = False
+    quantization: str | None = None
     compile: bool = False
     device_map: dict[str, str] | None = None
     controlnet: list[str] | None = None
@@ -321,7 +324,8 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     parser.add_argument("--num_samples", type=int, help="Sample i has seed + i. Default: 1, or the example's.")
     parser.add_argument("--seed", type=int, help="Default: 0, or the example's.")
     add_device_arguments(parser)
-    parser.set_defaults(dtype=None)
+    add_quantization_argument(parser)
+    parser.set_defaults(dtype=None, enable_layerwise_casting=None)
     parser.add_argument("--device_map", type=json_dict, help='JSON, such as {"unet_audio": "cuda:1"}.')
     parser.add_argument(
         "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make videos. Default: yes."
@@ -374,6 +378,14 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--compile", action="store_true", help="Compile the UNets' blocks: slow to begin, then faster."
+    )
+
+
+def add_quantization_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        help="Quantize the UNets' linear layers as they are loaded: by torchao (8 bits) or bitsandbytes (GPUs only).",
     )
 
 
@@ -540,6 +552,7 @@ def _known(
         return presets.get(args.example, {})
     kinds = {name: parser_options(argument) for name, argument in arguments.items()}
     kinds |= {"seed": {"type": int}, "dtype": {"choices": DTYPES}}
+    kinds |= {"enable_layerwise_casting": {}, "quantization": {"choices": QUANTIZATIONS}}
     kinds |= {name: {"type": float} for name in OWN_NUMBERS if name in own}
     known = {name: saved[name] for name in kinds if saved.get(name) is not None}
     for name, value in known.items():

@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
@@ -309,6 +311,19 @@ def test_options_for_memory_and_speed_reach_both_sides(samples, tmp_path):
         assert linear._diffusers_hook.get_hook("group_offloading")
         # Compiling itself takes minutes on a CPU.
         assert unet.mid_block.attentions[0].transformer_blocks[0]._compiled_call_impl
+
+
+def test_quantization_says_what_it_lacks(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
+    sys.modules["bitsandbytes"].__spec__ = ModuleSpec("bitsandbytes", None)
+    for options, lack in (
+        (["torchao"], "`quantization` by torchao needs torchao: pip install torchao"),
+        (["bitsandbytes_4bit", "--device", "cpu"], "`quantization` by bitsandbytes_4bit needs a GPU"),
+        (["torchao", "--enable_layerwise_casting"], "`quantization` and `enable_layerwise_casting` exclude each"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: {lack}"):
+            run(tmp_path, *PROMPTS, "--quantization", *options)
 
 
 def test_samples_without_videos(tmp_path):

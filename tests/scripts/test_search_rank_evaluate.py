@@ -213,15 +213,16 @@ def test_compare_takes_any_pair_of_models(
     judges = ["--clip_model", "embedded", "--clap_model", "embedded"]
     prompts = ["--prompt", "a castle", "--audio_prompt", "bell ringing", "a dog barking"]
     quick = ["--width", "256", "--num_inference_steps", "1", "--num_sds_iterations", "1", "--device", "cpu"]
-    methods = ["--methods", "image", "sds", "ours", "--num_samples", "1"]
-    compare.main([*models, *judges, *prompts, *quick, *methods, "--output_dir", str(tmp_path)])
-    assert "6 samples: pairs of prompts 2" in capsys.readouterr().err
+    arguments = [*models, *judges, *prompts, *quick, "--num_samples", "1", "--output_dir", str(tmp_path)]
+    compare.main([*arguments, "--methods", "image", "ours"])
+    assert "4 samples: pairs of prompts 2" in capsys.readouterr().err
+    compare.main([*arguments, "--methods", "sds", "--pairs", "picture-0-sound-1"])
     # A side alone does not hear the sound, and so has other seeds for each.
     assert [path.name for path in sorted(tmp_path.glob("image/*/*"))] == ["seed-000000", "seed-001000"]
     assert [path.name for path in sorted(tmp_path.glob("ours/*/*"))] == ["seed-000000"] * 2
     assert read(tmp_path / "sds/picture-0-sound-1/seed-000000/settings.json")["model"] == models[-1]
     rows = {row["method"]: row for row in read(tmp_path / "comparison.json")}
-    assert [row["num_samples"] for row in rows.values()] == [2, 2, 2]
+    assert {method: row["num_samples"] for method, row in rows.items()} == {"image": 2, "sds": 1, "ours": 2}
     clip = CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32)
     features = {method: features_of(clip, tmp_path / method) for method in ("image", "ours")}
     covariances = [np.cov(each, rowvar=False) for each in features.values()]
