@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel, DDPMScheduler, UNet2DConditionModel
+from diffusers.training_utils import compute_snr
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
@@ -15,8 +16,8 @@ from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts.common.lines import lines_of
 from images_that_sound.scripts.common.models import EMBEDDED
 
-from .embedded import encode_data, mostly, noised, tokenize
-from .loop import Run, make_data, parse_run, train, trapezoid
+from .embedded import NOISE, encode_data, mostly, tokenize
+from .loop import Run, make_data, noised, parse_run, train, trapezoid
 from .world import HEIGHT, WIDTH, describe, draw
 
 
@@ -85,6 +86,7 @@ def train_controlnet(run: Run, data: dict, pipe: ImagesThatSoundPipeline) -> Con
     """
     latents = encode_data(run, {"picture": data["picture"]}, pipe.vae)["picture"]
     packed, labels = data["lines"]
+    scheduler = DDPMScheduler(**NOISE)
     unet = pipe.unet.to(memory_format=torch.channels_last)
     torch.manual_seed(run.seed)
     controlnet = new_controlnet(unet).to(run.device, memory_format=torch.channels_last)
@@ -100,7 +102,8 @@ def train_controlnet(run: Run, data: dict, pipe: ImagesThatSoundPipeline) -> Con
         lines = np.stack([hand_drawn(np.unpackbits(packed[row], axis=1), numbers) for row in rows])
         lines = torch.from_numpy(lines)[:, None].expand(-1, 3, -1, -1)
         lines = lines.to(run.device, memory_format=torch.channels_last)
-        noisy, timesteps, noise, signal_to_noise = noised(run, latents[rows].float(), generator)
+        noisy, timesteps, noise = noised(scheduler, latents[rows].float().to(run.device), generator)
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
         empty = [row for row, prompt in enumerate(prompts) if not prompt]
         with run.autocast():
             with torch.no_grad():
@@ -110,7 +113,7 @@ def train_controlnet(run: Run, data: dict, pipe: ImagesThatSoundPipeline) -> Con
             down, middle = controlnet(noisy, timesteps, embeddings, lines, return_dict=False)
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
             predicted = unet(noisy, timesteps, embeddings, **residuals).sample.float()
-        weights = 1 + 1 / signal_to_noise
+        weights = 1 + 1 / compute_snr(scheduler, timesteps)
         return (weights * (predicted - noise).square().mean(dim=(1, 2, 3))).mean()
 
     train(run, "controlnet", controlnet, loss_of_step, learning_rate_at=trapezoid)

@@ -22,6 +22,7 @@ from .loop import (
     Run,
     learn_tokenizer,
     make_data,
+    noised,
     parse_run,
     save,
     small_text_config,
@@ -237,28 +238,20 @@ def train_unet(
     Learns to predict noise; min-SNR weights (arXiv 2303.09556). `batch_of_step` gives clean latents (B, C, H, W) and
     their prompts, `read` the embeddings (B, L, D) of prompts, `schedule` what else `train` takes.
     """
+    scheduler = DDPMScheduler(**NOISE)
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, generator = run.generators(2 if kind == "picture" else 3, step)
         clean, prompts = batch_of_step(step, numbers)
         embeddings = read(prompts)
-        noisy, timesteps, noise, signal_to_noise = noised(run, clean, generator)
+        noisy, timesteps, noise = noised(scheduler, clean.to(run.device), generator)
         with run.autocast():
-            predicted = unet(noisy, timesteps, embeddings).sample.float()
+            predicted = unet(noisy.contiguous(memory_format=torch.channels_last), timesteps, embeddings).sample.float()
+        signal_to_noise = compute_snr(scheduler, timesteps)
         weights = signal_to_noise.clamp(max=5) / signal_to_noise
         return (weights * (predicted - noise).square().mean(dim=(1, 2, 3))).mean()
 
     train(run, {"picture": "image", "sound": "audio"}[kind], unet, loss_of_step, **schedule)
-
-
-def noised(run: Run, clean: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """Of latents (B, C, H, W) at random timesteps the noisy ones, the timesteps (B,), the noise, and the SNR (B,)."""
-    scheduler = DDPMScheduler(**NOISE)
-    noise = torch.randn(clean.shape, generator=generator)
-    timesteps = torch.randint(0, NOISE["num_train_timesteps"], (len(clean),), generator=generator)
-    noisy = scheduler.add_noise(clean, noise, timesteps).to(run.device, memory_format=torch.channels_last)
-    signal_to_noise = compute_snr(scheduler, timesteps)
-    return noisy, *(tensor.to(run.device) for tensor in (timesteps, noise, signal_to_noise))
 
 
 def mostly(prompt: Callable[[], str], numbers: np.random.Generator) -> str:

@@ -19,14 +19,19 @@ import PIL.ImageFont
 import torch
 from diffusers import ControlNetModel
 
-from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundImprintPipeline
+from images_that_sound.pipelines import (
+    ImagesThatSoundImg2ImgPipeline,
+    ImagesThatSoundImprintPipeline,
+    ImagesThatSoundPipelineOutput,
+)
 from images_that_sound.pipelines.images_that_sound_pictures import imprint
 from images_that_sound.scripts.common.files import write_json
 from images_that_sound.scripts.common.lines import lines_of
 from images_that_sound.scripts.common.models import EMBEDDED, EMBEDDED_CONTROLNET
 from images_that_sound.scripts.common.presets import WORLD_PROMPTS
+from images_that_sound.selection import mean_and_interval
 
-from .judges import recognise, share, train_judge
+from .judges import recognised, share, train_judge
 from .world import HEIGHT, KINDS, SUBJECTS, WIDTH, describe, draw_picture
 
 
@@ -40,10 +45,6 @@ COLOURS = ("#555555", "#1f77b4", "#17becf", "#d62728", "#ff7f0e", "#2ca02c", "#9
 SETTINGS = {
     **{f"imprint {ratio}": ("imprint", {"magnitude_ratio": ratio}) for ratio in SHARES},
     **{f"img2img {strength}": ("begin", {"strength": strength}) for strength in SHARES},
-    **{
-        f"img2img, no words {strength}": ("begin", {"strength": strength, "prompt": GENERIC_PROMPT})
-        for strength in SHARES
-    },
     # From noise alone.
     **{
         f"ControlNet {weight}": ("begin", {"strength": 1.0, "with_lines": True, "audio_weight": weight})
@@ -92,13 +93,13 @@ def _new_pair(index: int) -> Pair:
 
 
 class Methods:
-    """Ways from a batch of pairs to canvases (B, 1, H, W) and waveforms (B, N)."""
+    """Ways from a batch of pairs to an output with `images` (B, C, H, W) and `audios` (B, N)."""
 
     def __init__(self, pairs: list[Pair], batch_size: int, dtype: torch.dtype) -> None:
         self.batches = [pairs[first : first + batch_size] for first in range(0, len(pairs), batch_size)]
         self.dtype = dtype
 
-    def make(self, method: str, arguments: dict) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def make(self, method: str, arguments: dict) -> list[ImagesThatSoundPipelineOutput]:
         return [getattr(self, method)(index, **arguments) for index in range(len(self.batches))]
 
     @cached_property
@@ -127,21 +128,20 @@ class Methods:
             for batch in self.batches
         ]
 
-    def imprint(self, index: int, magnitude_ratio: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def imprint(self, index: int, magnitude_ratio: float) -> ImagesThatSoundPipelineOutput:
         """What a call of the pipeline does, but the sound is made once for all ratios."""
         canvases = imprint(self.sounds[index], drawings_of(self.batches[index]), magnitude_ratio)
-        return canvases, self.imprint_pipe.play(canvases)
+        return ImagesThatSoundPipelineOutput(canvases, canvases, self.imprint_pipe.play(canvases))
 
-    def begin(self, index: int, with_lines: bool = False, **arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def begin(self, index: int, with_lines: bool = False, **arguments: object) -> ImagesThatSoundPipelineOutput:
         batch = self.batches[index]
         pipe = self.guided_pipe if with_lines else self.img2img_pipe
         lines = {"control_image": torch.stack([pair.lines() for pair in batch])} if with_lines else {}
-        output = pipe(
+        return pipe(
             **{"prompt": [pair.prompt for pair in batch], **lines, **arguments},
             image=drawings_of(batch),
             **self._shared(batch),
         )
-        return output.images.float().mean(dim=1, keepdim=True), output.audios
 
     def _shared(self, batch: list[Pair]) -> dict:
         return {
@@ -158,21 +158,20 @@ def drawings_of(pairs: list[Pair]) -> torch.Tensor:
 def judged(methods: Methods, judges: dict, method: str, arguments: dict) -> dict:
     """Counts, and the mean correlation of made and given canvases with its 95 % interval."""
     start = time.time()
-    rows, to_canvas = [], methods.imprint_pipe.mel_spectrogram.audio_to_canvas
-    for batch, (canvases, audios) in zip(methods.batches, methods.make(method, arguments)):
-        seen = recognise(judges["picture"], canvases[:, 0])
-        heard = recognise(judges["sound"], to_canvas(audios)[:, 0])
-        for i, pair in enumerate(batch):
-            left = float(torch.corrcoef(torch.stack([canvases[i].flatten(), pair.drawing.flatten()]))[0, 1])
-            is_seen, is_heard = KINDS["picture"][seen[i]] == pair.subject, KINDS["sound"][heard[i]] == pair.sound
-            rows.append((pair.subject, pair.sound, bool(is_seen), bool(is_heard), round(left, 4)))
-    correlations = np.array([row[4] for row in rows])
-    spread = 1.96 * correlations.std(ddof=1) / np.sqrt(len(rows))
+    rows, mel = [], methods.imprint_pipe.mel_spectrogram
+    for batch, output in zip(methods.batches, methods.make(method, arguments)):
+        seen = recognised(judges, mel, output, "picture", [pair.subject for pair in batch])
+        heard = recognised(judges, mel, output, "sound", [pair.sound for pair in batch])
+        canvases = output.images.float().mean(dim=1)
+        for pair, canvas, is_seen, is_heard in zip(batch, canvases, seen, heard):
+            left = float(torch.corrcoef(torch.stack([canvas.flatten(), pair.drawing.flatten()]))[0, 1])
+            rows.append((pair.subject, pair.sound, is_seen, is_heard, round(left, 4)))
+    mean, half_interval = mean_and_interval([row[4] for row in rows])
     return {
         "picture": share(sum(row[2] for row in rows), len(rows)),
         "sound": share(sum(row[3] for row in rows), len(rows)),
         "both": share(sum(row[2] and row[3] for row in rows), len(rows)),
-        "correlation": {"mean": float(correlations.mean()), "half_interval": float(spread)},
+        "correlation": {"mean": mean, "half_interval": half_interval},
         "arguments": arguments,
         "seconds": round(time.time() - start, 1),
         "rows": rows,

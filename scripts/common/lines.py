@@ -27,8 +27,8 @@ def lines_of(picture: Image.Image, height: int = 128, width: int = 512) -> Image
     """
     scale = min(height / picture.height, width / picture.width)
     size = [max(round(side * scale), 1) for side in picture.size]
-    gray = np.asarray(_on_paper(picture).resize(size, Image.Resampling.BOX), np.float32) / 255
-    strokes = _strokes(gray)
+    gray = _on_paper(picture).resize(size, Image.Resampling.BOX)
+    strokes = _strokes(np.asarray(gray, np.float32) / 255)
     lines = strokes if _are_thin(strokes, height) else _edges(gray, height / 128)
     return Image.fromarray((255 * lines).round().astype(np.uint8))
 
@@ -57,8 +57,7 @@ def _are_thin(strokes: np.ndarray, height: int) -> bool:
     return (strokes < 0.05).mean() > 0.6 and thick.sum() < 0.1 * mask.sum()
 
 
-def _edges(gray: np.ndarray, sigma: float) -> np.ndarray:
-    """Canny's edges, 0 or 1."""
-    stretched = ImageOps.autocontrast(Image.fromarray((255 * gray).round().astype(np.uint8)), cutoff=1)
-    edges = canny(np.asarray(stretched, np.float32) / 255, sigma, low_threshold=WEAK, high_threshold=STRONG)
-    return edges.astype(np.float32)
+def _edges(gray: Image.Image, sigma: float) -> np.ndarray:
+    """Whether each pixel is on one of Canny's edges."""
+    stretched = np.asarray(ImageOps.autocontrast(gray, cutoff=1), np.float32) / 255
+    return canny(stretched, sigma, low_threshold=WEAK, high_threshold=STRONG)

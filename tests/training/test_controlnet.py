@@ -1,22 +1,18 @@
 """Training of the ControlNet in small."""
 
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
+from killed_trainings import kill_at, train
 from safetensors.torch import load_file
 from scipy import ndimage
 
 from images_that_sound.scripts.common.models import EMBEDDED
 from training import controlnet
-
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_new_controlnet_says_nothing_and_reads_prompts_as_its_unet_does():
@@ -55,15 +51,9 @@ def test_a_killed_training_resumes_exactly(tmp_path):
             *(f"--work_dir={folder / 'work'}", f"--output_dir={folder / 'checkpoint'}"),
         ]
 
-    subprocess.run(command(tmp_path / "whole"), cwd=ROOT, check=True, timeout=900)
-    process = subprocess.Popen(command(tmp_path / "killed"), cwd=ROOT)
-    checkpoint = tmp_path / "killed" / "work" / "controlnet.pt"
-    while not checkpoint.exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    subprocess.run(command(tmp_path / "killed"), cwd=ROOT, check=True, timeout=900)
+    train(command(tmp_path / "whole"))
+    kill_at(tmp_path / "killed" / "work" / "controlnet.pt", command(tmp_path / "killed"))
+    train(command(tmp_path / "killed"))
 
     expected, resumed = (load_file(next((tmp_path / name).rglob("*.safetensors"))) for name in ("whole", "killed"))
     assert all((expected[name] == resumed[name]).all() for name in expected)
