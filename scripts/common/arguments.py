@@ -63,8 +63,10 @@ FILE_ERRORS = (("soundfile", "LibsndfileError"), ("av.error", "FFmpegError"), ("
 # Of commands, besides the arguments of their pipelines' calls.
 OWN_NUMBERS = ("final_max_timestep",)
 PROMPTS = ("prompt", "audio_prompt")
-DEFAULTS = {"seed": 0, "num_samples": 1, "model": "embedded", "dtype": "float32", "scores": ["clip", "clap"]}
-DEFAULTS["enable_layerwise_casting"] = False
+DEFAULTS = {
+    **{"seed": 0, "num_samples": 1, "model": "embedded", "scores": ["clip", "clap"]},
+    **{"dtype": "float32", "enable_layerwise_casting": False},
+}
 # What besides the arguments of the call makes samples, or searches, that can't share a folder with others.
 MADE_BY = (
     *("model", "audio_model", "dtype", "spectrogram", *OWN_NUMBERS),
