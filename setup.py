@@ -28,6 +28,9 @@ install_requires = [
 ]
 demo = ["gradio>=6.31.0,<7"]  # the page of demo/app.py; 6.10 starts no new run after a stopped one
 extras_require = {
+    # FID and FAD of `compare`: torch-fidelity has the Inception network of FID, torchvggish the VGGish of FAD; the
+    # packages that compute FAD itself want numpy below 2 or transformers below 5
+    "compare": ["torch-fidelity", "torchvggish"],
     "train": ["tensorboard"],  # --report_to tensorboard
     "demo": demo,
     # pytest-xdist: the suite on all cores; peft: LoRA tests; tensorboard: trackers; selenium: pages in Chromium, where

@@ -1,11 +1,15 @@
 """
 Prints, in one run and for each batch size, the time of a full call against the sum of its bare UNet, VAE and vocoder
-forwards on the same inputs, and the peak memory. The two are timed in turns; the ratio is of their medians.
+forwards on the same inputs, against the loop of the method's published script, and the peak memory; then the time of
+the whole command for one sample against that of the call. All are timed in turns; ratios are of their medians.
 """
 
 import argparse
 import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +21,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, SpeechT5H
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts.common.models import EMBEDDED
+
+
+PROMPT, AUDIO_PROMPT = "a painting of castle towers, grayscale", "bell ringing"
+# Of the published script: how strongly both sides are guided, and when the image side begins.
+GUIDANCE_SCALE, IMAGE_START = 10.0, 0.1
 
 
 def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
@@ -92,6 +101,48 @@ def record_forwards(pipe: ImagesThatSoundPipeline, call: Callable) -> list[Calla
     return forwards
 
 
+@torch.no_grad()
+def published_loop(pipe: ImagesThatSoundPipeline, num_samples: int, num_steps: int) -> list[torch.Tensor]:
+    """
+    What the published script computes, prompts read once: one sample after the other, for each UNet a forward of two
+    rows at each step, and a decode for the picture and another one for the spectrogram. Returns latents.
+    """
+    sides = [
+        (pipe.unet, embed(pipe, pipe.text_encoder, PROMPT), round(IMAGE_START * num_steps)),
+        (pipe.unet_audio, embed(pipe, pipe.audio_side.text_encoder, AUDIO_PROMPT), 0),
+    ]
+    finished = []
+    for seed in range(num_samples):
+        latents = first_latents(pipe, seed)
+        pipe.scheduler.set_timesteps(num_steps)
+        for step, timestep in enumerate(pipe.scheduler.timesteps):
+            noises = []
+            for unet, embeds, start in sides:
+                if step >= start:
+                    noise = unet(latents.repeat(2, 1, 1, 1), timestep, encoder_hidden_states=embeds).sample
+                    unconditional, conditional = noise.chunk(2)
+                    noises.append(unconditional + GUIDANCE_SCALE * (conditional - unconditional))
+            latents = pipe.scheduler.step(sum(noises) / len(noises), timestep, latents).prev_sample
+        _, canvas = (pipe.decode_latents(latents, vae) for vae in (pipe.vae, pipe.audio_side.vae))
+        pipe.mel_spectrogram.canvas_to_audio(canvas.mean(dim=1, keepdim=True), pipe.vocoder)
+        finished.append(latents)
+    return finished
+
+
+def embed(pipe: ImagesThatSoundPipeline, text_encoder: CLIPTextModel, prompt: str) -> torch.Tensor:
+    """Embeddings of nothing and of a prompt."""
+    length = pipe.tokenizer.model_max_length
+    ids = pipe.tokenizer(["", prompt], padding="max_length", max_length=length, return_tensors="pt").input_ids
+    return text_encoder(ids.to(text_encoder.device))[0]
+
+
+def first_latents(pipe: ImagesThatSoundPipeline, seed: int) -> torch.Tensor:
+    """The noise that a call begins with."""
+    size = [pipe.resolve_default(name, None) // pipe.vae_scale_factor for name in ("height", "width")]
+    noise = torch.randn(1, pipe.unet.config.in_channels, *size, generator=torch.Generator().manual_seed(seed))
+    return noise.to(pipe.unet.device, pipe.unet.dtype)
+
+
 def timed(function: Callable, device: str) -> float:
     _synchronize(device)
     start = time.perf_counter()
@@ -111,33 +162,57 @@ def peak_memory(device: str) -> str:
     return f"{torch.get_device_module(device).max_memory_allocated() / 2**30:.2f} GiB on the device so far"
 
 
-@torch.no_grad()
-def benchmark(pipe: ImagesThatSoundPipeline, args: argparse.Namespace, batch_size: int) -> str:
+def timed_in_turns(functions: list[Callable], args: argparse.Namespace) -> list[float]:
+    """Medians of seconds."""
+    times = [[timed(function, args.device) for function in functions] for _ in range(args.repetitions)]
+    return [statistics.median(column) for column in zip(*times)]
+
+
+def call_of(pipe: ImagesThatSoundPipeline, args: argparse.Namespace, batch_size: int) -> Callable:
+    """A full call."""
+
     def call(output_type: str = "pt") -> object:
         return pipe(
-            "a painting of castle towers, grayscale",
-            "bell ringing",
+            PROMPT,
+            AUDIO_PROMPT,
             num_inference_steps=args.num_inference_steps,
             num_images_per_prompt=batch_size,
-            generator=torch.Generator().manual_seed(0),
+            generator=[torch.Generator().manual_seed(seed) for seed in range(batch_size)],
             output_type=output_type,
         )
 
+    return call
+
+
+@torch.no_grad()
+def benchmark(pipe: ImagesThatSoundPipeline, args: argparse.Namespace, batch_size: int) -> str:
+    call = call_of(pipe, args, batch_size)
     forwards = record_forwards(pipe, call)
 
     def bare() -> None:
         for forward in forwards:
             forward()
 
-    full_times, bare_times = [], []
-    for _ in range(args.repetitions):
-        full_times.append(timed(call, args.device))
-        bare_times.append(timed(bare, args.device))
-    full, sum_of_parts = statistics.median(full_times), statistics.median(bare_times)
+    published = partial(published_loop, pipe, batch_size, args.num_inference_steps)
+    full, sum_of_parts, loop = timed_in_turns([call, bare, published], args)
     return (
-        f"{batch_size:>10}{full:>12.3f}{sum_of_parts:>12.3f}{full / sum_of_parts:>9.3f}"
-        f"{full / batch_size:>14.3f}   {peak_memory(args.device)}"
+        f"{batch_size:>10}{full:>12.3f}{sum_of_parts:>12.3f}{full / sum_of_parts:>9.3f}{loop:>16.3f}"
+        f"{loop / full:>11.2f}{full / batch_size:>15.3f}   {peak_memory(args.device)}"
     )
+
+
+def benchmark_command(pipe: ImagesThatSoundPipeline, args: argparse.Namespace) -> str:
+    """The command `generate` for one sample, from its start to its end, video included, against the call."""
+    options = ["--prompt", PROMPT, "--audio_prompt", AUDIO_PROMPT, "--model", args.model, "--dtype", args.dtype]
+    options += ["--device", args.device, "--num_inference_steps", str(args.num_inference_steps)]
+
+    def command() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            line = [sys.executable, "-m", "images_that_sound.scripts.generate", *options, "--output_dir", folder]
+            subprocess.run(line, check=True, capture_output=True)
+
+    whole, call = timed_in_turns([command, call_of(pipe, args, 1)], args)
+    return f"the command for one sample: {whole:.1f} s, the call: {call:.1f} s, ratio {whole / call:.1f}"
 
 
 def main(input_args: list[str] | None = None) -> None:
@@ -146,9 +221,11 @@ def main(input_args: list[str] | None = None) -> None:
     print(
         f"{args.model} on {args.device} in {args.dtype}, {args.num_inference_steps} steps, torch {torch.__version__}"
     )
-    print("batch size   full (s)    bare (s)    ratio   s per sample   peak memory")
+    print("batch size    full (s)    bare (s)    ratio   published (s)   speed-up   s per sample   peak memory")
     for batch_size in args.batch_sizes:
         print(benchmark(pipe, args, batch_size), flush=True)
+    if args.model != "random-sd15":
+        print(benchmark_command(pipe, args))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,9 @@ def load_vocoder(
 class AudioPriorRepo:
     """A Hub repo, folder or single file in the layout of Stable Diffusion, whose parts are the audio side's."""
 
+    # Of the UNet.
+    quantization_config: Any = None
+
     def __init__(
         self,
         name_or_path: str | os.PathLike,
@@ -77,6 +80,8 @@ class AudioPriorRepo:
 
     def load(self, model_class: type, folder: str, **kwargs: Any) -> Any:
         if self.is_file:
+            if kwargs.pop("quantization_config", None) is not None:
+                raise ValueError(f"`quantization_config` can't be used with a single file, but `{self}` is one.")
             part = self.single_file.components[folder]
             return part if kwargs.get("dtype", torch.float32) == torch.float32 else part.to(**kwargs)
         subfolder = "/".join(filter(None, (self.subfolder, folder)))

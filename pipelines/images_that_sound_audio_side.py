@@ -173,6 +173,7 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         subfolder: str = "",
         revision: str | None = None,
         spectrogram: str | dict | MelSpectrogram | None = None,
+        quantization_config: Any = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -195,6 +196,8 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
             spectrogram (`str`, `dict` or [`MelSpectrogram`], *optional*):
                 How the repo's spectrograms are drawn, where that is not what it says itself or what is known of its
                 kind: `"auffusion"`, `"riffusion"`, or constants.
+            quantization_config (such as [`~diffusers.TorchAoConfig`], *optional*):
+                How diffusers quantizes `unet_audio`, not of a single file.
             kwargs:
                 `cache_dir`, `token`, `force_download`, `local_files_only`, as in `from_pretrained`.
 
@@ -209,6 +212,7 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         # The first audio side gets the constants that the pipeline was made with, if it has none of its own.
         reads = self.mel_spectrogram if self.unet_audio is None else SPECTROGRAMS["auffusion"]
         repo = AudioPriorRepo(pretrained_model_name_or_path, subfolder, kwargs, spectrogram, vocoder_reads=reads)
+        repo.quantization_config = quantization_config
         default_arguments, vocoder = repo.default_arguments, repo.load_vocoder()
         check_vocoder(vocoder, repo.spectrogram)
         modules = {**self._load_audio_modules(repo), "vocoder": vocoder}
@@ -223,7 +227,8 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
 
     def _load_audio_modules(self, repo: AudioPriorRepo) -> dict[str, Any]:
         """The audio side's modules but for the vocoder, `None` for those that equal the image side's."""
-        modules = {"unet_audio": repo.load_audio(UNet2DConditionModel, "unet", dtype=self.unet.dtype)}
+        quantized = {"quantization_config": repo.quantization_config}
+        modules = {"unet_audio": repo.load_audio(UNet2DConditionModel, "unet", dtype=self.unet.dtype, **quantized)}
         for name, model_class in (("vae", AutoencoderKL), ("text_encoder", CLIPTextModel)):
             # Unrounded, since what is rounded twice differs from what is rounded once.
             audio, image = repo.load_audio(model_class, name, dtype=torch.float32), getattr(self, name)

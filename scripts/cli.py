@@ -12,7 +12,7 @@ COMMANDS = {
     "search": "Finds the best of many seeds for a part of the price.",
     "rank": "Ranks samples and shows them on one page.",
     "evaluate": "Means and intervals of scores of samples.",
-    "compare": "Repeats the paper's comparison on the embedded checkpoint.",
+    "compare": "Repeats the paper's comparison on any pair of models.",
     "imprint": "Paints pictures into spectrograms, the baseline.",
     "sds": "Optimises canvases against both models, the other baseline.",
     "colorize": "Colours the pictures of samples.",

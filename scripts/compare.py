@@ -1,20 +1,28 @@
 """
-Repeats the comparison of the paper on the embedded checkpoint: the image side alone, the audio side alone, imprint,
-SDS, and the averaging of noise, over pairs of prompts and seeds, judged by CLIP and CLAP. A stopped run goes on.
+Repeats the comparison of the paper on any pair of models: the image side alone, the audio side alone, imprint, SDS,
+and the averaging of noise, over pairs of prompts and seeds, judged by CLIP, CLAP, FID and FAD. A stopped run goes on.
 """
 
+import argparse
+import math
+import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .common.arguments import (
+    PUBLISHED_SCORES,
     Models,
     Samples,
     Scores,
     add_device_arguments,
     add_process_arguments,
+    add_quantization_argument,
+    add_spectrogram_argument,
+    arguments_named,
+    check_count,
     new_parser,
     run,
     values_of,
@@ -26,7 +34,10 @@ from .common.progress import tell
 
 if TYPE_CHECKING:
     import PIL.Image
+    from accelerate import Accelerator
     from diffusers import DiffusionPipeline
+
+    from ..selection import Scorer
 
 
 # Each method's pipeline and arguments of its call.
@@ -34,171 +45,363 @@ METHODS = {
     "image": ("ImagesThatSoundPipeline", {"audio_weight": 0.0, "image_guidance_start": 0.0}),
     "audio": ("ImagesThatSoundPipeline", {"audio_weight": 1.0}),
     "imprint": ("ImagesThatSoundImprintPipeline", {}),
-    "sds": (
-        "ImagesThatSoundSDSPipeline",
-        {
-            "image_start_step": 60,
-            "learning_rate": 2e-3,
-            "canvas_kwargs": {"hidden_size": 64, "num_frequencies": 64},
-        },
-    ),
+    "sds": ("ImagesThatSoundSDSPipeline", {}),
     "ours": ("ImagesThatSoundPipeline", {}),
 }
-# The embedded checkpoint has no vocoder: its sounds are Griffin-Lim's already.
-SCORES = Scores(scores=["clip", "clap"], clip_model="embedded", clap_model="embedded")
+# The paper's own where the models are others: 40 000 iterations from pixels, and four samples of each pair.
+EMBEDDED_SDS = {
+    "image_start_step": 60,
+    "learning_rate": 2e-3,
+    "canvas_kwargs": {"hidden_size": 64, "num_frequencies": 64},
+}
+SDS_MODEL, SDS_ITERATIONS, EMBEDDED_SDS_ITERATIONS, SDS_SAMPLES = "DeepFloyd/IF-I-M-v1.0", 40_000, 600, 4
+NUM_SAMPLES, EMBEDDED_NUM_SAMPLES = 10, 2
+# What each distance is measured from.
+REFERENCES = {"fid": "image", "fad": "audio"}
+# A side alone does not hear its partner, so that it gets other seeds for each, this far apart.
+SEEDS_APART = 1000
+
+Pair = tuple[str, str]
 
 
-def pairs_of(names: list[str]) -> list[tuple[str, str]]:
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """
+    What is compared.
+
+    Args:
+        models ([`Models`]): What makes the samples.
+        samples ([`Samples`]): Those of each pair of prompts, and the folder of all.
+        scores ([`Scores`]): What judges.
+        methods (`list[str]`): Among `METHODS`.
+        prompts (`dict[str, dict[str, str]]`): Of pictures and of sounds, by names.
+        pairs (`list[Pair]`): Names of what goes together.
+        call (`dict`): Arguments of the methods' calls that have them.
+        distances (`bool`): Whether to measure FID and FAD.
+        sds_model (`str`): Image side of SDS.
+        num_sds_samples (`int`): Of each pair.
+        num_sds_iterations (`int`): Of each sample.
+        report_to (`str`): A tracker of accelerate.
+    """
+
+    models: Models
+    samples: Samples
+    scores: Scores
+    methods: list[str]
+    prompts: dict[str, dict[str, str]]
+    pairs: list[Pair]
+    call: dict[str, Any]
+    distances: bool
+    sds_model: str
+    num_sds_samples: int
+    num_sds_iterations: int
+    report_to: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_sds_samples", "num_sds_iterations"):
+            check_count(name, getattr(self, name))
+
+    def samples_of(self, method: str, pair: Pair) -> Samples:
+        """Those of one pair by one method."""
+        samples = replace(self.samples, output_dir=self.samples.output_dir / method / "-".join(pair))
+        if method == "sds":
+            return replace(samples, num_samples=self.num_sds_samples, num_images_per_prompt=1)
+        partner = {"image": ("sound", 1), "audio": ("picture", 0)}.get(method)
+        if partner is None:
+            return samples
+        place = list(self.prompts[partner[0]]).index(pair[partner[1]])
+        return replace(samples, seed=samples.seed + SEEDS_APART * place)
+
+    def arguments_of(self, method: str, pair: Pair) -> dict[str, Any]:
+        """Those of one method's call for one pair."""
+        prompts = {"prompt": self.prompts["picture"][pair[0]], "audio_prompt": self.prompts["sound"][pair[1]]}
+        arguments = {**prompts, **METHODS[method][1], **self.call}
+        if method == "imprint" and "num_inference_steps" in self.call:
+            arguments["num_audio_inference_steps"] = self.call["num_inference_steps"]
+        if method == "sds":
+            arguments.pop("num_inference_steps", None)
+            own = EMBEDDED_SDS if self.sds_model == "embedded" else {}
+            arguments |= {**own, "num_iterations": self.num_sds_iterations}
+        return arguments
+
+    @property
+    def plan(self) -> str:
+        """What is going to be done, in words."""
+        numbers = {method: self.samples_of(method, self.pairs[0]).num_samples for method in self.methods}
+        plan = (
+            f"{len(self.pairs) * sum(numbers.values())} samples: pairs of prompts {len(self.pairs)}, seeds of each"
+            f" {self.samples.num_samples}, methods {len(self.methods)} ({', '.join(self.methods)})."
+        )
+        if "sds" in self.methods:
+            number = len(self.pairs) * self.num_sds_samples
+            plan += f" Each of the {number} by sds takes {self.num_sds_iterations} iterations."
+        return f"{plan} A stopped run goes on when it is started again."
+
+
+def named_prompts(prompts: list[str] | None, audio_prompts: list[str] | None) -> dict[str, dict[str, str]]:
+    """Those of the published examples, or the user's own, whose names are numbers."""
+    given = {"picture": prompts, "sound": audio_prompts}
+    return {
+        kind: WORLD_PROMPTS[kind] if own is None else {f"{kind}-{i}": prompt for i, prompt in enumerate(own)}
+        for kind, own in given.items()
+    }
+
+
+def matched(prompts: dict[str, dict[str, str]]) -> list[Pair]:
+    """The published examples' pairs; of the user's own prompts the first of both, the second of both, and so on."""
+    return list(MATCHED.items()) if prompts == WORLD_PROMPTS else list(zip(*prompts.values()))
+
+
+def pairs_of(names: list[str], prompts: dict[str, dict[str, str]]) -> list[Pair]:
     """A picture and a sound for each name of a pair."""
-    everything = {f"{p}-{s}": (p, s) for p in WORLD_PROMPTS["picture"] for s in WORLD_PROMPTS["sound"]}
+    everything = {f"{p}-{s}": (p, s) for p in prompts["picture"] for s in prompts["sound"]}
     if names == ["all"]:
         return list(everything.values())
     if names == ["matched"]:
-        return list(MATCHED.items())
+        return matched(prompts)
     for name in names:
         if name not in everything:
             raise ValueError(f"`pairs` has to be all, matched, or among {sorted(everything)}, but names {name!r}.")
     return [everything[name] for name in names]
 
 
-def compare(
-    models: Models,
-    samples: Samples,
-    *,
-    methods: list[str],
-    pairs: list[str],
-    num_sds_iterations: int = 600,
-    report_to: str | None = None,
-) -> Iterator[str]:
+def compare(comparison: Comparison) -> Iterator[str]:
     """Makes what is missing, evaluates each method that has samples; yields the lines of a table."""
+    from .common.sampling import start
+    from .common.scoring import load_scorer
+
+    accelerator, models = start(comparison.models, comparison.samples.output_dir, comparison.report_to)
+    comparison = replace(comparison, models=models)
+    scorer = load_scorer(comparison.scores, models)
+    features = {}
+    if comparison.distances and accelerator.is_main_process:
+        from .common.distances import load_features
+
+        # Before hours of work, since it may lack a library or the network.
+        features = load_features(comparison.scores, scorer, models.device)
+    yield from make_all(comparison, accelerator)
+    yield from judge(comparison, accelerator, scorer, features)
+
+
+def make_all(comparison: Comparison, accelerator: "Accelerator") -> Iterator[str]:
+    """The samples that are missing: pair by pair, so that the time left is soon known, and those of SDS at last."""
     from accelerate.utils import tqdm
 
     from .. import pipelines
     from .common.models import load_pipeline
-    from .common.sampling import own_share, start
-    from .common.scoring import evaluate_samples, load_scorer, table, write_csv
+    from .common.sampling import own_share
 
-    prompts, home = pairs_of(pairs), samples.output_dir
-    accelerator, models = start(models, home, report_to)
-    load = cache(lambda name: load_pipeline(models, getattr(pipelines, name)))
-    # Pair by pair, so that the time left is soon known.
-    shared = [(method, pair) for pair in own_share(accelerator, prompts) for method in methods]
-    folders = [folder for method, pair in shared for folder in samples_of(samples, method, pair).folders]
+    load = cache(lambda name: load_pipeline(models_of(comparison, accelerator, name), getattr(pipelines, name)))
+    methods = [method for method in comparison.methods if method != "sds"]
+    shared = [(method, pair) for pair in own_share(accelerator, comparison.pairs) for method in methods]
+    # Each of them by all processes together, as the command `sds` makes it.
+    together = [("sds", pair) for pair in comparison.pairs if "sds" in comparison.methods]
+    folders = [folder for work in (*shared, *together) for folder in comparison.samples_of(*work).folders]
     num_there = sum(folder.exists() for folder in folders)
     if accelerator.is_main_process:
-        tell(plan_of(samples, methods, prompts, num_sds_iterations))
+        tell(comparison.plan)
     if num_there:
         tell(f"{num_there} of {len(folders)} samples were there already.")
     with tqdm(total=len(folders), initial=num_there, desc="Samples", smoothing=0) as bar:
-        for method, pair in shared:
-            pipe, own = load(METHODS[method][0]), METHODS[method][1]
-            if method == "sds":
-                own = {**own, "num_iterations": num_sds_iterations}
+        for method, pair in (*shared, *together):
+            pipe = load(METHODS[method][0])
             pipe.set_progress_bar_config(desc=method)
-            for folder in make(models, samples_of(samples, method, pair), pipe, pair, own):
+            for folder in make(comparison, accelerator, pipe, method, pair):
                 bar.update()
-                yield folder
+                yield str(folder)
     accelerator.wait_for_everyone()
-    rows, scorer = [], load_scorer(SCORES, models)
-    for method in METHODS:
-        if (home / method).exists():
-            means = evaluate_samples(home / method, scorer, SCORES.models, accelerator, griffin_lim=False)
-            if means:
-                yield f"{method}:"
-            yield from table(means)
-            rows += [
-                {"method": method, **{k: v for k, v in row.items() if not k.endswith("prompt")}} for row in means[-1:]
-            ]
-    if accelerator.is_main_process:
-        write_json(home / "comparison.json", rows)
-        write_csv(home / "comparison.csv", rows)
-        figure(samples).save(home / "comparison.png")
-        yield f"{'method':<10} {'n':>5}" + "".join(f" {name:>19}" for name in SCORES.scores)
-        for row in rows:
-            cells = "".join(f" {row[name]:>10.3f} ± {row[name + '_interval']:>6.3f}" for name in SCORES.scores)
-            yield f"{row['method']:<10} {row['num_samples']:>5}{cells}"
 
 
-def plan_of(samples: Samples, methods: list[str], prompts: list[tuple[str, str]], num_sds_iterations: int) -> str:
-    """What `compare` is going to do, in words."""
-    number = len(prompts) * samples.num_samples
-    plan = (
-        f"{len(methods) * number} samples: pairs of prompts {len(prompts)}, seeds of each {samples.num_samples},"
-        f" methods {len(methods)} ({', '.join(methods)})."
-    )
-    if "sds" in methods:
-        plan += f" Each of the {number} by sds takes {num_sds_iterations} iterations."
-    return f"{plan} A stopped run goes on when it is started again."
-
-
-def samples_of(samples: Samples, method: str, pair: tuple[str, str]) -> Samples:
-    """Those of one pair by one method, computed at once where the method can."""
-    folder = samples.output_dir / method / "-".join(pair)
-    return replace(samples, output_dir=folder, num_images_per_prompt=1 if method == "sds" else samples.num_samples)
+def models_of(comparison: Comparison, accelerator: "Accelerator", pipeline: str) -> Models:
+    """What a pipeline is loaded from; that of SDS may have an image side of its own."""
+    if pipeline != METHODS["sds"][0]:
+        return comparison.models
+    return replace(comparison.models, model=comparison.sds_model, device=str(accelerator.device))
 
 
 def make(
-    models: Models, samples: Samples, pipe: "DiffusionPipeline", pair: tuple[str, str], own: dict
-) -> Iterator[str]:
-    """The samples of one pair by one method that are missing; `own` are the method's arguments of the call."""
-    from ..pipelines import ImagesThatSoundImprintPipeline
+    comparison: Comparison, accelerator: "Accelerator", pipe: "DiffusionPipeline", method: str, pair: Pair
+) -> Iterator[Path]:
+    """The samples of one pair by one method that are missing."""
     from .common.models import with_checkpoint_defaults
-    from .common.sampling import complete_settings, imprinted_pictures_of, make_missing, pictures_of
+    from .common.sampling import complete_settings, imprinted_pictures_of, make_missing
 
+    samples = comparison.samples_of(method, pair)
     for folder in (samples.output_dir.parent, samples.output_dir):
         check_own_folder(folder)
-    prompts = {"prompt": WORLD_PROMPTS["picture"][pair[0]], "audio_prompt": WORLD_PROMPTS["sound"][pair[1]]}
-    arguments = with_checkpoint_defaults({**prompts, **own}, pipe)
-    for folder in make_missing(
-        pipe,
-        samples,
-        complete_settings(models, pipe, arguments),
-        arguments=arguments,
-        seeds=samples.seeds,
-        pictures=imprinted_pictures_of if isinstance(pipe, ImagesThatSoundImprintPipeline) else pictures_of,
-    ):
-        yield str(folder)
+    arguments = with_checkpoint_defaults(comparison.arguments_of(method, pair), pipe)
+    settings = complete_settings(models_of(comparison, accelerator, METHODS[method][0]), pipe, arguments)
+
+    def unfinished(seed: int) -> Path:
+        folder = samples.folder(seed)
+        return folder.with_name(f"{folder.name}.unfinished")
+
+    def of_seeds(seeds: list[int]) -> dict[str, Any]:
+        check_own_folder(unfinished(seeds[0]))
+        return {"accelerator": accelerator, "checkpoint_dir": unfinished(seeds[0])}
+
+    own = {"of_seeds": of_seeds, "accelerator": accelerator} if method == "sds" else {}
+    if method == "imprint":
+        own["pictures"] = imprinted_pictures_of
+    made = make_missing(pipe, samples, settings, arguments=arguments, seeds=samples.seeds, **own)
+    with arguments_named(checkpoint_dir="output_dir"):
+        for folder in made:
+            if method == "sds" and accelerator.is_main_process:
+                shutil.rmtree(unfinished(int(folder.name.removeprefix("seed-"))), ignore_errors=True)
+            if method != "sds" or accelerator.is_main_process:
+                yield folder
 
 
-def figure(samples: Samples) -> "PIL.Image.Image":
+def judge(
+    comparison: Comparison, accelerator: "Accelerator", scorer: "Scorer", features: dict[str, Any]
+) -> Iterator[str]:
+    """Evaluates each method that has samples, and writes the comparison; yields the lines of tables."""
+    from .common.scoring import evaluate_samples, table, write_csv
+
+    home, models, rows = comparison.samples.output_dir, comparison.scores.models, []
+    made = {method: home / method for method in METHODS if (home / method).exists()}
+    for method, folder in made.items():
+        means = evaluate_samples(folder, scorer, models, accelerator, griffin_lim=False)
+        if means:
+            yield f"{method}:"
+        yield from table(means)
+        rows += [
+            {"method": method, **{k: v for k, v in row.items() if not k.endswith("prompt")}} for row in means[-1:]
+        ]
+    if not accelerator.is_main_process:
+        return
+    if features:
+        from .common.distances import distances
+
+        found = distances(made, REFERENCES, features)
+        rows = [{**row, **found[row["method"]]} for row in rows]
+    write_json(home / "comparison.json", rows)
+    write_csv(home / "comparison.csv", rows)
+    figure(comparison).save(home / "comparison.png")
+    yield from summary(rows, comparison)
+
+
+def summary(rows: list[dict], comparison: Comparison) -> Iterator[str]:
+    """The comparison as lines to print."""
+    scores = comparison.scores
+    columns = [name for name in REFERENCES if name in rows[0]]
+    heads = "".join(f" {name:>19}" for name in scores.scores) + "".join(f" {name:>10}" for name in columns)
+    yield f"{'method':<10} {'n':>5}{heads}"
+    for row in rows:
+        cells = "".join(f" {row[name]:>10.3f} ± {row[name + '_interval']:>6.3f}" for name in scores.scores)
+        cells += "".join(f" {'-' if math.isnan(row[name]) else f'{row[name]:.3f}':>10}" for name in columns)
+        yield f"{row['method']:<10} {row['num_samples']:>5}{cells}"
+    if columns:
+        seen = "the embedded CLIP" if scores.clip_model == "embedded" else "Inception"
+        heard = "the embedded CLAP" if scores.clap_model == "embedded" else "VGGish"
+        yield f"fid: Fréchet distance from the samples of image, by {seen}; fad: from those of audio, by {heard}."
+
+
+def figure(comparison: Comparison) -> "PIL.Image.Image":
     """The first sample of each pair that belongs together, by each method that has samples."""
     import PIL.Image
     import PIL.ImageDraw
     import PIL.ImageFont
+    import PIL.ImageOps
 
     from .common.samples import read_picture
 
     font, width, height, line = PIL.ImageFont.load_default(size=15), 384, 96, 22
-    methods = [method for method in METHODS if (samples.output_dir / method).exists()]
-    sheet = PIL.Image.new("RGB", (len(methods) * (width + 4), line + len(MATCHED) * (height + line)))
+    methods = [method for method in METHODS if (comparison.samples.output_dir / method).exists()]
+    pairs = matched(comparison.prompts)
+    sheet = PIL.Image.new("RGB", (len(methods) * (width + 4), line + len(pairs) * (height + line)))
     pen = PIL.ImageDraw.Draw(sheet)
     for column, method in enumerate(methods):
         pen.text((column * (width + 4) + 4, 2), method, font=font, fill="white")
-        for row, (picture, sound) in enumerate(MATCHED.items()):
+        for row, pair in enumerate(pairs):
             left, top = column * (width + 4), line + row * (height + line)
-            pen.text((left + 4, top + 2), f"{picture}, {sound}", font=font, fill="gray")
-            folder = samples_of(samples, method, (picture, sound)).output_dir
-            found = sorted(folder.glob("seed-*/image.png"))
+            pen.text((left + 4, top + 2), ", ".join(pair), font=font, fill="gray")
+            found = sorted(comparison.samples_of(method, pair).output_dir.glob("seed-*/image.png"))
             if found:
-                sheet.paste(read_picture(found[0]).convert("RGB").resize((width, height)), (left, top + line))
+                picture = PIL.ImageOps.contain(read_picture(found[0]).convert("RGB"), (width, height))
+                sheet.paste(picture, (left, top + line))
     return sheet
 
 
-def main(input_args: list[str] | None = None) -> None:
+def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser("compare", __doc__)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="Default: all.")
     parser.add_argument(
-        "--pairs", nargs="+", default=["all"], help="all 100, matched (the 10 that belong), or such as castle-bell."
+        "--model", default="embedded", help="Repo or folder of the image side, or of both. Default: embedded."
     )
-    parser.add_argument("--num_samples", type=int, default=2, help="Seeds of each pair. Default: %(default)s.")
+    parser.add_argument("--audio_model", help="Repo or folder of the audio side, such as Auffusion's.")
+    add_spectrogram_argument(parser, "How the audio side draws. Default: what is known of it.")
+    parser.add_argument("--prompt", nargs="+", help="Of pictures. Default: ten of the published examples.")
+    parser.add_argument("--audio_prompt", nargs="+", help="Of sounds. Default: ten, nine of the published examples.")
+    parser.add_argument(
+        "--pairs",
+        nargs="+",
+        default=["all"],
+        help="all, each picture with each sound; matched (those that belong together, of your own prompts the first of"
+        " both and so on); or such as castle-bell, of your own picture-0-sound-0. Default: all.",
+    )
+    parser.add_argument("--num_samples", type=int, help="Seeds of each pair. Default: the paper's 10; embedded: 2.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_sds_iterations", type=int, default=600, help="Default: %(default)s.")
+    parser.add_argument("--num_images_per_prompt", type=int, help="Samples computed at once. Default: --num_samples.")
+    parser.add_argument("--width", type=int, help="Of canvases. Default: what the checkpoint wants.")
+    parser.add_argument("--num_inference_steps", type=int, help="Of all but sds. Default: what the checkpoint wants.")
+    parser.add_argument(
+        "--sds_model", help=f"Image side of sds. Default: the paper's {SDS_MODEL}; embedded: embedded."
+    )
+    parser.add_argument(
+        "--num_sds_samples", type=int, help="Of each pair. Default: --num_samples, at most the paper's 4."
+    )
+    parser.add_argument(
+        "--num_sds_iterations",
+        type=int,
+        help=f"Default: the paper's {SDS_ITERATIONS}; embedded: {EMBEDDED_SDS_ITERATIONS}.",
+    )
+    parser.add_argument(
+        "--distances",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="Whether to measure FID and FAD, against image and audio alone; by Inception and VGGish (pip install"
+        ' "images-that-sound[compare]") unless embedded CLIP and CLAP judge. Default: yes.',
+    )
+    for name, repo in PUBLISHED_SCORES.items():
+        parser.add_argument(f"--{name}", help=f"Repo, folder or embedded. Default: embedded for embedded, or {repo}.")
     parser.add_argument("--output_dir", type=Path, default="comparison")
     add_process_arguments(parser)
     add_device_arguments(parser)
-    args = parser.parse_args(input_args)
-    own = {name: getattr(args, name) for name in ("methods", "pairs", "num_sds_iterations", "report_to")}
-    run(lambda: compare(values_of(Models, args), values_of(Samples, args, video=False), **own))
+    add_quantization_argument(parser)
+    return parser.parse_args(input_args)
+
+
+def read_comparison(args: argparse.Namespace) -> Comparison:
+    """What was asked for, with the defaults that depend on the model."""
+    embedded = args.model == "embedded" and args.audio_model in (None, "embedded")
+    usual = {
+        "num_samples": EMBEDDED_NUM_SAMPLES if embedded else NUM_SAMPLES,
+        "sds_model": "embedded" if embedded else SDS_MODEL,
+        "num_sds_iterations": EMBEDDED_SDS_ITERATIONS if embedded else SDS_ITERATIONS,
+    }
+    args = argparse.Namespace(**{k: usual.get(k) if v is None else v for k, v in vars(args).items()})
+    if args.num_images_per_prompt is None:
+        args.num_images_per_prompt = args.num_samples
+    if args.num_sds_samples is None:
+        args.num_sds_samples = min(args.num_samples, SDS_SAMPLES)
+    prompts = named_prompts(args.prompt, args.audio_prompt)
+    call = {name: getattr(args, name) for name in ("width", "num_inference_steps")}
+    return values_of(
+        Comparison,
+        args,
+        models=values_of(Models, args),
+        samples=values_of(Samples, args, video=False),
+        scores=values_of(Scores, args, scores=["clip", "clap"]).for_samples_of(args.model),
+        prompts=prompts,
+        pairs=pairs_of(args.pairs, prompts),
+        call={name: value for name, value in call.items() if value is not None},
+    )
+
+
+def main(input_args: list[str] | None = None) -> None:
+    args = parse_args(input_args)
+    run(lambda: compare(read_comparison(args)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .clap import CLAPScore
     from .clip import CLIPScore
+    from .frechet import InceptionFeatures, VGGishFeatures, frechet_distance
     from .halving import Halving, Rung, rungs_of
     from .lift import prediction_lift
     from .ranking import best, best_of, combined_score, mean_and_interval, share_and_interval, top_by_all
@@ -17,11 +18,14 @@ _MODULES = {
     "CLAPScore": "clap",
     "CLIPScore": "clip",
     "Halving": "halving",
+    "InceptionFeatures": "frechet",
     "Rung": "halving",
     "Scorer": "scorer",
+    "VGGishFeatures": "frechet",
     "best": "ranking",
     "best_of": "ranking",
     "combined_score": "ranking",
+    "frechet_distance": "frechet",
     "mean_and_interval": "ranking",
     "prediction_lift": "lift",
     "rungs_of": "halving",

@@ -118,7 +118,10 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         options["--sample_dir"] = ["samples", "samples/one", *PATHS]
     if command in (*CALLS, "rank", "evaluate", "compare"):
         options |= {"--device": DEVICES, "--dtype": ["float16", "bfloat16", "float64"]}
-        options["--enable_model_cpu_offload"] = [None]
+        options |= dict.fromkeys(("--enable_model_cpu_offload", "--enable_group_offload"), [None])
+        options["--enable_layerwise_casting"] = [None]
+    if command in ("generate", "imprint", "sds", "search", "compare"):
+        options["--quantization"] = ["torchao", "bitsandbytes_8bit", "gguf"]
     return options | {
         "generate": {"--image": PATHS, "--audio": PATHS, "--mask_image": PATHS}
         | {"--controlnet": MODELS, "--control_image": PATHS, "--ip_adapter": MODELS, "--ip_adapter_image": PATHS}
@@ -137,6 +140,8 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
             "--pairs": WORDS,
             "--num_samples": ["0", "x"],
             "--num_sds_iterations": INTEGERS,
+            "--sds_model": MODELS,
+            "--prompt": TEXTS,
         }
         | {"--output_dir": PATHS, "--seed": INTEGERS},
         "publish": {"--namespace": TEXTS, "--repo": WORDS, "--source_dir": PATHS, "--output_dir": PATHS}

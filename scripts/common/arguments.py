@@ -53,6 +53,7 @@ def json_dict(text: str) -> dict[str, Any]:
 
 TYPES: dict[str, Callable] = {"int": int, "float": float, "str": str, "dict": json_dict}
 DTYPES = ("float32", "float16", "bfloat16")
+QUANTIZATIONS = ("torchao", "bitsandbytes_8bit", "bitsandbytes_4bit")
 # What ships with the package, and is loaded because a file says so.
 SHIPPED_MODELS = ("embedded", "embedded-colorization")
 PUBLISHED_SCORES = {"clip_model": "openai/clip-vit-base-patch16", "clap_model": "laion/clap-htsat-unfused"}
@@ -62,11 +63,14 @@ FILE_ERRORS = (("soundfile", "LibsndfileError"), ("av.error", "FFmpegError"), ("
 # Of commands, besides the arguments of their pipelines' calls.
 OWN_NUMBERS = ("final_max_timestep",)
 PROMPTS = ("prompt", "audio_prompt")
-DEFAULTS = {"seed": 0, "num_samples": 1, "model": "embedded", "dtype": "float32", "scores": ["clip", "clap"]}
+DEFAULTS = {
+    **{"seed": 0, "num_samples": 1, "model": "embedded", "scores": ["clip", "clap"]},
+    **{"dtype": "float32", "enable_layerwise_casting": False},
+}
 # What besides the arguments of the call makes samples, or searches, that can't share a folder with others.
 MADE_BY = (
     *("model", "audio_model", "dtype", "spectrogram", *OWN_NUMBERS),
-    *("scores", "clip_model", "clap_model"),
+    *("enable_layerwise_casting", "quantization", "scores", "clip_model", "clap_model"),
 )
 
 Values = TypeVar("Values")
@@ -83,7 +87,11 @@ class Models:
         spectrogram (`str` or `dict`): How the audio side draws, where it does not say so itself.
         device (`str`): Where to compute; `None` for an accelerator where there is one, else the CPU.
         dtype (`str`): Precision of the weights.
-        enable_model_cpu_offload (`bool`): Whether only what is in use is kept on the device.
+        enable_model_cpu_offload (`bool`): Whether only the model in use is kept on the device.
+        enable_group_offload (`bool`): Whether only the layers in use are.
+        enable_layerwise_casting (`bool`): Whether the UNets' weights are kept in 8 bits, each layer's cast when used.
+        quantization (`str`): Backend of diffusers that quantizes the UNets' linear layers, among `QUANTIZATIONS`.
+        compile (`bool`): Whether the UNets' repeated blocks are compiled.
         device_map (`dict[str, str]`): Models that run on devices of their own.
         controlnet (`list[str]`): Repos or folders of ControlNets, or embedded.
         ip_adapter (`str`): Repo, folder or file of an IP-Adapter, perhaps with a weight: `REPO:0.6`.
@@ -97,6 +105,10 @@ class Models:
     device: str | None = None
     dtype: str = "float32"
     enable_model_cpu_offload: bool = False
+    enable_group_offload: bool = False
+    enable_layerwise_casting: bool = False
+    quantization: str | None = None
+    compile: bool = False
     device_map: dict[str, str] | None = None
     controlnet: list[str] | None = None
     ip_adapter: str | None = None
@@ -314,7 +326,8 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     parser.add_argument("--num_samples", type=int, help="Sample i has seed + i. Default: 1, or the example's.")
     parser.add_argument("--seed", type=int, help="Default: 0, or the example's.")
     add_device_arguments(parser)
-    parser.set_defaults(dtype=None)
+    add_quantization_argument(parser)
+    parser.set_defaults(dtype=None, enable_layerwise_casting=None)
     parser.add_argument("--device_map", type=json_dict, help='JSON, such as {"unet_audio": "cuda:1"}.')
     parser.add_argument(
         "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make videos. Default: yes."
@@ -357,7 +370,25 @@ def add_spectrogram_argument(parser: argparse.ArgumentParser, text: str) -> None
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="Default: an accelerator where there is one, else cpu.")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="Of the weights. Default: float32.")
-    parser.add_argument("--enable_model_cpu_offload", action="store_true", help="Keep on the device what is in use.")
+    offload = parser.add_mutually_exclusive_group()
+    offload.add_argument("--enable_model_cpu_offload", action="store_true", help="Keep on the device what is in use.")
+    offload.add_argument(
+        "--enable_group_offload", action="store_true", help="The same by layers: less memory, slower."
+    )
+    parser.add_argument(
+        "--enable_layerwise_casting", action="store_true", help="Keep the UNets' weights in 8 bits (float8_e4m3fn)."
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="Compile the UNets' blocks: slow to begin, then faster."
+    )
+
+
+def add_quantization_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        help="Quantize the UNets' linear layers as they are loaded: by torchao (8 bits) or bitsandbytes (GPUs only).",
+    )
 
 
 def add_process_arguments(parser: argparse.ArgumentParser) -> None:
@@ -523,6 +554,7 @@ def _known(
         return presets.get(args.example, {})
     kinds = {name: parser_options(argument) for name, argument in arguments.items()}
     kinds |= {"seed": {"type": int}, "dtype": {"choices": DTYPES}}
+    kinds |= {"enable_layerwise_casting": {}, "quantization": {"choices": QUANTIZATIONS}}
     kinds |= {name: {"type": float} for name in OWN_NUMBERS if name in own}
     known = {name: saved[name] for name in kinds if saved.get(name) is not None}
     for name, value in known.items():

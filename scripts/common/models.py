@@ -1,11 +1,20 @@
 """Loads what `--model` and its like name, and puts it where it is to run."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
-from diffusers import ControlNetModel, DiffusionPipeline, MultiControlNetModel
+from diffusers import (
+    BitsAndBytesConfig,
+    ControlNetModel,
+    DiffusionPipeline,
+    MultiControlNetModel,
+    PipelineQuantizationConfig,
+    TorchAoConfig,
+    UNet2DConditionModel,
+)
 from diffusers.utils import is_peft_available
 from diffusers.utils.torch_utils import get_device
 from transformers import CLIPVisionModelWithProjection, SpeechT5HifiGan
@@ -54,7 +63,9 @@ def load_pipeline(
     if models.audio_model is not None:
         with checkpoint_errors(models.audio_model, "audio_model"):
             source = SHIPPED.get(models.audio_model, models.audio_model)
-            pipe.load_audio_prior(source, spectrogram=models.spectrogram)
+            pipe.load_audio_prior(
+                source, spectrogram=models.spectrogram, quantization_config=quantization_config_of(models)
+            )
     elif needs_audio_side and pipe.unet_audio is None:
         raise ValueError(
             f"`audio_model` has to be given, such as auffusion/auffusion-full-no-adapter, since `model`,"
@@ -72,13 +83,39 @@ def load_pipeline(
 
 def read_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> DiffusionPipeline:
     """The pipeline of `--model`, on no device yet."""
+    config = quantization_config_of(models)
+    if config is not None:
+        names = ("unet", "unet_audio") if models.audio_model is None else ("unet",)
+        config = PipelineQuantizationConfig(quant_mapping=dict.fromkeys(names, config))
     with checkpoint_errors(models.model, "model"):
         source = SHIPPED.get(models.model, models.model)
-        pipe = pipeline_class.from_pretrained(source, dtype=getattr(torch, models.dtype))
+        dtype = getattr(torch, models.dtype)
+        pipe = pipeline_class.from_pretrained(source, dtype=dtype, quantization_config=config)
         if pipe.text_encoder is None:
             raise ValueError("It has no text encoder.")
     pipe.set_progress_bar_config(desc="Denoising")
     return pipe
+
+
+def quantization_config_of(models: Models) -> TorchAoConfig | BitsAndBytesConfig | None:
+    """A UNet's. Raises `ValueError` for a backend that is not installed, or can't be used here."""
+    backend = models.quantization
+    if backend is None:
+        return None
+    if models.enable_layerwise_casting:
+        raise ValueError("`quantization` and `enable_layerwise_casting` exclude each other, but both are given.")
+    package = backend.split("_")[0]
+    if find_spec(package) is None:
+        raise ValueError(f"`quantization` by {backend} needs {package}: pip install {package}.")
+    if backend == "torchao":
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    if device_of(models) == "cpu":
+        raise ValueError(f"`quantization` by {backend} needs a GPU, but `device` is cpu.")
+    if backend == "bitsandbytes_8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=getattr(torch, models.dtype))
 
 
 def _add_controlnets(models: Models, pipe: DiffusionPipeline) -> None:
@@ -150,21 +187,33 @@ def read_vocoder(source: str, spectrogram: MelSpectrogram | None = None) -> Spee
 
 
 def on_device(models: Models, pipe: DiffusionPipeline) -> DiffusionPipeline:
-    """The pipeline where it is to run."""
-    if models.enable_model_cpu_offload:
-        pipe.enable_model_cpu_offload(device=device_of(models))
-        return pipe
-    return pipe.to(device_of(models))
+    """The pipeline where it is to run, and as `models` wants it run."""
+    device, unets = device_of(models), [m for m in pipe.components.values() if isinstance(m, UNet2DConditionModel)]
+    if models.enable_layerwise_casting:
+        for unet in unets:
+            unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=unet.dtype)
+    if models.compile:
+        for unet in unets:
+            unet.compile_repeated_blocks()
+    if models.enable_group_offload:
+        pipe.enable_group_offload(
+            torch.device(device), offload_type="leaf_level", use_stream=device.startswith("cuda")
+        )
+    elif models.enable_model_cpu_offload:
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.to(device)
+    return pipe
 
 
 def _spread(models: Models, pipe: DiffusionPipeline) -> None:
     """Moves the models of `--device_map` to devices of their own, to which accelerate carries what they are given."""
     for name, device in (models.device_map or {}).items():
         model = pipe.components.get(name)
-        if models.enable_model_cpu_offload or not isinstance(model, torch.nn.Module):
+        offloaded = models.enable_model_cpu_offload or models.enable_group_offload
+        if offloaded or not isinstance(model, torch.nn.Module):
             raise ValueError(
-                f"`device_map` has to name models of the pipeline, without `enable_model_cpu_offload`, but is"
-                f" {models.device_map}."
+                f"`device_map` has to name models of the pipeline, without offloading, but is {models.device_map}."
             )
         device = checked_device(device, "device_map")
         hook = AlignDevicesHook(execution_device=torch.device(device), io_same_device=True)

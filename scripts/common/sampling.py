@@ -84,6 +84,8 @@ def complete_settings(models: Models, pipe: DiffusionPipeline, settings: dict[st
         "model": models.model,
         "audio_model": models.audio_model,
         "dtype": models.dtype,
+        "enable_layerwise_casting": models.enable_layerwise_casting or None,
+        "quantization": models.quantization,
         "spectrogram": pipe.mel_spectrogram.to_dict(),
         "versions": {name: version(name) for name in ("images-that-sound", "diffusers", "transformers", "torch")},
     }

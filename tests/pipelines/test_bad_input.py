@@ -317,6 +317,12 @@ def test_unknown_keyword(image_pipe, prior):
         image_pipe.load_audio_prior(prior, variant="fp16")
 
 
+def test_unknown_quantization_of_the_audio_side(image_pipe, prior):
+    with pytest.raises(ValueError, match="`unet` of .*: Unknown quantization type, got nothing"):
+        image_pipe.load_audio_prior(prior, quantization_config={"quant_method": "nothing"})
+    assert image_pipe.unet_audio is None
+
+
 def test_audio_side_of_other_latents(image_pipe, prior):
     from diffusers import UNet2DConditionModel
 

@@ -166,6 +166,9 @@ def test_a_single_file_that_is_none(single_file, stable_diffusion_folder, tmp_pa
         pipe.load_audio_prior(folder / "mine.ckpt", **cached)
     with pytest.raises(ValueError, match="`subfolder` has to be empty"):
         pipe.load_audio_prior(folder / "mine.ckpt", subfolder="unet", spectrogram="riffusion")
+    with pytest.raises(ValueError, match="`quantization_config` can't be used with a single file"):
+        quantized = {"quantization_config": {"quant_method": "torchao"}, "spectrogram": "riffusion"}
+        pipe.load_audio_prior(folder / "mine.ckpt", **quantized, **cached)
     assert pipe.unet_audio is None
 
 

@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
@@ -17,7 +19,8 @@ import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
 from images_that_sound.scripts import generate
-from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.arguments import Models
+from images_that_sound.scripts.common.models import EMBEDDED, load_pipeline
 from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS, STABLE_DIFFUSION
 from images_that_sound.scripts.common.samples import read_settings
 
@@ -292,6 +295,35 @@ def test_a_model_on_a_device_of_its_own_gives_the_same(samples, tmp_path):
     for value in ('{"tokenizer": "cpu"}', '{"nothing": "cpu"}'):
         with pytest.raises(SystemExit, match="`device_map` has to name models of the pipeline"):
             run(tmp_path / "other", *PROMPTS, "--device_map", value)
+
+
+def test_options_for_memory_and_speed_reach_both_sides(samples, tmp_path):
+    run(tmp_path, *PROMPTS, "--seed", "7", "--enable_group_offload")
+    for name in ("image.png", "audio.wav"):
+        assert (tmp_path / "seed-000007" / name).read_bytes() == (samples / "seed-000007" / name).read_bytes()
+    with pytest.raises(SystemExit, match="made with other settings"):
+        run(samples, *PROMPTS, "--seed", "7", "--enable_layerwise_casting")
+    models = Models(enable_group_offload=True, enable_layerwise_casting=True, compile=True, device="cpu")
+    pipe = load_pipeline(models, ImagesThatSoundPipeline)
+    for unet in (pipe.unet, pipe.unet_audio):
+        linear = unet.mid_block.attentions[0].proj_in
+        assert linear.weight.dtype == torch.float8_e4m3fn and unet.dtype == torch.float32
+        assert linear._diffusers_hook.get_hook("group_offloading")
+        # Compiling itself takes minutes on a CPU.
+        assert unet.mid_block.attentions[0].transformer_blocks[0]._compiled_call_impl
+
+
+def test_quantization_says_what_it_lacks(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
+    sys.modules["bitsandbytes"].__spec__ = ModuleSpec("bitsandbytes", None)
+    for options, lack in (
+        (["torchao"], "`quantization` by torchao needs torchao: pip install torchao"),
+        (["bitsandbytes_4bit", "--device", "cpu"], "`quantization` by bitsandbytes_4bit needs a GPU"),
+        (["torchao", "--enable_layerwise_casting"], "`quantization` and `enable_layerwise_casting` exclude each"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: {lack}"):
+            run(tmp_path, *PROMPTS, "--quantization", *options)
 
 
 def test_samples_without_videos(tmp_path):

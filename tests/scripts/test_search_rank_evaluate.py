@@ -4,10 +4,12 @@ import csv
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import PIL.Image
 import pytest
+import scipy.linalg
 import soundfile
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -201,3 +203,45 @@ def test_compare_makes_each_method_once(tmp_path, capsys):
     assert "2 of 2 samples were there already." in capsys.readouterr().err
     with pytest.raises(SystemExit, match="`pairs` has to be all, matched, or among"):
         compare.main(["--pairs", "castle-drum", "--output_dir", str(tmp_path)])
+
+
+def test_compare_takes_any_pair_of_models(
+    tmp_path, capsys, stable_diffusion_folder, auffusion_folder, fixtures_folder
+):
+    models = ["--model", str(stable_diffusion_folder), "--audio_model", str(auffusion_folder)]
+    models += ["--sds_model", str(fixtures_folder / "models" / "deepfloyd-if-stage-1")]
+    judges = ["--clip_model", "embedded", "--clap_model", "embedded"]
+    prompts = ["--prompt", "a castle", "--audio_prompt", "bell ringing", "a dog barking"]
+    quick = ["--width", "256", "--num_inference_steps", "1", "--num_sds_iterations", "1", "--device", "cpu"]
+    arguments = [*models, *judges, *prompts, *quick, "--num_samples", "1", "--output_dir", str(tmp_path)]
+    compare.main([*arguments, "--methods", "image", "ours"])
+    assert "4 samples: pairs of prompts 2" in capsys.readouterr().err
+    compare.main([*arguments, "--methods", "sds", "--pairs", "picture-0-sound-1"])
+    # A side alone does not hear the sound, and so has other seeds for each.
+    assert [path.name for path in sorted(tmp_path.glob("image/*/*"))] == ["seed-000000", "seed-001000"]
+    assert [path.name for path in sorted(tmp_path.glob("ours/*/*"))] == ["seed-000000"] * 2
+    assert read(tmp_path / "sds/picture-0-sound-1/seed-000000/settings.json")["model"] == models[-1]
+    rows = {row["method"]: row for row in read(tmp_path / "comparison.json")}
+    assert {method: row["num_samples"] for method, row in rows.items()} == {"image": 2, "sds": 1, "ours": 2}
+    clip = CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32)
+    features = {method: features_of(clip, tmp_path / method) for method in ("image", "ours")}
+    covariances = [np.cov(each, rowvar=False) for each in features.values()]
+    shift = features["image"].mean(axis=0) - features["ours"].mean(axis=0)
+    mixed = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    distance = shift @ shift + np.trace(covariances[0] + covariances[1] - 2 * mixed)
+    assert rows["ours"]["fid"] == pytest.approx(distance, rel=1e-3)
+    assert rows["image"]["fid"] is rows["ours"]["fad"] is None, "no distance to itself, and no samples of audio alone"
+
+
+def features_of(clip, folder):
+    pictures = [np.asarray(PIL.Image.open(path), np.float64) / 255 for path in sorted(folder.glob("*/*/image.png"))]
+    canvases = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    return clip.embed_canvases(canvases).flatten(0, 1).double().numpy()
+
+
+def test_compare_says_what_it_lacks_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    published = ["--clip_model", str(EMBEDDED / "clip")]
+    with pytest.raises(SystemExit, match=r'FID and FAD need `pip install "images-that-sound\[compare\]"`'):
+        compare.main([*published, "--output_dir", str(tmp_path / "comparison")])
+    assert not (tmp_path / "comparison").exists()
