@@ -27,7 +27,7 @@ from .images_that_sound_checks import (
 from .images_that_sound_precision import exact_vocoder, kept_in_float32
 from .images_that_sound_prompts import Prompts, common_batch_size, tokenize
 from .images_that_sound_saving import SelfContainedSavingMixin
-from .images_that_sound_side import Side
+from .images_that_sound_side import Side, is_guided
 from .images_that_sound_spectrogram import SPECTROGRAMS, MelSpectrogram, audio_problems
 
 
@@ -77,6 +77,7 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
 
     # What the properties say before the first call.
     _guidance_scale = _audio_guidance_scale = 1.0
+    _guidance_rescale = _audio_guidance_rescale = 0.0
     _cross_attention_kwargs: dict[str, Any] | None = None
     _interrupt = False
     _num_timesteps = 0
@@ -103,6 +104,13 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         """An argument of the call, or what the checkpoint, else the paper, has for it where it is `None`."""
         return self.default_arguments[name] if value is None else value
 
+    def resolve_guidance(
+        self, guidance_scale: float | None, audio_guidance_scale: float | None
+    ) -> tuple[float, float]:
+        """Both sides' guidance, by `resolve_default`; raises `ValueError` for what is no number."""
+        scales = {"guidance_scale": guidance_scale, "audio_guidance_scale": audio_guidance_scale}
+        return tuple(check_number(name, self.resolve_default(name, scale)) for name, scale in scales.items())
+
     @property
     def sampling_rate(self) -> int:
         """Samples per second of the returned waveforms."""
@@ -117,12 +125,20 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         return self._audio_guidance_scale
 
     @property
+    def guidance_rescale(self) -> float:
+        return self._guidance_rescale
+
+    @property
+    def audio_guidance_rescale(self) -> float:
+        return self._audio_guidance_rescale
+
+    @property
     def do_classifier_free_guidance(self) -> bool:
-        return self._guidance_scale > 1
+        return is_guided(self.unet, self._guidance_scale)
 
     @property
     def do_audio_classifier_free_guidance(self) -> bool:
-        return self._audio_guidance_scale > 1
+        return is_guided(self.unet_audio, self._audio_guidance_scale)
 
     @property
     def cross_attention_kwargs(self) -> dict | None:
@@ -140,14 +156,16 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
     def image_side(self) -> Side:
         """The image side, guided as the call at work asks for."""
         parts = {name: getattr(self, name) for name in SHARED_PARTS}
-        return Side(unet=self.unet, guidance_scale=self.guidance_scale, **parts)
+        scales = {"guidance_scale": self.guidance_scale, "guidance_rescale": self.guidance_rescale}
+        return Side(unet=self.unet, **scales, **parts)
 
     @property
     def audio_side(self) -> Side:
         """The audio side, guided as the call at work asks for; what it has no own of is the image side's."""
         own = {name: getattr(self, f"{name}_audio", None) for name in SHARED_PARTS}
         parts = {name: getattr(self, name) if part is None else part for name, part in own.items()}
-        return Side(unet=self.unet_audio, guidance_scale=self.audio_guidance_scale, **parts)
+        scales = {"guidance_scale": self.audio_guidance_scale, "guidance_rescale": self.audio_guidance_rescale}
+        return Side(unet=self.unet_audio, **scales, **parts)
 
     def load_audio_prior(
         self,
@@ -255,6 +273,8 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         audio_prompt_embeds: torch.Tensor | None = None,
         negative_audio_prompt_embeds: torch.Tensor | None = None,
         lora_scale: float | None = None,
+        clip_skip: int | None = None,
+        audio_clip_skip: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
         """
         Encodes both prompts, each with its side's text encoder. Prompts over the tokenizer's length are cut, with a
@@ -272,16 +292,17 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
             negative_audio_prompt (`str` or `list[str]`, *optional*): What not to hear.
             prompt_embeds, ... (`torch.Tensor` of shape `(B, L, D)`, *optional*): Made before, used as they are.
             lora_scale (`float`, *optional*): Scale of the LoRA layers of the text encoders.
+            clip_skip (`int`, *optional*): How many of the text encoder's last layers `prompt` is not read by.
+            audio_clip_skip (`int`, *optional*): The same for `audio_prompt`.
 
         Returns:
             Tuple of the image side's embeddings, its negative ones, and the same of the audio side, each of shape
             `(B * num_images_per_prompt, L, D)`; negative ones are `None` where no guidance
             needs them, all of a side for which nothing is given.
         """
-        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
-        audio_prompts = Prompts(
-            "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
-        )
+        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
+        audio_embeds = (audio_prompt_embeds, negative_audio_prompt_embeds)
+        audio_prompts = Prompts("audio_prompt", audio_prompt, negative_audio_prompt, *audio_embeds, audio_clip_skip)
         guided = (do_classifier_free_guidance, do_audio_classifier_free_guidance)
         prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds = self.encode_sides(
             image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale, device=device
@@ -315,14 +336,14 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         # A LoRA is the image side's, also where its text encoder reads the audio prompts.
         shared = audio_encoder is self.text_encoder
         audio_lora = _lora_silenced(audio_encoder) if shared else _lora_scaled(audio_encoder, lora_scale)
-        for prompts, side, is_guided, lora in (
+        for prompts, side, with_negative, lora in (
             (image_prompts, self.image_side, guided[0], _lora_scaled(self.text_encoder, lora_scale)),
             (audio_prompts, self.audio_side, guided[1], audio_lora),
         ):
             pair = (None, None)
             if prompts.are_given:
                 with lora:
-                    pair = self._encode_side(side, prompts, device, num_images_per_prompt, is_guided)
+                    pair = self._encode_side(side, prompts, device, num_images_per_prompt, with_negative)
             embeds[f"{prompts.name}_embeds"], embeds[f"negative_{prompts.name}_embeds"] = pair
         return embeds
 
@@ -345,7 +366,9 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         dtype = (side.text_encoder if self.unet is None else self.unet).dtype
         return prompts.encode(encode_words, guided, num_images_per_prompt, device, dtype)
 
-    def _encode_words(self, side: Side, prompts: list[str], name: str, device: torch.device) -> torch.Tensor:
+    def _encode_words(
+        self, side: Side, prompts: list[str], name: str, device: torch.device, clip_skip: int | None = None
+    ) -> torch.Tensor:
         if hasattr(self, "maybe_convert_prompt"):
             prompts = self.maybe_convert_prompt(prompts, side.tokenizer)
         tokens = tokenize(side.tokenizer, prompts).input_ids
@@ -353,7 +376,12 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
             raise ValueError(
                 f"`{name}` or its negative holds a token that only the image side knows: {shown(prompts)}."
             )
-        return side.text_encoder(tokens.to(device))[0]
+        if clip_skip is None:
+            return side.text_encoder(tokens.to(device))[0]
+        layers = side.text_encoder(tokens.to(device), output_hidden_states=True).hidden_states
+        # transformers moved the norm from `text_model` to the encoder itself.
+        model = getattr(side.text_encoder, "text_model", side.text_encoder)
+        return model.final_layer_norm(layers[-1 - clip_skip])
 
     def _check_audio_prior(self) -> None:
         if self.unet_audio is None:
@@ -373,11 +401,14 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         generator: torch.Generator | list[torch.Generator] | None,
         own: dict[str, int] = {},
         starts: dict[str, int] = {},
+        rescales: tuple[float, float] = (0.0, 0.0),
     ) -> int:
         """
         Checks prompts, guidance and generators; `own` says how many the caller brings of what a prompt would make, by
         its argument, and `starts` of what is made from it and a prompt. Returns the batch size.
         """
+        for name, rescale in zip(("guidance_rescale", "audio_guidance_rescale"), rescales):
+            check_number(name, rescale, least=0, most=1)
         counts = {**own, **starts}
         for prompts, side, name, scale, replaced in (
             (image_prompts, self.image_side, "guidance_scale", scales[0], "image" in own),
@@ -385,7 +416,7 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         ):
             check_number(name, scale)
             if not replaced:
-                counts[prompts.name] = prompts.check(side.text_encoder, scale > 1, side.hidden_size)
+                counts[prompts.name] = prompts.check(side.text_encoder, is_guided(side.unet, scale), side.hidden_size)
         batch_size = common_batch_size(counts, num_images_per_prompt)
         check_generator(generator, batch_size)
         return batch_size
@@ -439,6 +470,8 @@ def _lora_silenced(text_encoder: PreTrainedModel | None) -> Iterator[None]:
     """Leaves a text encoder's LoRA layers out inside."""
     modules = [] if text_encoder is None else text_encoder.modules()
     layers = [module for module in modules if getattr(module, "disable_adapters", None) is False]
+    # A layer that runs without what is fused into it takes that out of its weights for good.
+    layers = [layer for layer in layers if not layer.merged]
     for layer in layers:
         layer.enable_adapters(False)
     try:

@@ -20,11 +20,13 @@ from .images_that_sound_audio_side import AudioSideMixin  # noqa: F401
 from .images_that_sound_call import read_call
 from .images_that_sound_checks import check_number  # noqa: F401
 from .images_that_sound_files import written  # noqa: F401
+from .images_that_sound_guides import GuidedTwoSidesMixin  # noqa: F401
 from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401
+from .images_that_sound_pictures import fit_pictures  # noqa: F401
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
-from .images_that_sound_side import Side  # noqa: F401
+from .images_that_sound_side import is_guided
 from .images_that_sound_spectrogram import MelSpectrogram
 from .images_that_sound_steps import denoising_steps  # noqa: F401
 from .images_that_sound_two_sides import TwoSidesMixin  # noqa: F401
@@ -197,12 +199,12 @@ class ImagesThatSoundTextEncoderStep(PipelineStep):
 
     @torch.no_grad()
     def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
-        scale, audio_scale = (pipe.resolve_default(name, given[name]) for name in SCALES)
+        scale, audio_scale = pipe.resolve_guidance(*(given[name] for name in SCALES))
         embeddings = pipe.encode_prompt(
             **_values(given, (*PROMPTS, *EMBEDDINGS, "num_images_per_prompt")),
             device=components._execution_device,
-            do_classifier_free_guidance=scale > 1,
-            do_audio_classifier_free_guidance=audio_scale > 1,
+            do_classifier_free_guidance=is_guided(pipe.unet, scale),
+            do_audio_classifier_free_guidance=is_guided(pipe.unet_audio, audio_scale),
             lora_scale=pipe.lora_scale_of(given.cross_attention_kwargs),
         )
         for name, value in zip(EMBEDDINGS, embeddings):

@@ -18,7 +18,8 @@ logger = logging.get_logger(__name__)
 class Prompts:
     """
     The arguments of a call that say what one side is to show or to sound like: `name`, `negative_{name}`,
-    `{name}_embeds` and `negative_{name}_embeds`, the latter two `torch.Tensor` of shape `(B, L, D)`.
+    `{name}_embeds` and `negative_{name}_embeds`, the latter two `torch.Tensor` of shape `(B, L, D)`; and how many of
+    the text encoder's last layers are left out where it reads the prompt.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Prompts:
     negative_prompt: str | list[str] | None = None
     prompt_embeds: torch.Tensor | None = None
     negative_prompt_embeds: torch.Tensor | None = None
+    clip_skip: int | None = None
 
     @property
     def are_given(self) -> bool:
@@ -44,6 +46,9 @@ class Prompts:
             needed[f"negative_{self.name}_embeds"] = self.negative_prompt_embeds
         if text_encoder is None and any(value is None for value in needed.values()):
             raise ValueError(f"Without `text_encoder`, {' and '.join(f'`{n}`' for n in needed)} have to be given.")
+        if self.clip_skip is not None:
+            most = None if text_encoder is None else text_encoder.config.num_hidden_layers
+            check_integer(self.name.replace("prompt", "clip_skip"), self.clip_skip, least=0, most=most)
         return count
 
     def _check_prompt(self, hidden_size: int | str) -> int:
@@ -82,7 +87,7 @@ class Prompts:
 
     def encode(
         self,
-        encode_words: Callable[[list[str]], torch.Tensor],
+        encode_words: Callable[..., torch.Tensor],
         guided: bool,
         num_images_per_prompt: int,
         device: torch.device,
@@ -90,11 +95,14 @@ class Prompts:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Embeddings and negative ones, each of shape `(B * num_images_per_prompt, L, D)`; the latter are `None` where
-        no guidance needs them. `encode_words` makes embeddings of what is given in words.
+        no guidance needs them. `encode_words` makes embeddings of a list of words, and takes `clip_skip` where that is
+        given.
         """
         embeds, negative_embeds = self.prompt_embeds, self.negative_prompt_embeds if guided else None
         if embeds is None:
-            embeds = encode_words([self.prompt] if isinstance(self.prompt, str) else list(self.prompt))
+            # As in diffusers, the negative prompt is read by all layers.
+            skip = {} if self.clip_skip is None else {"clip_skip": self.clip_skip}
+            embeds = encode_words([self.prompt] if isinstance(self.prompt, str) else list(self.prompt), **skip)
         if guided and negative_embeds is None:
             words = self.negative_prompt or ""
             negative_embeds = encode_words([words] * len(embeds) if isinstance(words, str) else list(words))

@@ -1,10 +1,12 @@
 """One side of images that sound: its models, and how its prompts guide its predictions of noise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -20,6 +22,8 @@ class Side:
         vae ([`AutoencoderKL`], *optional*): Between pictures and latents.
         scheduler ([`SchedulerMixin`], *optional*): The noise schedule.
         guidance_scale (`float`): Classifier-free guidance; off at 1 and below.
+        guidance_rescale (`float`): How far guided noise is brought back to the deviation of that with the prompt, in
+            0..1 ([arXiv 2305.08891](https://arxiv.org/abs/2305.08891), section 3.4).
     """
 
     unet: UNet2DConditionModel | None
@@ -28,10 +32,11 @@ class Side:
     vae: AutoencoderKL | None
     scheduler: SchedulerMixin | None
     guidance_scale: float
+    guidance_rescale: float = 0.0
 
     @property
     def guided(self) -> bool:
-        return self.guidance_scale > 1
+        return is_guided(self.unet, self.guidance_scale)
 
     @property
     def hidden_size(self) -> int | str:
@@ -47,7 +52,12 @@ class Side:
         return torch.cat([negative_embeds, embeds])
 
     def predict_noise(
-        self, latents: torch.Tensor, timestep: torch.Tensor, embeds: torch.Tensor, **unet_kwargs: Any
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        embeds: torch.Tensor,
+        guides: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], dict[str, Any]] | None = None,
+        **unet_kwargs: Any,
     ) -> torch.Tensor:
         """
         The UNet's noise prediction.
@@ -56,6 +66,8 @@ class Side:
             latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Noisy, at the scale that the UNet takes.
             timestep (`torch.Tensor` of shape `()` or `(B,)`): Noise levels.
             embeds (`torch.Tensor` of shape `(2 * B, L, D)` or `(B, L, D)`): Of `with_negative`.
+            guides (`Callable`, *optional*): From what the UNet gets, which is doubled with guidance, to what else it
+                takes.
             unet_kwargs: What else the UNet takes.
 
         Returns:
@@ -65,8 +77,35 @@ class Side:
             latents = torch.cat([latents] * 2)
             timestep = torch.cat([timestep] * 2) if timestep.dim() else timestep
         check_rows(embeds, latents)
+        if takes_guidance(self.unet):
+            unet_kwargs |= {"timestep_cond": self._embed_guidance(latents)}
+        if guides is not None:
+            unet_kwargs |= guides(latents, timestep, embeds)
         noise_pred = self.unet(latents, timestep, encoder_hidden_states=embeds, return_dict=False, **unet_kwargs)[0]
-        return guide(*noise_pred.chunk(2), self.guidance_scale) if self.guided else noise_pred
+        if not self.guided:
+            return noise_pred
+        unconditioned, conditioned = noise_pred.chunk(2)
+        noise_pred = guide(unconditioned, conditioned, self.guidance_scale)
+        if self.guidance_rescale > 0:
+            return rescale_noise_cfg(noise_pred, conditioned, self.guidance_rescale)
+        return noise_pred
+
+    def _embed_guidance(self, latents: torch.Tensor) -> torch.Tensor:
+        """What a model that was distilled with its guidance is told of it (arXiv 2210.03142)."""
+        scales = torch.full((len(latents),), self.guidance_scale - 1)
+        size = self.unet.config.time_cond_proj_dim
+        # The method reads nothing of the pipeline that it belongs to.
+        return StableDiffusionPipeline.get_guidance_scale_embedding(None, scales, embedding_dim=size).to(latents)
+
+
+def takes_guidance(unet: UNet2DConditionModel | None) -> bool:
+    """Whether a UNet was distilled with its guidance, which it is then told, as latent consistency models are."""
+    return unet is not None and unet.config.get("time_cond_proj_dim") is not None
+
+
+def is_guided(unet: UNet2DConditionModel | None, guidance_scale: float) -> bool:
+    """Whether a UNet is guided by predictions with and without its prompt."""
+    return guidance_scale > 1 and not takes_guidance(unet)
 
 
 def hidden_size_of(unet: UNet2DConditionModel | None) -> int | str:

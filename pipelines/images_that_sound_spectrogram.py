@@ -105,8 +105,8 @@ class MelSpectrogram:
         return asdict(self)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            self._check_value(field.name, field.type, getattr(self, field.name))
+        for each in fields(self):
+            self._check_value(each.name, each.type, getattr(self, each.name))
         if self.frequency_scale == "logarithmic" and self.min_frequency == 0:
             raise ValueError("`min_frequency` of the spectrogram has to be above 0 on a logarithmic scale, but is 0.")
         for low, high in (

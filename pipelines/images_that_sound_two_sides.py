@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from .images_that_sound_checks import (
 from .images_that_sound_noise_shares import audio_noise_shares
 from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_spectrogram import check_audio
-from .images_that_sound_steps import DenoisingStep, denoising_steps, forget_history
+from .images_that_sound_steps import DenoisingStep, check_own_steps, denoising_steps, forget_history, original_sample
 
 
 logger = logging.get_logger(__name__)
@@ -219,14 +220,32 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         most = self.scheduler.config.num_train_timesteps
         return check_integer(name, self.resolve_default(name, num_steps), most=most)
 
+    def _resolve_own_steps(
+        self, num_inference_steps: int | None, timesteps: list[int] | None, sigmas: list[float] | None
+    ) -> int:
+        """A number of denoising steps, of which at most one argument is given."""
+        arguments = {"num_inference_steps": num_inference_steps, "timesteps": timesteps, "sigmas": sigmas}
+        given = [name for name, value in arguments.items() if value is not None]
+        if len(given) > 1:
+            names = ", ".join(f"`{name}`" for name in arguments)
+            raise ValueError(f"{names} exclude each other, but {given} are given.")
+        if given in (["timesteps"], ["sigmas"]):
+            return check_own_steps(self.scheduler, given[0], arguments[given[0]])
+        return self.resolve_steps("num_inference_steps", num_inference_steps)
+
     def resolve_noise_shares(
-        self, num_inference_steps: int | None, audio_weight: Any, **edges: float | None
+        self,
+        num_inference_steps: int | None,
+        audio_weight: Any,
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
+        **edges: float | None,
     ) -> list[float]:
         """
         The audio side's share of the noise in 0..1 at each step, of the call's arguments, where they leave something
         open to the checkpoint; raises `ValueError` for those that do not make sense, or if no model speaks at a step.
         """
-        num_steps = self.resolve_steps("num_inference_steps", num_inference_steps)
+        num_steps = self._resolve_own_steps(num_inference_steps, timesteps, sigmas)
         if not hasattr(audio_weight, "audio_noise_shares"):
             edges = {name: self.resolve_default(name, value) for name, value in edges.items()}
             return audio_noise_shares(num_steps, self.resolve_default("audio_weight", audio_weight), **edges)
@@ -307,11 +326,12 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         return check_number("scale` of `cross_attention_kwargs", cross_attention_kwargs.get("scale", 1.0))
 
     def prepare_extra_step_kwargs(
-        self, generator: torch.Generator | list[torch.Generator] | None, eta: float
+        self, generator: torch.Generator | list[torch.Generator] | None, eta: float | None
     ) -> dict[str, Any]:
         """What of `eta` and `generator` the scheduler's `step` takes."""
         parameters = inspect.signature(self.scheduler.step).parameters
-        return {k: v for k, v in (("eta", eta), ("generator", generator)) if k in parameters}
+        own = {"generator": generator} | ({} if eta is None else {"eta": eta})
+        return {name: value for name, value in own.items() if name in parameters}
 
     @torch.no_grad()
     def denoise(
@@ -325,10 +345,15 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         negative_audio_prompt_embeds: torch.Tensor | None = None,
         guidance_scale: float = 1.0,
         audio_guidance_scale: float = 1.0,
+        guidance_rescale: float = 0.0,
+        audio_guidance_rescale: float = 0.0,
+        image_guides: Callable[..., dict[str, Any]] | None = None,
         canvas_layout: str = "strip",
         denoising_start: float = 0.0,
         denoising_end: float = 1.0,
-        eta: float = 0.0,
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
+        eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
@@ -349,8 +374,10 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
                 side that is silent all the time need not be given, negative ones only with guidance.
             guidance_scale (`float`, defaults to 1.0): Classifier-free guidance of the image side; off at 1.
             audio_guidance_scale (`float`, defaults to 1.0): The same of the audio side.
-            canvas_layout, denoising_start, denoising_end, eta, generator, cross_attention_kwargs,
-            callback_on_step_end, callback_on_step_end_tensor_inputs:
+            image_guides (`Callable`, *optional*): What else the image side's UNet takes at one of the scheduler's
+                timesteps, such as [`ImageGuides`] of `prepare_guides`.
+            guidance_rescale, audio_guidance_rescale, canvas_layout, denoising_start, denoising_end, timesteps, sigmas,
+            eta, generator, cross_attention_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs:
                 As in the call.
 
         Returns:
@@ -359,6 +386,7 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         """
         check_tensor("latents", latents, ("B", self.unet.config.in_channels, "H", "W"))
         self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
+        self._guidance_rescale, self._audio_guidance_rescale = guidance_rescale, audio_guidance_rescale
         for side, prompts in (
             (self.image_side, Prompts("prompt", None, None, prompt_embeds, negative_prompt_embeds)),
             (self.audio_side, Prompts("audio_prompt", None, None, audio_prompt_embeds, negative_audio_prompt_embeds)),
@@ -378,7 +406,8 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             tensors[name] = None if embeds is None else expand_rows(embeds, len(latents)).to(device, dtype)
         tensors |= self._with_negatives(tensors)
         first_step, last_step = (round(edge * len(audio_noise_shares)) for edge in (denoising_start, denoising_end))
-        steps = denoising_steps(self.scheduler, audio_noise_shares, first_step, last_step, device)
+        own = {"timesteps": timesteps, "sigmas": sigmas}
+        steps = denoising_steps(self.scheduler, audio_noise_shares, first_step, last_step, device, **own)
         self._num_timesteps = len(steps)
         if first_step == 0:
             latents = latents * self.scheduler.init_noise_sigma
@@ -387,14 +416,17 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             for step in steps:
                 if self.interrupt:
                     break
-                noise_pred = self._predict_noise(latents, step, tensors, canvas_layout)
+                noise_pred = self._predict_noise(latents, step, tensors, canvas_layout, image_guides)
                 if step.mixture_jumps:
-                    forget_history(self.scheduler, step.index, noise_pred, len(audio_noise_shares))
+                    forget_history(self.scheduler, step.index, noise_pred, len(audio_noise_shares), **own)
                 output = self.scheduler.step(noise_pred, step.timestep, latents, **extra_step_kwargs)
-                latents = output.prev_sample
+                noisy, latents = latents, output.prev_sample
                 if callback_on_step_end is not None:
-                    clean = getattr(output, "pred_original_sample", None)
-                    known = {**tensors, "latents": latents, "pred_original_sample": clean}
+                    known = {**tensors, "latents": latents}
+                    if "pred_original_sample" in callback_on_step_end_tensor_inputs:
+                        known["pred_original_sample"] = original_sample(
+                            self.scheduler, output, noise_pred, step, noisy
+                        )
                     given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
                     returned = callback_on_step_end(self, step.index, step.timestep, given)
                     replaced = tensors_returned(returned, {**tensors, "latents": latents})
@@ -405,14 +437,21 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         return latents
 
     def _predict_noise(
-        self, latents: torch.Tensor, step: DenoisingStep, embeds: dict[str, torch.Tensor], canvas_layout: str
+        self,
+        latents: torch.Tensor,
+        step: DenoisingStep,
+        embeds: dict[str, torch.Tensor],
+        canvas_layout: str,
+        image_guides: Callable | None,
     ) -> torch.Tensor:
         """Both models' noise predictions, averaged by the audio side's share; a silent model is not run."""
         kwargs = {"cross_attention_kwargs": self.cross_attention_kwargs}
         noises, shares = [], []
         if step.audio_share < 1:
             scaled = self.scheduler.scale_model_input(latents, step.timestep)
-            noises.append(self.image_side.predict_noise(scaled, step.timestep, embeds["prompt_embeds"], **kwargs))
+            guides = image_guides and partial(image_guides, step.index, len(self.scheduler.timesteps))
+            prompt_embeds = embeds["prompt_embeds"]
+            noises.append(self.image_side.predict_noise(scaled, step.timestep, prompt_embeds, guides, **kwargs))
             shares.append(1 - step.audio_share)
         if step.audio_share > 0:
             audio_latents = unfold_canvas(latents) if canvas_layout == "folded" else latents

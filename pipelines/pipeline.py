@@ -5,7 +5,9 @@ from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
 from .images_that_sound_audio_side import AudioSideMixin  # noqa: F401
 from .images_that_sound_checks import check_number  # noqa: F401
 from .images_that_sound_files import written  # noqa: F401
+from .images_that_sound_guides import GuidedTwoSidesMixin  # noqa: F401
 from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401
+from .images_that_sound_pictures import fit_pictures  # noqa: F401
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts  # noqa: F401
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401

@@ -6,13 +6,14 @@ from typing import Any, Literal
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import PipelineImageInput
 from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
 from diffusers.utils import replace_example_docstring
 
 # diffusers copies only the files that this one names, each of them.
 from .images_that_sound_audio_lora import AudioLoraMixin  # noqa: F401
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
-from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
+from .images_that_sound_audio_side import ImagesThatSoundPipelineOutput
 from .images_that_sound_checks import (
     callback_inputs,
     check_flags,
@@ -20,14 +21,16 @@ from .images_that_sound_checks import (
     check_output_type,
 )
 from .images_that_sound_files import written  # noqa: F401
+from .images_that_sound_guides import GuidedTwoSidesMixin
 from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401
+from .images_that_sound_pictures import fit_pictures  # noqa: F401
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
-from .images_that_sound_side import Side  # noqa: F401
+from .images_that_sound_side import is_guided
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_steps import denoising_steps  # noqa: F401
-from .images_that_sound_two_sides import PAPER_ARGUMENTS, TwoSidesMixin
+from .images_that_sound_two_sides import TwoSidesMixin  # noqa: F401
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
 
 
@@ -52,7 +55,7 @@ EXAMPLE_DOC_STRING = """
 
 
 class ImagesThatSoundPipeline(
-    TwoSidesMixin, DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin
+    GuidedTwoSidesMixin, DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin
 ):
     r"""
     Pipeline for images that sound: at every denoising step Stable Diffusion and a spectrogram model fine-tuned from it
@@ -60,8 +63,8 @@ class ImagesThatSoundPipeline(
     ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221)).
 
     Load it from a Stable Diffusion repo and then call [`~ImagesThatSoundPipeline.load_audio_prior`], or from a repo
-    that holds both sides. `load_lora_weights` and textual inversion are the image side's, `load_audio_lora_weights` is
-    the audio side's.
+    that holds both sides. `load_lora_weights`, textual inversion, ControlNets and IP-Adapters are the image side's,
+    `load_audio_lora_weights` is the audio side's.
 
     Args:
         vae ([`AutoencoderKL`]): Decodes pictures, and spectrograms too unless `vae_audio` is given.
@@ -77,14 +80,13 @@ class ImagesThatSoundPipeline(
             absent.
         vae_audio ([`AutoencoderKL`], *optional*): Only where the audio side's VAE differs.
         text_encoder_audio ([`~transformers.CLIPTextModel`], *optional*): Only where the audio side's differs.
+        controlnet ([`ControlNetModel`], `list[ControlNetModel]` or [`MultiControlNetModel`], *optional*): What guides
+            the image side by control images.
+        image_encoder ([`~transformers.CLIPVisionModelWithProjection`], *optional*): Reads pictures for IP-Adapters.
+        feature_extractor ([`~transformers.CLIPImageProcessor`], *optional*): Of the image encoder.
         spectrogram (`dict`, *optional*): Constants of the [`MelSpectrogram`]; Auffusion's where absent.
         default_arguments (`dict`, *optional*): Values that this checkpoint wants for call arguments left out.
     """
-
-    # `unet_audio` is left out: in the chain it would push `unet` off the device at every step, and `unet` it.
-    model_cpu_offload_seq = "text_encoder->text_encoder_audio->unet->vae->vae_audio->vocoder"
-    _callback_tensor_inputs = [*AudioSideMixin._callback_tensor_inputs, "pred_original_sample"]
-    _paper_arguments = PAPER_ARGUMENTS
 
     def check_inputs(
         self,
@@ -98,10 +100,12 @@ class ImagesThatSoundPipeline(
         denoising_start: float,
         denoising_end: float,
         num_images_per_prompt: int,
-        eta: float,
+        eta: float | None,
         generator: torch.Generator | list[torch.Generator] | None,
         latents: torch.Tensor | None,
         output_type: str,
+        rescales: tuple[float, float] = (0.0, 0.0),
+        counts: dict[str, int] = {},
     ) -> int:
         """
         Raises `ValueError` for arguments of the call that do not make sense, where `resolve_size` and
@@ -110,7 +114,13 @@ class ImagesThatSoundPipeline(
         self._check_audio_prior()
         scales = (guidance_scale, audio_guidance_scale)
         batch_size = self._check_batch(
-            image_prompts, audio_prompts, scales, num_images_per_prompt, generator=generator
+            image_prompts,
+            audio_prompts,
+            scales,
+            num_images_per_prompt,
+            generator=generator,
+            starts=counts,
+            rescales=rescales,
         )
         self._check_latents("latents", latents, batch_size, height, width)
         check_number("denoising_start", denoising_start, least=0, most=1)
@@ -124,7 +134,8 @@ class ImagesThatSoundPipeline(
             raise ValueError(
                 f"`latents` have to be given where `denoising_start` is above 0, but it is {denoising_start}."
             )
-        check_number("eta", eta, least=0, most=1)
+        if eta is not None:
+            check_number("eta", eta, least=0, most=1)
         check_output_type(output_type)
         return batch_size
 
@@ -140,25 +151,38 @@ class ImagesThatSoundPipeline(
         width: int | None = None,
         audio_length_in_s: float | None = None,
         num_inference_steps: int | None = None,
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
         guidance_scale: float | None = None,
         audio_guidance_scale: float | None = None,
+        guidance_rescale: float = 0.0,
+        audio_guidance_rescale: float = 0.0,
         audio_weight: float | list[float] | Any | None = None,
         image_guidance_start: float | None = None,
         audio_guidance_start: float | None = None,
         image_guidance_end: float | None = None,
         audio_guidance_end: float | None = None,
+        control_image: PipelineImageInput | list[PipelineImageInput] | None = None,
+        controlnet_conditioning_scale: float | list[float] = 1.0,
+        control_guidance_start: float | list[float] = 0.0,
+        control_guidance_end: float | list[float] = 1.0,
+        resize_mode: Literal["repeat", "center", "crop", "stretch"] = "repeat",
         denoising_start: float = 0.0,
         denoising_end: float = 1.0,
         canvas_layout: Literal["strip", "folded"] = "strip",
         crop_right: int | None = None,
         num_images_per_prompt: int = 1,
-        eta: float = 0.0,
+        eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
         prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
         audio_prompt_embeds: torch.Tensor | None = None,
         negative_audio_prompt_embeds: torch.Tensor | None = None,
+        clip_skip: int | None = None,
+        audio_clip_skip: int | None = None,
+        ip_adapter_image: PipelineImageInput | None = None,
+        ip_adapter_image_embeds: list[torch.Tensor] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
@@ -190,10 +214,20 @@ class ImagesThatSoundPipeline(
                 it takes, and what is more is cut from its right end.
             num_inference_steps (`int`, *optional*, checkpoint, defaults to 100):
                 Denoising steps.
+            timesteps (`list[int]`, *optional*):
+                Instead of `num_inference_steps`: timesteps of one's own that become smaller, for schedulers whose
+                `set_timesteps` takes them.
+            sigmas (`list[float]`, *optional*):
+                Instead of `num_inference_steps`: noise levels of one's own, in the same way.
             guidance_scale (`float`, *optional*, checkpoint, defaults to 10.0):
                 Classifier-free guidance of the image side; off at 1 and below.
             audio_guidance_scale (`float`, *optional*, checkpoint, defaults to 10.0):
                 Classifier-free guidance of the audio side; off at 1 and below.
+            guidance_rescale (`float`, defaults to 0.0):
+                How far the image side's guided noise is brought back to the deviation of that with the prompt, in 0..1
+                (arXiv 2305.08891, section 3.4); against overexposure by much guidance.
+            audio_guidance_rescale (`float`, defaults to 0.0):
+                The same of the audio side.
             audio_weight (`float`, `list[float]` or schedule, *optional*, checkpoint, defaults to 0.5):
                 Weight of the audio side's noise in 0..1, the image side's is one minus it: one number, one per step,
                 or an object with a method `audio_noise_shares(num_inference_steps)` such as
@@ -206,6 +240,20 @@ class ImagesThatSoundPipeline(
                 Fraction of the steps in 0..1 from which the image side is silent, at least its start.
             audio_guidance_end (`float`, *optional*, checkpoint, defaults to 1.0):
                 Fraction of the steps in 0..1 from which the audio side is silent, at least its start.
+            control_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
+                What `controlnet` guides the image side by, in 0..1 where it is an array, on black; one per prompt, or
+                one for all. For several ControlNets a list of one for each, or such a list per prompt. Left out, no
+                ControlNet is run.
+            controlnet_conditioning_scale (`float` or `list[float]`, defaults to 1.0):
+                How strongly the ControlNet guides, or each of several.
+            control_guidance_start (`float` or `list[float]`, defaults to 0.0):
+                Fraction of the steps in 0..1 before which the ControlNet, or each of several, is not run.
+            control_guidance_end (`float` or `list[float]`, defaults to 1.0):
+                Fraction of the steps in 0..1 after which the ControlNet, or each of several, is not run.
+            resize_mode (`str`, defaults to `"repeat"`):
+                How `control_image` comes onto the canvas where it has another shape. `"repeat"`: as large as fits,
+                side by side as often as it fits. `"center"`: the same, once, in the middle. `"crop"`: the middle of
+                what covers the canvas. `"stretch"`: in the canvas' shape.
             denoising_start (`float`, defaults to 0.0):
                 Fraction of the steps in 0..1 that an earlier call with this `denoising_end` took and whose latents are
                 `latents`. Multistep schedulers start anew there. At 1 nothing is left to do but to decode.
@@ -219,8 +267,9 @@ class ImagesThatSoundPipeline(
                 picture stays whole; its spectrogram and sound are cut.
             num_images_per_prompt (`int`, defaults to 1):
                 Samples for each pair of prompts.
-            eta (`float`, defaults to 0.0):
-                Share of fresh noise in 0..1, for schedulers that take it (DDIM, arXiv 2010.02502, equation 16).
+            eta (`float`, *optional*):
+                Share of fresh noise in 0..1, for schedulers that take it (DDIM, arXiv 2010.02502, equation 16); where
+                left out the scheduler's own default, 0 of DDIM and 0.3 of TCD.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
                 Source of the noise, one for all or one per sample. With a list, each sample is what a single call with
                 its generator gives.
@@ -234,6 +283,17 @@ class ImagesThatSoundPipeline(
                 Instead of `audio_prompt`.
             negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
                 Instead of `negative_audio_prompt`.
+            clip_skip (`int`, *optional*):
+                How many of the text encoder's last layers `prompt` is not read by. Unused with `prompt_embeds`.
+            audio_clip_skip (`int`, *optional*):
+                The same for `audio_prompt`.
+            ip_adapter_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
+                What the IP-Adapter of `load_ip_adapter` guides the image side by, for all prompts; for several
+                IP-Adapters a list of one for each, which may itself be a list of pictures. Tensors as the image
+                encoder takes them.
+            ip_adapter_image_embeds (`list[torch.Tensor]`, *optional*):
+                Instead of `ip_adapter_image`: for each IP-Adapter a tensor of shape `(1, N, D)` for `N` pictures; with
+                guidance `(2, N, D)`, of which the first are the negative ones.
             output_type (`str`, defaults to `"pil"`):
                 `"pil"`, `"np"`, `"pt"`, or `"latent"`, which decodes nothing.
             return_dict (`bool`, defaults to `True`):
@@ -244,10 +304,11 @@ class ImagesThatSoundPipeline(
             callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
                 Tensors that the callback gets, among `latents`, `prompt_embeds`, `negative_prompt_embeds`,
                 `audio_prompt_embeds`, `negative_audio_prompt_embeds` and `pred_original_sample`, the latents without
-                noise that the scheduler expects in the end (`None` by schedulers that don't say).
+                noise that are expected in the end.
             cross_attention_kwargs (`dict`, *optional*):
                 Passed to the attention processors of both UNets. `scale` scales the LoRAs of both sides, those of text
-                encoders too; one side's alone are weighed by `set_adapters` and `set_audio_adapters`.
+                encoders too; one side's alone are weighed by `set_adapters` and `set_audio_adapters`;
+                `ip_adapter_masks` says where each picture of an IP-Adapter counts.
 
         Examples:
 
@@ -262,22 +323,33 @@ class ImagesThatSoundPipeline(
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         lora_scale = self.lora_scale_of(cross_attention_kwargs)
         check_flags(return_dict=return_dict)
-        guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
-        audio_guidance_scale = self.resolve_default("audio_guidance_scale", audio_guidance_scale)
+        guidance_scale, audio_guidance_scale = self.resolve_guidance(guidance_scale, audio_guidance_scale)
         height, width, cut_columns = self.resolve_size(height, width, audio_length_in_s, crop_right, canvas_layout)
         noise_shares = self.resolve_noise_shares(
             num_inference_steps,
             audio_weight,
+            timesteps,
+            sigmas,
             image_guidance_start=image_guidance_start,
             image_guidance_end=image_guidance_end,
             audio_guidance_start=audio_guidance_start,
             audio_guidance_end=audio_guidance_end,
         )
-
-        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
-        audio_prompts = Prompts(
-            "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
+        guided = (is_guided(self.unet, guidance_scale), is_guided(self.unet_audio, audio_guidance_scale))
+        guides = self.resolve_guides(
+            (height, width),
+            resize_mode,
+            guided[0],
+            control_image=control_image,
+            controlnet_conditioning_scale=controlnet_conditioning_scale,
+            control_guidance_start=control_guidance_start,
+            control_guidance_end=control_guidance_end,
+            ip_adapter_image=ip_adapter_image,
+            ip_adapter_image_embeds=ip_adapter_image_embeds,
         )
+        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
+        audio_embeds = (audio_prompt_embeds, negative_audio_prompt_embeds)
+        audio_prompts = Prompts("audio_prompt", audio_prompt, negative_audio_prompt, *audio_embeds, audio_clip_skip)
 
         # 1. Check inputs
         batch_size = self.check_inputs(
@@ -294,20 +366,27 @@ class ImagesThatSoundPipeline(
             generator=generator,
             latents=latents,
             output_type=output_type,
+            rescales=(guidance_rescale, audio_guidance_rescale),
+            counts=guides.counts,
         )
 
         # 2. Encode both prompts
-        guided = (guidance_scale > 1, audio_guidance_scale > 1)
         embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale)
 
-        # 3. Prepare latents, and denoise them by both models
+        # 3. Prepare latents and what guides them, and denoise them by both models
+        guides = self.prepare_guides(guides, batch_size, guided[0])
         latents = self.denoise(
             self.prepare_latents(batch_size, height, width, generator, latents),
             noise_shares,
             **embeds,
             guidance_scale=guidance_scale,
             audio_guidance_scale=audio_guidance_scale,
+            guidance_rescale=guidance_rescale,
+            audio_guidance_rescale=audio_guidance_rescale,
+            image_guides=guides,
             canvas_layout=canvas_layout,
+            timesteps=timesteps,
+            sigmas=sigmas,
             denoising_start=denoising_start,
             denoising_end=denoising_end,
             eta=eta,

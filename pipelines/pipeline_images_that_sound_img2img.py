@@ -24,15 +24,16 @@ from .images_that_sound_checks import (
     read_pictures,
 )
 from .images_that_sound_files import written  # noqa: F401
+from .images_that_sound_guides import PICTURES, GuidedTwoSidesMixin
 from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401
-from .images_that_sound_pictures import check_resize_mode, fit_pictures, imprint
+from .images_that_sound_pictures import fit_pictures, imprint
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
-from .images_that_sound_side import Side  # noqa: F401
+from .images_that_sound_side import is_guided
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_steps import denoising_steps
-from .images_that_sound_two_sides import PAPER_ARGUMENTS, TwoSidesMixin, fold_canvas
+from .images_that_sound_two_sides import fold_canvas
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
 
 
@@ -58,13 +59,12 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-# Of pictures and masks, which are brought to the canvas' size here.
-PICTURES = VaeImageProcessor(do_resize=False, do_normalize=False, do_convert_rgb=True)
+# Of masks of the canvas' size.
 MASKS = VaeImageProcessor(do_resize=False, do_normalize=False, do_binarize=True, do_convert_grayscale=True)
 
 
 class ImagesThatSoundImg2ImgPipeline(
-    TwoSidesMixin, DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin
+    GuidedTwoSidesMixin, DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin
 ):
     r"""
     Pipeline for images that sound which begin with a picture, a sound, or a sound with a picture painted into it: as
@@ -88,14 +88,13 @@ class ImagesThatSoundImg2ImgPipeline(
             absent.
         vae_audio ([`AutoencoderKL`], *optional*): Only where the audio side's VAE differs.
         text_encoder_audio ([`~transformers.CLIPTextModel`], *optional*): Only where the audio side's differs.
+        controlnet ([`ControlNetModel`], `list[ControlNetModel]` or [`MultiControlNetModel`], *optional*): What guides
+            the image side by control images.
+        image_encoder ([`~transformers.CLIPVisionModelWithProjection`], *optional*): Reads pictures for IP-Adapters.
+        feature_extractor ([`~transformers.CLIPImageProcessor`], *optional*): Of the image encoder.
         spectrogram (`dict`, *optional*): Constants of the [`MelSpectrogram`]; Auffusion's where absent.
         default_arguments (`dict`, *optional*): Values that this checkpoint wants for call arguments left out.
     """
-
-    # `unet_audio` is left out: in the chain it would push `unet` off the device at every step, and `unet` it.
-    model_cpu_offload_seq = "text_encoder->text_encoder_audio->unet->vae->vae_audio->vocoder"
-    _callback_tensor_inputs = [*TwoSidesMixin._callback_tensor_inputs, "pred_original_sample"]
-    _paper_arguments = PAPER_ARGUMENTS
 
     def check_inputs(
         self,
@@ -106,11 +105,12 @@ class ImagesThatSoundImg2ImgPipeline(
         audio: torch.Tensor | None,
         strength: float,
         magnitude_ratio: float,
-        resize_mode: str,
         num_steps: int,
         scales: tuple[float, float],
+        rescales: tuple[float, float],
+        counts: dict[str, int],
         num_images_per_prompt: int,
-        eta: float,
+        eta: float | None,
         generator: torch.Generator | list[torch.Generator] | None,
         output_type: str,
     ) -> int:
@@ -120,14 +120,20 @@ class ImagesThatSoundImg2ImgPipeline(
         if not starts:
             raise ValueError("`image`, `audio` or both have to be given, but neither is.")
         batch_size = self._check_batch(
-            image_prompts, audio_prompts, scales, num_images_per_prompt, generator=generator, starts=starts
+            image_prompts,
+            audio_prompts,
+            scales,
+            num_images_per_prompt,
+            generator=generator,
+            starts={**starts, **counts},
+            rescales=rescales,
         )
         check_number("strength", strength, least=0, most=1)
         if int(num_steps * strength) < 1:
             raise ValueError(f"`strength` has to leave one of {num_steps} steps to take, but is {strength}.")
         check_number("magnitude_ratio", magnitude_ratio, least=0, most=1)
-        check_resize_mode(resize_mode)
-        check_number("eta", eta, least=0, most=1)
+        if eta is not None:
+            check_number("eta", eta, least=0, most=1)
         check_output_type(output_type)
         return batch_size
 
@@ -182,10 +188,15 @@ class ImagesThatSoundImg2ImgPipeline(
         return imprint(canvases, pictures.to(canvases), magnitude_ratio, silence=silence)
 
     def _noised(
-        self, kept: torch.Tensor, noise: torch.Tensor, noise_shares: list[float], first_step: int
+        self,
+        kept: torch.Tensor,
+        noise: torch.Tensor,
+        noise_shares: list[float],
+        first_step: int,
+        **own: list | None,
     ) -> torch.Tensor:
         """Latents with the noise of the step to begin with."""
-        steps = denoising_steps(self.scheduler, noise_shares, first_step, len(noise_shares), kept.device)
+        steps = denoising_steps(self.scheduler, noise_shares, first_step, len(noise_shares), kept.device, **own)
         return self.scheduler.add_noise(kept, noise, steps[0].timestep[None])
 
     def encode_canvases(
@@ -229,22 +240,34 @@ class ImagesThatSoundImg2ImgPipeline(
         width: int | None = None,
         audio_length_in_s: float | None = None,
         num_inference_steps: int | None = None,
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
         guidance_scale: float | None = None,
         audio_guidance_scale: float | None = None,
+        guidance_rescale: float = 0.0,
+        audio_guidance_rescale: float = 0.0,
         audio_weight: float | list[float] | Any | None = None,
         image_guidance_start: float | None = None,
         audio_guidance_start: float | None = None,
         image_guidance_end: float | None = None,
         audio_guidance_end: float | None = None,
+        control_image: PipelineImageInput | list[PipelineImageInput] | None = None,
+        controlnet_conditioning_scale: float | list[float] = 1.0,
+        control_guidance_start: float | list[float] = 0.0,
+        control_guidance_end: float | list[float] = 1.0,
         canvas_layout: Literal["strip", "folded"] = "strip",
         crop_right: int | None = None,
         num_images_per_prompt: int = 1,
-        eta: float = 0.0,
+        eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
         audio_prompt_embeds: torch.Tensor | None = None,
         negative_audio_prompt_embeds: torch.Tensor | None = None,
+        clip_skip: int | None = None,
+        audio_clip_skip: int | None = None,
+        ip_adapter_image: PipelineImageInput | None = None,
+        ip_adapter_image_embeds: list[torch.Tensor] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
@@ -278,9 +301,9 @@ class ImagesThatSoundImg2ImgPipeline(
             mask_end_in_s (`float`, *optional*):
                 The second up to which it is; the end where only the start is given.
             resize_mode (`str`, defaults to `"repeat"`):
-                How `image` comes onto the canvas where it has another shape. `"repeat"`: as large as fits, side by
-                side as often as it fits, on silence. `"center"`: the same, once, in the middle. `"crop"`: the middle
-                of what covers the canvas. `"stretch"`: in the canvas' shape.
+                How `image` and `control_image` come onto the canvas where they have another shape. `"repeat"`: as
+                large as fits, side by side as often as it fits, `image` on silence. `"center"`: the same, once, in the
+                middle. `"crop"`: the middle of what covers the canvas. `"stretch"`: in the canvas' shape.
             magnitude_ratio (`float`, defaults to 0.5):
                 How strongly `image` is painted into `audio`, in 0..1, as in [`ImagesThatSoundImprintPipeline`].
             negative_prompt (`str` or `list[str]`, *optional*):
@@ -297,10 +320,20 @@ class ImagesThatSoundImg2ImgPipeline(
                 it takes, and what is more is cut from its right end.
             num_inference_steps (`int`, *optional*, checkpoint, defaults to 100):
                 Denoising steps.
+            timesteps (`list[int]`, *optional*):
+                Instead of `num_inference_steps`: timesteps of one's own that become smaller, for schedulers whose
+                `set_timesteps` takes them.
+            sigmas (`list[float]`, *optional*):
+                Instead of `num_inference_steps`: noise levels of one's own, in the same way.
             guidance_scale (`float`, *optional*, checkpoint, defaults to 10.0):
                 Classifier-free guidance of the image side; off at 1 and below.
             audio_guidance_scale (`float`, *optional*, checkpoint, defaults to 10.0):
                 Classifier-free guidance of the audio side; off at 1 and below.
+            guidance_rescale (`float`, defaults to 0.0):
+                How far the image side's guided noise is brought back to the deviation of that with the prompt, in 0..1
+                (arXiv 2305.08891, section 3.4); against overexposure by much guidance.
+            audio_guidance_rescale (`float`, defaults to 0.0):
+                The same of the audio side.
             audio_weight (`float`, `list[float]` or schedule, *optional*, checkpoint, defaults to 0.5):
                 Weight of the audio side's noise in 0..1, the image side's is one minus it: one number, one per step,
                 or an object with a method `audio_noise_shares(num_inference_steps)` such as
@@ -313,6 +346,16 @@ class ImagesThatSoundImg2ImgPipeline(
                 Fraction of the steps in 0..1 from which the image side is silent, at least its start.
             audio_guidance_end (`float`, *optional*, checkpoint, defaults to 1.0):
                 Fraction of the steps in 0..1 from which the audio side is silent, at least its start.
+            control_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
+                What `controlnet` guides the image side by, in 0..1 where it is an array, on black; one per prompt, or
+                one for all. For several ControlNets a list of one for each, or such a list per prompt. Left out, no
+                ControlNet is run.
+            controlnet_conditioning_scale (`float` or `list[float]`, defaults to 1.0):
+                How strongly the ControlNet guides, or each of several.
+            control_guidance_start (`float` or `list[float]`, defaults to 0.0):
+                Fraction of the steps taken in 0..1 before which the ControlNet, or each of several, is not run.
+            control_guidance_end (`float` or `list[float]`, defaults to 1.0):
+                Fraction of the steps taken in 0..1 after which the ControlNet, or each of several, is not run.
             canvas_layout (`str`, defaults to `"strip"`):
                 `"strip"`: the picture is the spectrogram. `"folded"`: a square picture whose top half is played first,
                 then its bottom half.
@@ -321,8 +364,9 @@ class ImagesThatSoundImg2ImgPipeline(
                 picture stays whole; its spectrogram and sound are cut.
             num_images_per_prompt (`int`, defaults to 1):
                 Samples for each pair of prompts.
-            eta (`float`, defaults to 0.0):
-                Share of fresh noise in 0..1, for schedulers that take it (DDIM, arXiv 2010.02502, equation 16).
+            eta (`float`, *optional*):
+                Share of fresh noise in 0..1, for schedulers that take it (DDIM, arXiv 2010.02502, equation 16); where
+                left out the scheduler's own default, 0 of DDIM and 0.3 of TCD.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
                 Source of the noise, one for all or one per sample. With a list, each sample is what a single call with
                 its generator gives.
@@ -334,6 +378,17 @@ class ImagesThatSoundImg2ImgPipeline(
                 Instead of `audio_prompt`.
             negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
                 Instead of `negative_audio_prompt`.
+            clip_skip (`int`, *optional*):
+                How many of the text encoder's last layers `prompt` is not read by. Unused with `prompt_embeds`.
+            audio_clip_skip (`int`, *optional*):
+                The same for `audio_prompt`.
+            ip_adapter_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
+                What the IP-Adapter of `load_ip_adapter` guides the image side by, for all prompts; for several
+                IP-Adapters a list of one for each, which may itself be a list of pictures. Tensors as the image
+                encoder takes them.
+            ip_adapter_image_embeds (`list[torch.Tensor]`, *optional*):
+                Instead of `ip_adapter_image`: for each IP-Adapter a tensor of shape `(1, N, D)` for `N` pictures; with
+                guidance `(2, N, D)`, of which the first are the negative ones.
             output_type (`str`, defaults to `"pil"`):
                 `"pil"`, `"np"`, `"pt"`, or `"latent"`, which decodes nothing.
             return_dict (`bool`, defaults to `True`):
@@ -344,10 +399,11 @@ class ImagesThatSoundImg2ImgPipeline(
             callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
                 Tensors that the callback gets, among `latents`, `prompt_embeds`, `negative_prompt_embeds`,
                 `audio_prompt_embeds`, `negative_audio_prompt_embeds` and `pred_original_sample`, the latents without
-                noise that the scheduler expects in the end (`None` by schedulers that don't say).
+                noise that are expected in the end.
             cross_attention_kwargs (`dict`, *optional*):
                 Passed to the attention processors of both UNets. `scale` scales the LoRAs of both sides, those of text
-                encoders too; one side's alone are weighed by `set_adapters` and `set_audio_adapters`.
+                encoders too; one side's alone are weighed by `set_adapters` and `set_audio_adapters`;
+                `ip_adapter_masks` says where each picture of an IP-Adapter counts.
 
         Examples:
 
@@ -362,8 +418,7 @@ class ImagesThatSoundImg2ImgPipeline(
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         lora_scale = self.lora_scale_of(cross_attention_kwargs)
         check_flags(return_dict=return_dict)
-        guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
-        audio_guidance_scale = self.resolve_default("audio_guidance_scale", audio_guidance_scale)
+        guidance_scale, audio_guidance_scale = self.resolve_guidance(guidance_scale, audio_guidance_scale)
         spectrograms = self._preprocess_audio(audio)
         if spectrograms is not None:
             if width is not None or audio_length_in_s is not None:
@@ -374,6 +429,8 @@ class ImagesThatSoundImg2ImgPipeline(
         noise_shares = self.resolve_noise_shares(
             num_inference_steps,
             audio_weight,
+            timesteps,
+            sigmas,
             image_guidance_start=image_guidance_start,
             image_guidance_end=image_guidance_end,
             audio_guidance_start=audio_guidance_start,
@@ -385,10 +442,21 @@ class ImagesThatSoundImg2ImgPipeline(
         masks = self._preprocess_mask(mask_image, (height, width))
         if masks is None:
             masks = self._span_mask(mask_start_in_s, mask_end_in_s, (height, width), canvas_layout)
-        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
-        audio_prompts = Prompts(
-            "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
+        guided = (is_guided(self.unet, guidance_scale), is_guided(self.unet_audio, audio_guidance_scale))
+        guides = self.resolve_guides(
+            (height, width),
+            resize_mode,
+            guided[0],
+            control_image=control_image,
+            controlnet_conditioning_scale=controlnet_conditioning_scale,
+            control_guidance_start=control_guidance_start,
+            control_guidance_end=control_guidance_end,
+            ip_adapter_image=ip_adapter_image,
+            ip_adapter_image_embeds=ip_adapter_image_embeds,
         )
+        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
+        audio_embeds = (audio_prompt_embeds, negative_audio_prompt_embeds)
+        audio_prompts = Prompts("audio_prompt", audio_prompt, negative_audio_prompt, *audio_embeds, audio_clip_skip)
 
         # 1. Check inputs
         batch_size = self.check_inputs(
@@ -398,9 +466,10 @@ class ImagesThatSoundImg2ImgPipeline(
             audio=spectrograms,
             strength=strength,
             magnitude_ratio=magnitude_ratio,
-            resize_mode=resize_mode,
             num_steps=len(noise_shares),
             scales=(guidance_scale, audio_guidance_scale),
+            rescales=(guidance_rescale, audio_guidance_rescale),
+            counts=guides.counts,
             num_images_per_prompt=num_images_per_prompt,
             eta=eta,
             generator=generator,
@@ -408,31 +477,36 @@ class ImagesThatSoundImg2ImgPipeline(
         )
 
         # 2. Encode both prompts
-        guided = (guidance_scale > 1, audio_guidance_scale > 1)
         embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale)
 
         # 3. Put what is given onto a canvas, as latents with the noise of the step to begin with
         num_steps = len(noise_shares)
         first_step, kept = num_steps - int(num_steps * strength), None
         if first_step or masks is not None:
-            own = self._canvases(images, spectrograms, (height, width), canvas_layout, resize_mode, magnitude_ratio)
+            given = self._canvases(images, spectrograms, (height, width), canvas_layout, resize_mode, magnitude_ratio)
             vae = self.vae if spectrograms is None else self.audio_side.vae
-            kept = _repeated(self.encode_canvases(own, vae, generator), batch_size)
+            kept = _repeated(self.encode_canvases(given, vae, generator), batch_size)
             kept = kept if masks is None else kept.contiguous()
         noise = self.prepare_latents(batch_size, height, width, generator)
-        latents = self._noised(kept, noise, noise_shares, first_step) if first_step else noise
+        own = {"timesteps": timesteps, "sigmas": sigmas}
+        latents = self._noised(kept, noise, noise_shares, first_step, **own) if first_step else noise
         if masks is not None:
             callback_on_step_end = _keeping(masks, kept, noise, callback_on_step_end, inputs)
             inputs = list({*inputs, "latents"})
 
         # 4. Denoise it by both models
+        guides = self.prepare_guides(guides, batch_size, guided[0], first_step * self.scheduler.order)
         latents = self.denoise(
             latents,
             noise_shares,
             **embeds,
             guidance_scale=guidance_scale,
             audio_guidance_scale=audio_guidance_scale,
+            guidance_rescale=guidance_rescale,
+            audio_guidance_rescale=audio_guidance_rescale,
+            image_guides=guides,
             canvas_layout=canvas_layout,
+            **own,
             denoising_start=first_step / num_steps,
             eta=eta,
             generator=generator,

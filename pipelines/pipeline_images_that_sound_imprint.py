@@ -29,7 +29,7 @@ from .images_that_sound_pictures import check_resize_mode, fit_pictures, imprint
 from .images_that_sound_precision import kept_in_float32  # noqa: F401
 from .images_that_sound_prompts import Prompts, expand_rows
 from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
-from .images_that_sound_side import Side  # noqa: F401
+from .images_that_sound_side import is_guided
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_steps import denoising_steps  # noqa: F401
 from .images_that_sound_two_sides import TwoSidesMixin
@@ -119,7 +119,7 @@ class ImagesThatSoundImprintPipeline(
         scales: tuple[float, float],
         magnitude_ratio: float,
         num_images_per_prompt: int,
-        eta: float,
+        eta: float | None,
         generator: torch.Generator | list[torch.Generator] | None,
         latents: torch.Tensor | None,
         audio_latents: torch.Tensor | None,
@@ -144,7 +144,8 @@ class ImagesThatSoundImprintPipeline(
         batch_size = self._check_batch(
             image_prompts, audio_prompts, scales, num_images_per_prompt, generator=generator, own=own
         )
-        check_number("eta", eta, least=0, most=1)
+        if eta is not None:
+            check_number("eta", eta, least=0, most=1)
         check_number("magnitude_ratio", magnitude_ratio, least=0, most=1)
         self._check_latents("latents", latents, batch_size, height, width)
         self._check_latents("audio_latents", audio_latents, batch_size, height, width)
@@ -195,7 +196,7 @@ class ImagesThatSoundImprintPipeline(
         audio_guidance_scale: float | None = None,
         crop_right: int | None = None,
         num_images_per_prompt: int = 1,
-        eta: float = 0.0,
+        eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
         audio_latents: torch.Tensor | None = None,
@@ -259,8 +260,9 @@ class ImagesThatSoundImprintPipeline(
                 not cut.
             num_images_per_prompt (`int`, defaults to 1):
                 Samples for each pair.
-            eta (`float`, defaults to 0.0):
-                Share of fresh noise in 0..1, for schedulers that take it (DDIM, arXiv 2010.02502, equation 16).
+            eta (`float`, *optional*):
+                Share of fresh noise in 0..1, for schedulers that take it (DDIM, arXiv 2010.02502, equation 16); where
+                left out the scheduler's own default, 0 of DDIM and 0.3 of TCD.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
                 Source of the noise, one for all or one per sample; the picture's latents are drawn before the
                 spectrogram's.
@@ -306,8 +308,7 @@ class ImagesThatSoundImprintPipeline(
         check_flags(invert_image=invert_image, return_dict=return_dict)
         num_steps = self.resolve_steps("num_inference_steps", num_inference_steps)
         num_audio_steps = self.resolve_steps("num_audio_inference_steps", num_audio_inference_steps)
-        guidance_scale = self.resolve_default("guidance_scale", guidance_scale)
-        audio_guidance_scale = self.resolve_default("audio_guidance_scale", audio_guidance_scale)
+        guidance_scale, audio_guidance_scale = self.resolve_guidance(guidance_scale, audio_guidance_scale)
         images, spectrograms = self._preprocess_image(image), self._preprocess_audio(audio)
         if spectrograms is not None:
             if width is not None or audio_length_in_s is not None:
@@ -342,7 +343,7 @@ class ImagesThatSoundImprintPipeline(
         )
 
         # 2. Encode the prompts of what is to be made
-        guided = (guidance_scale > 1, audio_guidance_scale > 1)
+        guided = (is_guided(self.unet, guidance_scale), is_guided(self.unet_audio, audio_guidance_scale))
         embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale)
 
         # 3. Draw latents, the picture's first

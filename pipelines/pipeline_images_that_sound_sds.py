@@ -48,7 +48,7 @@ from .images_that_sound_score_distillation import (
     score_distillation_loss,
     score_distillation_weights,
 )
-from .images_that_sound_side import Side
+from .images_that_sound_side import Side, is_guided
 from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
 from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
 
@@ -477,7 +477,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         accelerator = accelerator or Accelerator(cpu=self._execution_device.type == "cpu")
 
         # 2. Encode both prompts
-        guided = (guidance_scale > 1, audio_guidance_scale > 1)
+        guided = (is_guided(self.unet, guidance_scale), is_guided(self.unet_audio, audio_guidance_scale))
         with torch.no_grad():
             embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided)
         embeds = {name: expand_rows(rows, num_canvases) for name, rows in embeds.items()}

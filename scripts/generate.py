@@ -4,8 +4,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from .common.arguments import Request, add_sample_arguments, call_arguments, new_parser, read_request, run
-from .common.own_files import recorded, with_files
+from .common.arguments import (
+    Request,
+    add_component_arguments,
+    add_sample_arguments,
+    call_arguments,
+    new_parser,
+    read_request,
+    run,
+)
+from .common.own_files import with_files
 from .common.presets import EMBEDDED_PRESETS, GENERATE_PRESETS, RIFFUSION_PRESETS
 
 
@@ -13,7 +21,11 @@ PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}
 # Arguments that are nothing without one of some files.
 NEEDS = [
     *((name, ("image", "audio")) for name in ("strength", "mask_image", "mask_start_in_s", "mask_end_in_s")),
-    *(("resize_mode", ("image",)), ("magnitude_ratio", ("image",)), ("magnitude_ratio", ("audio",))),
+    *(("resize_mode", ("image", "control_image")), ("magnitude_ratio", ("image",)), ("magnitude_ratio", ("audio",))),
+    *(("controlnet", ("control_image",)), ("control_image", ("controlnet",))),
+    ("controlnet_conditioning_scale", ("controlnet",)),
+    *((name, ("controlnet",)) for name in ("control_guidance_start", "control_guidance_end")),
+    *(("ip_adapter", ("ip_adapter_image",)), ("ip_adapter_image", ("ip_adapter",))),
 ]
 
 
@@ -25,6 +37,7 @@ def parse_args(input_args: list[str] | None = None) -> Request:
     parser.add_argument("--audio", help="A sound to begin with. With --image, that is painted into it first.")
     parser.add_argument("--mask_image", help="A picture of the canvas' size: white is made anew, black stays.")
     add_sample_arguments(parser, PRESETS, {**of_a_start, **arguments})
+    add_component_arguments(parser)
     request = read_request(
         parser.parse_args(input_args),
         PRESETS,
@@ -32,8 +45,15 @@ def parse_args(input_args: list[str] | None = None) -> Request:
         embedded_presets=EMBEDDED_PRESETS,
         needs=NEEDS,
     )
-    used = of_a_start if request.files else arguments
+    numbers = [len(each or []) for each in (request.models.controlnet, request.files.get("control_image"))]
+    if len(set(numbers)) > 1:
+        raise ValueError("`controlnet` and `control_image` have to be as many, but are {} and {}.".format(*numbers))
+    used = of_a_start if begins_with_a_file(request) else arguments
     return replace(request, call={name: request.call[name] for name in used})
+
+
+def begins_with_a_file(request: Request) -> bool:
+    return not request.files.keys().isdisjoint(("image", "audio"))
 
 
 def generate(request: Request) -> Iterator[Path]:
@@ -44,11 +64,12 @@ def generate(request: Request) -> Iterator[Path]:
 
     samples = request.samples
     accelerator, models = start(request.models, samples.output_dir, request.report_to)
-    pipe = load_pipeline(models, ImagesThatSoundImg2ImgPipeline if request.files else ImagesThatSoundPipeline)
+    begun = begins_with_a_file(request)
+    pipe = load_pipeline(models, ImagesThatSoundImg2ImgPipeline if begun else ImagesThatSoundPipeline)
     arguments = with_checkpoint_defaults(request.call, pipe)
-    settings = complete_settings(models, pipe, {**arguments, **recorded(request.files)})
+    settings = complete_settings(models, pipe, {**arguments, **request.recorded})
     say_unknown_words(settings)
-    arguments = with_files(arguments, request.files, pipe)
+    arguments = with_files(arguments, request.files, pipe, models.controlnet)
     seeds = own_share(accelerator, samples.seeds)
     yield from make_samples(pipe, samples, settings, arguments=arguments, seeds=seeds)
     report_samples(accelerator, samples.folders)

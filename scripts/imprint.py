@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .common.arguments import Request, add_sample_arguments, call_arguments, new_parser, read_request, run
-from .common.own_files import recorded, with_files
+from .common.own_files import with_files
 from .common.presets import EMBEDDED_PRESETS, IMPRINT_PRESETS
 
 
@@ -39,7 +39,7 @@ def imprint(request: Request) -> Iterator[Path]:
     accelerator, models = start(request.models, samples.output_dir, request.report_to)
     pipe = load_pipeline(models, ImagesThatSoundImprintPipeline, needs_audio_side="audio" not in request.files)
     arguments = with_checkpoint_defaults(request.call, pipe)
-    settings = complete_settings(models, pipe, {**arguments, **recorded(request.files)})
+    settings = complete_settings(models, pipe, {**arguments, **request.recorded})
     say_unknown_words(settings)
     arguments = with_files(arguments, request.files, pipe)
     yield from make_samples(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..selection import Halving, Rung
 
 PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}
+# Arguments of the call that are nothing without a ControlNet, which this command does not load.
+OF_CONTROLNETS = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end", "resize_mode")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class SearchRequest(Request):
 
 def parse_args(input_args: list[str] | None = None) -> SearchRequest:
     parser, arguments = new_parser("search", __doc__), call_arguments("ImagesThatSoundPipeline")
-    add_sample_arguments(parser, PRESETS, arguments)
+    add_sample_arguments(parser, PRESETS, {name: arguments[name] for name in arguments if name not in OF_CONTROLNETS})
     add_score_arguments(parser)
     group = parser.add_argument_group("search", "--num_samples candidates, of which the best are finished.")
     group.add_argument("--keep", type=int, default=3, help="How many are kept, the best. Default: %(default)s.")
@@ -58,7 +60,10 @@ def parse_args(input_args: list[str] | None = None) -> SearchRequest:
         help="Of the candidates, that go on after each rung. Default: %(default)s.",
     )
     args = parser.parse_args(input_args)
-    return read_request(args, PRESETS, arguments, SearchRequest, scores=values_of(Scores, args))
+    request = read_request(args, PRESETS, arguments, SearchRequest, scores=values_of(Scores, args))
+    if given := [name for name in ("timesteps", "sigmas") if request.call[name] is not None]:
+        raise ValueError(f"`{given[0]}` can't be given to a search, which counts in `num_inference_steps`.")
+    return request
 
 
 def search(request: SearchRequest) -> Iterator[str]:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers import ControlNetModel, DiffusionPipeline, UNet2DConditionModel
 from fresh_processes import FreshProcesses
 from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from images_that_sound.pipelines import (
     FactorizedColorizationPipeline,
@@ -28,6 +30,31 @@ def two_sides(pipeline_class: type[DiffusionPipeline], folder: Path) -> Diffusio
     pipeline.load_audio_prior(AUFFUSION)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def controlnet_of(unet: UNet2DConditionModel, seed: int, **kwargs: object) -> ControlNetModel:
+    """A ControlNet whose residuals are not 0, as those of a new one are."""
+    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 16), **kwargs)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in net.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return net.eval()
+
+
+def save_ip_adapter(unet: UNet2DConditionModel, file: Path) -> None:
+    """Random weights of an IP-Adapter with its image encoder beside it, as a repo holds them."""
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "intermediate_size": 32, "projection_dim": 8, "image_size": 32, "patch_size": 16}
+    config = CLIPVisionConfig(num_hidden_layers=1, num_attention_heads=2, **size)
+    CLIPVisionModelWithProjection(config).save_pretrained(file.parent / "image_encoder")
+    size = unet.config.cross_attention_dim
+    weights = {"image_proj.proj.weight": torch.randn(4 * size, 8), "image_proj.proj.bias": torch.randn(4 * size)}
+    weights |= {"image_proj.norm.weight": torch.ones(size), "image_proj.norm.bias": torch.zeros(size)}
+    names = [name.removesuffix(".processor") for name in unet.attn_processors if "attn2" in name]
+    for i, name in enumerate(names):
+        shape = unet.get_submodule(name).to_k.weight.shape
+        weights |= {f"ip_adapter.{2 * i + 1}.to_{part}_ip.weight": torch.randn(shape) for part in "kv"}
+    save_file(weights, file)
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,10 @@ SPECIAL: dict[str, Callable[[], list[Any]]] = {
     "prompt": words,
     "prompts": words,
     "image": pictures,
+    "timesteps": lambda: [[900, 100], [100, 900], [], [1000], [5.0], (3, 1), [True]],
+    "sigmas": lambda: [[10.0, 1.0, 0.0], [1.0], [1.0, 2.0], ["a"], [float("nan")]],
+    "scale": lambda: [*numbers(), [1.0], [0.0, 1.0], [], ["a"]],
+    "ip_adapter_image_embeds": lambda: [[each] for each in tensors(2, 1, 8)] + [[], None],
     "audio": lambda: tensors(1, 3200) + tensors(3200) + tensors(1, 5) + [np.zeros(3200), np.ones(4000, np.float32)],
     "audios": lambda: [np.ones(shape, np.float32) for shape in ((1, 3200), (2, 3200), (3200,), (1, 0), (0, 5))],
     "canvas": lambda: ["pixels", "fourier", "oil", PixelCanvas, torch.nn.Linear, lambda **_: 5, torch.nn.Identity()],
@@ -210,13 +214,14 @@ def make_targets() -> dict[str, Target]:
     blocks = ImagesThatSoundBlocks().init_pipeline()
     blocks.update_components(**pipe.components)
     blocks.set_progress_bar_config(disable=True)
+    inputs = [each.name for each in blocks.blocks.inputs]
     mel, canvas = MelSpectrogram(), torch.full((1, 1, 256, 16), 0.5)
     sound, log_mel = torch.rand(1, 3200, generator=generator()), torch.zeros(1, 256, 16)
     lift = {"latents": latents, **prompts, "num_draws": 1}
     clip = CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32)
     clap = CLAPScore.from_pretrained(EMBEDDED, subfolder="clap", dtype=torch.float32)
     targets |= {
-        "blocks": Target(blocks, {**calls["two sides"][1], "output": "images"}, targets["two sides"].names[:-5]),
+        "blocks": Target(blocks, {**calls["two sides"][1], "output": "images"}, inputs),
         "denoise": Target(pipe.denoise, {"latents": latents, **shares, **embeds}, ["latents", *EMBEDDINGS]),
         "decode": Target(pipe.decode, {"latents": latents}, ["latents", "cut_columns"]),
         "encode_prompt": Target(pipe.encode_prompt, prompts, [*prompts, *NEGATIVES, *EMBEDDINGS]),

@@ -120,7 +120,9 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         options |= {"--device": DEVICES, "--dtype": ["float16", "bfloat16", "float64"]}
         options["--enable_model_cpu_offload"] = [None]
     return options | {
-        "generate": {"--image": PATHS, "--audio": PATHS, "--mask_image": PATHS},
+        "generate": {"--image": PATHS, "--audio": PATHS, "--mask_image": PATHS}
+        | {"--controlnet": MODELS, "--control_image": PATHS, "--ip_adapter": MODELS, "--ip_adapter_image": PATHS}
+        | {"--lora": [*MODELS, "dir:0.5", "a:b"], "--audio_lora": MODELS},
         "imprint": {"--image": PATHS, "--audio": PATHS},
         "sds": {"--final_max_timestep": FLOATS, "--checkpoint_every": INTEGERS, "--preview_every": INTEGERS}
         | {"--mixed_precision": ["bf16", "fp16", "x"], "--gradient_accumulation_steps": INTEGERS},

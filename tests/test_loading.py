@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 import soundfile
 import torch
+from diffusers import ControlNetModel
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts.common.models import EMBEDDED
@@ -68,10 +69,13 @@ def test_installed_package(run, tmp_path, expected, stable_diffusion_folder, auf
 
 
 def test_custom_pipeline_and_the_folder_that_it_saves(
-    run, tmp_path, expected, stable_diffusion_folder, auffusion_folder
+    run, tmp_path, expected, pipe, stable_diffusion_folder, auffusion_folder
 ):
+    net = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(4, 4, 4, 4))
+    net.save_pretrained(tmp_path / "net")
     load = (
-        f"pipe = DiffusionPipeline.from_pretrained({str(stable_diffusion_folder)!r},"
+        f"from diffusers import ControlNetModel\nnet = ControlNetModel.from_pretrained({str(tmp_path / 'net')!r})\n"
+        f"pipe = DiffusionPipeline.from_pretrained({str(stable_diffusion_folder)!r}, controlnet=[net, net],"
         f" custom_pipeline={str(PIPELINES)!r}, trust_remote_code=True)\n"
         f"pipe.load_audio_prior({str(auffusion_folder)!r})"
     )
@@ -83,8 +87,9 @@ def test_custom_pipeline_and_the_folder_that_it_saves(
     torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
 
     once_more = f"pipe = DiffusionPipeline.from_pretrained({str(saved)!r}, trust_remote_code=True)"
-    latents, _ = compose(run, tmp_path, once_more, without_package=True, name="third")
+    latents, saved = compose(run, tmp_path, once_more, without_package=True, name="third")
     torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
+    assert len(list(saved.glob("controlnet*/*.safetensors"))) == 2
 
 
 def test_code_of_a_repo_does_not_run_without_trust(run, pipe, tmp_path, stable_diffusion_folder):
@@ -105,8 +110,8 @@ def test_saved_index_names_no_path_and_holds_the_code(pipe, tmp_path):
     assert str(Path(__file__).parents[1]) not in index
     for file in tmp_path.glob("*.py"):
         assert file.read_bytes() == (PIPELINES / file.name).read_bytes()
-    shared = ("audio_lora", "audio_prior", "audio_side", "checks", "files", "noise_shares", "precision", "prompts")
-    shared += ("saving", "side", "spectrogram", "steps", "two_sides", "vocoder")
+    shared = ("audio_lora", "audio_prior", "audio_side", "checks", "files", "guides", "noise_shares", "pictures")
+    shared += ("precision", "prompts", "saving", "side", "spectrogram", "steps", "two_sides", "vocoder")
     expected = {"pipeline_images_that_sound.py", *(f"images_that_sound_{name}.py" for name in shared)}
     assert {file.name for file in tmp_path.glob("*.py")} == expected
 

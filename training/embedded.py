@@ -275,8 +275,7 @@ def new_pipeline(
         scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
         unet_audio=unet_audio,
         vocoder=None,
-        vae_audio=None,
-        text_encoder_audio=None,
+        **dict.fromkeys(("vae_audio", "text_encoder_audio", "controlnet", "image_encoder", "feature_extractor")),
         spectrogram=SPECTROGRAM.to_dict(),
         default_arguments=DEFAULT_ARGUMENTS,
     )

@@ -24,7 +24,7 @@ from ... import pipelines
 from ...pipelines.images_that_sound_call import CallArgument, read_call
 from ...selection import SCORES
 from .files import parse_json
-from .own_files import OwnFile, own_files, recorded
+from .own_files import COMPONENTS, OwnFile, listed, own_files, recorded
 from .progress import prepare_environment, tell
 
 
@@ -85,6 +85,10 @@ class Models:
         dtype (`str`): Precision of the weights.
         enable_model_cpu_offload (`bool`): Whether only what is in use is kept on the device.
         device_map (`dict[str, str]`): Models that run on devices of their own.
+        controlnet (`list[str]`): Repos or folders of ControlNets, or embedded.
+        ip_adapter (`str`): Repo, folder or file of an IP-Adapter, perhaps with a weight: `REPO:0.6`.
+        lora (`list[str]`): Repos, folders or files of the image side's LoRAs, perhaps with weights.
+        audio_lora (`list[str]`): The same of the audio side.
     """
 
     model: str | None = "embedded"
@@ -94,6 +98,14 @@ class Models:
     dtype: str = "float32"
     enable_model_cpu_offload: bool = False
     device_map: dict[str, str] | None = None
+    controlnet: list[str] | None = None
+    ip_adapter: str | None = None
+    lora: list[str] | None = None
+    audio_lora: list[str] | None = None
+
+    @property
+    def components(self) -> dict[str, str | list[str] | None]:
+        return {name: getattr(self, name) for name in COMPONENTS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,14 +181,16 @@ class Request:
         call (`dict`): JSON-ready arguments of the pipeline's call, the same for all samples.
         models ([`Models`]): What makes them.
         samples ([`Samples`]): Which ones.
-        files (`dict[str, OwnFile]`): Arguments of the call that are read from files.
+        files (`dict[str, list[OwnFile]]`): Arguments of the call that are read from files.
+        recorded (`dict`): What settings say of the files and of the models besides.
         report_to (`str`): A tracker of accelerate.
     """
 
     call: dict[str, Any]
     models: Models
     samples: Samples
-    files: dict[str, OwnFile] = field(default_factory=dict)
+    files: dict[str, list[OwnFile]] = field(default_factory=dict)
+    recorded: dict[str, Any] = field(default_factory=dict)
     report_to: str | None = None
 
 
@@ -257,10 +271,11 @@ def parser_options(argument: CallArgument) -> dict[str, Any]:
     if "bool" in kinds:
         return {"action": argparse.BooleanOptionalAction}
     kind = next((name for name in TYPES if name in kinds), None)
-    if kind is None:
-        return {}
-    several = {"nargs": "+"} if kind == "float" and "list" in kinds else {}
-    return {"type": TYPES[kind], **several}
+    # Of texts, several are for several samples.
+    several = {"nargs": "+"} if "list" in kinds and kind != "str" else {}
+    if kind is None and several:
+        kind = next((name for name in ("int", "float") if name == ast.unparse(kinds["list"].slice)), None)
+    return {} if kind is None else {"type": TYPES[kind], **several}
 
 
 def _alternatives(annotation: ast.expr) -> list[ast.expr]:
@@ -312,6 +327,23 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     )
     parser.set_defaults(command=parser.prog.split()[-1])
     add_process_arguments(parser)
+
+
+def add_component_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a Stable Diffusion can have besides: ControlNets, an IP-Adapter, LoRAs."""
+    group = parser.add_argument_group("what else is loaded", "Repos or folders, safetensors only.")
+    group.add_argument("--controlnet", nargs="+", help="ControlNets of the image side.")
+    group.add_argument("--control_image", nargs="+", help="What to guide by: a picture for each ControlNet.")
+    group.add_argument(
+        "--ip_adapter",
+        help="An IP-Adapter of the image side, such as h94/IP-Adapter or h94/IP-Adapter/models/FILE.safetensors, and"
+        " perhaps how strong it is: REPO:0.6.",
+    )
+    group.add_argument("--ip_adapter_image", help="A picture that the IP-Adapter takes as a prompt.")
+    for name, side in (("lora", "image"), ("audio_lora", "audio")):
+        group.add_argument(
+            f"--{name}", nargs="+", help=f"LoRAs of the {side} side, and perhaps how strong: REPO:0.8, FILE:0.5."
+        )
 
 
 def add_spectrogram_argument(parser: argparse.ArgumentParser, text: str) -> None:
@@ -367,13 +399,15 @@ def read_request(
     if {args.model, args.audio_model} <= {None, "embedded"}:
         presets = {name: preset | (embedded_presets or {}).get(name, {}) for name, preset in presets.items()}
     saved, instead = _saved(args), instead or {}
+    known = DEFAULTS | _known(args, presets, arguments, saved, [field.name for field in fields(request_class)])
+    components = {name: known.get(name) if value is None else value for name, value in _components(args).items()}
     # What is given counts more than a file made earlier, a prompt too where a file stands in for it.
     own = {name: saved[name] for name in saved if getattr(args, instead.get(name, name), None) is None}
     files = own_files(args, own, args.params_from)
+    present = files.keys() | {name for name, value in components.items() if value is not None}
     for name, any_of in needs or []:
-        if getattr(args, name, None) is not None and not files.keys() & any_of:
+        if (name in present or getattr(args, name, None) is not None) and not present & set(any_of):
             raise ValueError(f"`{name}` can't be given without {' or '.join(f'`{each}`' for each in any_of)}.")
-    known = DEFAULTS | _known(args, presets, arguments, saved, [field.name for field in fields(request_class)])
     replaced = [prompt for file, prompt in instead.items() if file in files]
     known = {name: value for name, value in known.items() if name.removeprefix("negative_") not in replaced}
     complete = argparse.Namespace(
@@ -381,9 +415,10 @@ def read_request(
     )
     call = complete_call(arguments, vars(args), known)
     _check_prompts(call, files, instead)
+    own_parts = recorded(files, _components(complete))
     if complete.output_dir is None:
         usual = {name: each.default for name, each in arguments.items()} | DEFAULTS | presets.get(args.example, {})
-        complete.output_dir = _default_folder(complete, call, files, usual)
+        complete.output_dir = _default_folder(complete, {**call, **own_parts}, files, usual)
     return values_of(
         request_class,
         complete,
@@ -391,6 +426,7 @@ def read_request(
         models=values_of(Models, complete),
         samples=values_of(Samples, complete),
         files=files,
+        recorded=own_parts,
         **given,
     )
 
@@ -400,7 +436,7 @@ def complete_call(arguments: dict[str, CallArgument], parsed: dict[str, Any], kn
     call = {}
     for name, argument in arguments.items():
         value = known.get(name, argument.default) if parsed.get(name) is None else parsed[name]
-        if "nargs" in parser_options(argument) and isinstance(value, list) and len(value) == 1:
+        if argument.annotation.startswith("float | list") and isinstance(value, list) and len(value) == 1:
             value = value[0]
         call[name] = None if value is inspect.Parameter.empty else value
         if isinstance(value, str):
@@ -408,7 +444,7 @@ def complete_call(arguments: dict[str, CallArgument], parsed: dict[str, Any], kn
     return call
 
 
-def _check_prompts(call: dict[str, Any], files: dict[str, OwnFile], instead: dict[str, str]) -> None:
+def _check_prompts(call: dict[str, Any], files: dict[str, list[OwnFile]], instead: dict[str, str]) -> None:
     """Raises `ValueError` unless a prompt, or a file in its place, says what to see and what to hear."""
     missing, file_of = [], {prompt: file for file, prompt in instead.items()}
     for name in PROMPTS:
@@ -427,19 +463,19 @@ def _check_prompts(call: dict[str, Any], files: dict[str, OwnFile], instead: dic
 
 
 def _default_folder(
-    args: argparse.Namespace, call: dict[str, Any], files: dict[str, OwnFile], usual: dict[str, Any]
+    args: argparse.Namespace, settings: dict[str, Any], files: dict[str, list[OwnFile]], usual: dict[str, Any]
 ) -> Path:
     """
     Where samples go that were given no folder: named by what can be read, and by a hash of all that is not `usual`, so
     that nothing that is made in another way goes there.
     """
-    made_by = {**{name: getattr(args, name, None) for name in MADE_BY}, **call, **recorded(files)}
+    made_by = {**{name: getattr(args, name, None) for name in MADE_BY}, **settings}
     unusual = {name: value for name, value in made_by.items() if value is not None and value != usual.get(name)}
     words = [args.command, args.example]
     if args.example is None:
-        words += [_slug(call[name]) for name in PROMPTS if call[name]]
+        words += [_slug(settings[name]) for name in PROMPTS if settings[name]]
     if args.example is None or files:
-        words += [_slug(Path(file.name).stem) for file in files.values()]
+        words += [_slug(Path(file.name).stem) for own in files.values() for file in own]
     if unusual:
         words.append(hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:8])
     return Path("outputs", "-".join(filter(None, words)))
@@ -471,6 +507,10 @@ def _saved(args: argparse.Namespace) -> dict[str, Any]:
     return read_settings(args.params_from)
 
 
+def _components(args: argparse.Namespace) -> dict[str, str | list[str] | None]:
+    return {name: getattr(args, name) for name in COMPONENTS if hasattr(args, name)}
+
+
 def _known(
     args: argparse.Namespace, presets: dict, arguments: dict[str, CallArgument], saved: dict[str, Any], own: list[str]
 ) -> dict[str, Any]:
@@ -488,8 +528,11 @@ def _known(
     for name, value in known.items():
         _check_kind(name, value, kinds[name])
     if args.model in (None, saved.get("model")):
-        left = [name for name in ("model", "audio_model") if getattr(args, name) is None]
-        known |= shipped_models({name: saved.get(name) for name in left}, "params_from")
+        left = [name for name in ("model", "audio_model", *COMPONENTS) if getattr(args, name, None) is None]
+        models = shipped_models({name: saved.get(name) for name in left}, "params_from")
+        if foreign := [name for name in models if not hasattr(args, name)]:
+            raise ValueError(f"`params_from` was made with `{foreign[0]}`, which this command can't take.")
+        known |= models
     audio_model = args.audio_model or known.get("audio_model")
     if audio_model is not None and audio_model == saved.get("audio_model"):
         known["spectrogram"] = saved.get("spectrogram")
@@ -510,14 +553,14 @@ def _check_kind(name: str, value: Any, options: dict[str, Any]) -> None:
         raise ValueError(f"`params_from` holds a `{name}` that is none: {str(value)[:100]!r}.")
 
 
-def shipped_models(models: dict[str, str | None], argument: str) -> dict[str, str]:
+def shipped_models(models: dict[str, str | list[str] | None], argument: str) -> dict[str, str | list[str]]:
     """
     The models that files given by `argument` name. Raises `ValueError` for others than those that ship with the
     package: nothing is loaded because a file says so.
     """
     named = {name: model for name, model in models.items() if model is not None}
-    if not set(named.values()) <= set(SHIPPED_MODELS):
-        once_more = " ".join(f"--{name} {shlex.quote(model)}" for name, model in named.items())
+    if not all(set(listed(model)) <= set(COMPONENTS.get(name, SHIPPED_MODELS)) for name, model in named.items()):
+        once_more = " ".join(f"--{name} {shlex.join(listed(model))}" for name, model in named.items())
         raise ValueError(f"`{argument}` names models, which are loaded only if you name them once more: {once_more}")
     return named
 

@@ -5,17 +5,21 @@ from typing import Any
 
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
-from diffusers import DiffusionPipeline
+from diffusers import ControlNetModel, DiffusionPipeline, MultiControlNetModel
+from diffusers.utils import is_peft_available
 from diffusers.utils.torch_utils import get_device
-from transformers import SpeechT5HifiGan
+from transformers import CLIPVisionModelWithProjection, SpeechT5HifiGan
 
 from ... import embedded, embedded_colorization
 from ...pipelines import MelSpectrogram, load_vocoder
+from ...pipelines.images_that_sound_guides import check_controlnet
 from .arguments import Models
 from .hub import checkpoint_errors
+from .own_files import source_and_weight
 
 
 EMBEDDED = Path(embedded.__file__).parent
+EMBEDDED_CONTROLNET = EMBEDDED.with_name("images-that-sound-embedded-controlnet")
 # What ships with the package, by the names that `--model` and its like take.
 SHIPPED = {"embedded": EMBEDDED, "embedded-colorization": Path(embedded_colorization.__file__).parent}
 
@@ -56,6 +60,11 @@ def load_pipeline(
             f"`audio_model` has to be given, such as auffusion/auffusion-full-no-adapter, since `model`,"
             f" {models.model!r}, has no audio side."
         )
+    _add_controlnets(models, pipe)
+    if models.ip_adapter is not None:
+        _add_ip_adapter(models.ip_adapter, pipe)
+    for argument in ("lora", "audio_lora"):
+        _add_loras(argument, getattr(models, argument) or [], pipe)
     pipe = on_device(models, pipe)
     _spread(models, pipe)
     return pipe
@@ -70,6 +79,68 @@ def read_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> Di
             raise ValueError("It has no text encoder.")
     pipe.set_progress_bar_config(desc="Denoising")
     return pipe
+
+
+def _add_controlnets(models: Models, pipe: DiffusionPipeline) -> None:
+    nets = []
+    for source in models.controlnet or []:
+        with checkpoint_errors(source, "controlnet"):
+            folder = EMBEDDED_CONTROLNET if source == "embedded" else source
+            net = ControlNetModel.from_pretrained(folder, dtype=getattr(torch, models.dtype), use_safetensors=True)
+            check_controlnet(net, pipe.unet, pipe.vae_scale_factor)
+            nets.append(net)
+    if nets:
+        pipe.register_modules(controlnet=nets[0] if len(nets) == 1 else MultiControlNetModel(nets))
+
+
+def _add_ip_adapter(text: str, pipe: DiffusionPipeline) -> None:
+    source, weight = source_and_weight(text)
+    with checkpoint_errors(source, "ip_adapter"):
+        repo, file = _repo_and_file(source)
+        file = file or {"subfolder": "models", "weight_name": "ip-adapter_sd15.safetensors"}
+        # Loaded here, so that it is read from safetensors only.
+        encoder = CLIPVisionModelWithProjection.from_pretrained(
+            repo,
+            subfolder=Path(file["subfolder"], "image_encoder").as_posix(),
+            dtype=pipe.unet.dtype,
+            use_safetensors=True,
+        )
+        pipe.register_modules(image_encoder=encoder)
+        pipe.load_ip_adapter(repo, **file)
+        pipe.set_ip_adapter_scale(weight)
+
+
+def _add_loras(argument: str, texts: list[str], pipe: DiffusionPipeline) -> None:
+    """Those of a side, each with its weight."""
+    if texts and not is_peft_available():
+        raise ValueError(f"`{argument}` needs peft: pip install peft.")
+    audio, weights = "audio_" if argument == "audio_lora" else "", {}
+    for i, text in enumerate(texts):
+        source, weights[f"lora_{i}"] = source_and_weight(text)
+        with checkpoint_errors(source, argument):
+            repo, file = _repo_and_file(source)
+            load, listed = getattr(pipe, f"load_{audio}lora_weights"), getattr(pipe, f"get_list_{audio}adapters")
+            load(repo, adapter_name=f"lora_{i}", use_safetensors=True, **file)
+            if not any(f"lora_{i}" in names for names in listed().values()):
+                raise ValueError("It holds no LoRA for this model.")
+    if weights:
+        getattr(pipe, f"set_{audio}adapters")(list(weights), list(weights.values()))
+
+
+def _repo_and_file(source: str) -> tuple[str, dict[str, str]]:
+    """
+    What `REPO/FOLDER/FILE.safetensors`, of the Hub or of this machine, is for diffusers. No file where `source` names
+    none, and `ValueError` for one of another kind.
+    """
+    path = Path(source)
+    if path.is_file() and path.suffix != ".safetensors":
+        raise ValueError("The file has to end in .safetensors.")
+    if path.suffix != ".safetensors":
+        return source, {}
+    parts = path.parent.parts
+    folders = () if path.is_file() else parts[2:]
+    repo = str(path.parent) if path.is_file() else "/".join(parts[:2])
+    return repo, {"subfolder": "/".join(folders), "weight_name": path.name}
 
 
 def read_vocoder(source: str, spectrogram: MelSpectrogram | None = None) -> SpeechT5HifiGan | None:
@@ -102,9 +173,12 @@ def _spread(models: Models, pipe: DiffusionPipeline) -> None:
 
 def with_checkpoint_defaults(arguments: dict[str, Any], pipe: DiffusionPipeline) -> dict[str, Any]:
     """The arguments with the checkpoint's defaults written out, so that a sample's settings are complete."""
+    left_open = ["height", "width"]
+    if any(arguments.get(name) is not None for name in ("timesteps", "sigmas")):
+        left_open.append("num_inference_steps")
     filled = {
         name: value
         for name, value in pipe.default_arguments.items()
-        if arguments.get(name) is None and name not in ("height", "width")
+        if arguments.get(name) is None and name not in left_open
     }
     return {**arguments, **filled}

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import math
 import os
 import shlex
 from collections.abc import Iterable
@@ -11,10 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    import PIL.Image
     from diffusers import DiffusionPipeline
 
-# What each argument that takes a file holds.
-OWN_FILES = {"image": "picture", "audio": "sound", "mask_image": "picture"}
+# What a file is that each argument takes, and which arguments take several.
+OWN_FILES = {
+    **{"image": "picture", "audio": "sound", "mask_image": "picture"},
+    **{"control_image": "picture", "ip_adapter_image": "picture"},
+}
+SEVERAL = ("control_image",)
+# Models that a pipeline can have besides its own, each argument with what of it ships.
+COMPONENTS: dict[str, tuple[str, ...]] = {"controlnet": ("embedded",), "ip_adapter": (), "lora": (), "audio_lora": ()}
 
 
 @dataclass(frozen=True)
@@ -33,63 +41,96 @@ class OwnFile:
     sha256: str
 
 
-def own_files(args: argparse.Namespace, saved: dict[str, Any], params_from: str | None) -> dict[str, OwnFile]:
+def own_files(args: argparse.Namespace, saved: dict[str, Any], params_from: str | None) -> dict[str, list[OwnFile]]:
     """
     The files of a command, by its arguments: those of the command line, and else those that `saved`, the settings in
     `params_from`, names. Raises `ValueError` for one that can't be read, is missing or has changed.
     """
     files = {}
     for argument, kind in OWN_FILES.items():
-        if (name := getattr(args, argument, None)) is not None:
-            files[argument] = OwnFile(name, Path(name), _sha256_of(name, kind))
-        elif (name := saved.get(argument)) is None:
-            continue
-        elif not hasattr(args, argument):
-            raise ValueError(f"`params_from` was made with `{argument}` {name!r}, which this command does not take.")
-        else:
-            files[argument] = _find_again(argument, name, (saved.get("sha256") or {}).get(name), Path(params_from))
+        if (names := getattr(args, argument, None)) is not None:
+            files[argument] = [OwnFile(name, Path(name), _sha256_of(name, kind)) for name in listed(names)]
+        elif (names := saved.get(argument)) is not None:
+            if not hasattr(args, argument):
+                raise ValueError(f"`params_from` was made with `{argument}` {names!r}, which this command can't take.")
+            known = saved.get("sha256") or {}
+            files[argument] = [_find_again(argument, name, known.get(name), params_from) for name in listed(names)]
     return files
 
 
-def recorded(files: dict[str, OwnFile]) -> dict[str, Any]:
-    """What settings say of files: their names by argument, and their SHA-256 by name."""
-    names = {argument: file.name for argument, file in files.items()}
-    return {**names, "sha256": {file.name: file.sha256 for file in files.values()} or None}
+def listed(value: str | list[str] | None) -> list[str]:
+    """What one or several names are."""
+    return [value] if isinstance(value, str) else value or []
 
 
-def with_files(arguments: dict[str, Any], files: dict[str, OwnFile], pipe: "DiffusionPipeline") -> dict[str, Any]:
+def source_and_weight(text: str) -> tuple[str, float]:
+    """The repo, folder or file that a text such as `REPO:0.8` names, and its weight, 1 where it has none."""
+    source, _, weight = text.rpartition(":")
+    try:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    return (source, number) if source and math.isfinite(number) else (text, 1.0)
+
+
+def recorded(files: dict[str, list[OwnFile]], components: dict[str, str | list[str] | None]) -> dict[str, Any]:
     """
-    Arguments of a pipeline's call with what files hold: pictures, on silence where they are transparent, and a
-    waveform at its rate, of which `audio_length_in_s` says how much is taken. Raises `ValueError` for more than there
-    is, or what is no picture or sound.
+    What settings say of files and of components: their names by argument, and by name the SHA-256 of each that is a
+    file of this machine.
+    """
+    names = {name: [file.name for file in own] for name, own in files.items()}
+    names = {name: each if name in SEVERAL else each[0] for name, each in names.items()}
+    hashes = {file.name: file.sha256 for own in files.values() for file in own}
+    sources = {source_and_weight(text)[0] for value in components.values() for text in listed(value)}
+    hashes |= {source: _sha256_of(source, "LoRA or adapter") for source in sorted(sources) if os.path.isfile(source)}
+    return {**names, **components, "sha256": hashes or None}
+
+
+def with_files(
+    arguments: dict[str, Any], files: dict[str, list[OwnFile]], pipe: "DiffusionPipeline", controlnets: list[str] = []
+) -> dict[str, Any]:
+    """
+    Arguments of a pipeline's call with what files hold: pictures, on silence where they are transparent, control
+    images of `controlnets`, of which the one that ships sees lines, and a waveform at the pipeline's rate, of which
+    `audio_length_in_s` says how much is taken. Raises `ValueError` for more than there is, or what is no picture or
+    sound.
     """
     from .samples import on_ground, read_audio, read_picture
 
-    ground = pipe.mel_spectrogram.silence
-    readers = {
-        "audio": lambda path: read_audio(path, pipe.sampling_rate),
-        "image": lambda path: on_ground(read_picture(path), ground),
-        "mask_image": lambda path: on_ground(read_picture(path), 0),
-    }
-    arguments = {**arguments, **{argument: readers[argument](file.path) for argument, file in files.items()}}
-    seconds = arguments.get("audio_length_in_s")
-    if "audio" in files and seconds is not None:
-        length = len(arguments["audio"]) / pipe.sampling_rate
-        if not 0 < seconds <= length:
-            raise ValueError(f"`audio_length_in_s` has to be in the {length:.2f} s of `audio`, but is {seconds}.")
-        beginning = arguments["audio"][: round(seconds * pipe.sampling_rate)]
-        arguments |= {"audio": beginning, "audio_length_in_s": None}
-    return arguments
+    grounds = {"image": pipe.mel_spectrogram.silence, "mask_image": 0, "ip_adapter_image": 1}
+    own = {name: on_ground(read_picture(files[name][0].path), grounds[name]) for name in grounds if name in files}
+    if "control_image" in files:
+        size = [arguments[name] or pipe.default_arguments[name] for name in ("height", "width")]
+        pairs = zip(files["control_image"], controlnets, strict=True)
+        pictures = [_control_image(file.path, controlnet, size) for file, controlnet in pairs]
+        own["control_image"] = pictures if len(pictures) > 1 else pictures[0]
+    if "audio" in files:
+        own["audio"] = read_audio(files["audio"][0].path, pipe.sampling_rate)
+        if (seconds := arguments["audio_length_in_s"]) is not None:
+            length = len(own["audio"]) / pipe.sampling_rate
+            if not 0 < seconds <= length:
+                raise ValueError(f"`audio_length_in_s` has to be in the {length:.2f} s of `audio`, but is {seconds}.")
+            own |= {"audio": own["audio"][: round(seconds * pipe.sampling_rate)], "audio_length_in_s": None}
+    return {**arguments, **own}
 
 
-def _find_again(argument: str, name: str, sha256: str | None, params_from: Path) -> OwnFile:
+def _control_image(path: Path, controlnet: str, size: list[int]) -> "PIL.Image.Image":
+    """What a ControlNet is to see of a picture."""
+    from .lines import lines_of
+    from .samples import on_ground, read_picture
+
+    picture = read_picture(path)
+    return lines_of(picture, *size) if controlnet == "embedded" else on_ground(picture, 0)
+
+
+def _find_again(argument: str, name: str, sha256: str | None, params_from: str) -> OwnFile:
     """A file that settings name, as it was: beside them, or where they say."""
     if sha256 is None:
         raise ValueError(
             f"`params_from` names a file, which is read only if you name it once more:"
             f" --{argument} {shlex.quote(name)}"
         )
-    places = [place for place in _places_of(name, params_from) if os.path.isfile(place)]
+    places = [place for place in _places_of(name, Path(params_from)) if os.path.isfile(place)]
     for place in places:
         if _sha256_of(place, OWN_FILES[argument]) == sha256:
             return OwnFile(name, place, sha256)

@@ -19,7 +19,7 @@ import soundfile
 
 from .files import check_own_folder, json_text, parse_json, read_json, write_json, written
 from .loudness import levelled
-from .own_files import OWN_FILES
+from .own_files import COMPONENTS, OWN_FILES
 from .video import Panel, poster, write_video
 
 
@@ -32,10 +32,10 @@ SAMPLING_RATES = range(1000, 768001)
 MAX_SECONDS = 600
 MAX_VALUES = 2**27
 
-TEXT, NAMES = (str, type(None)), ("prompt", "audio_prompt", "model", "audio_model", "canvas_layout", *OWN_FILES)
-# Kinds of what the commands read in settings.
+TEXT, NAMES = (str, type(None)), ("prompt", "audio_prompt", "model", "audio_model", "canvas_layout")
+# Kinds of what the commands read in settings. Lists hold texts.
 KINDS = {**dict.fromkeys(NAMES, TEXT), "seed": int, "spectrogram": dict, "problems": list, "gain_in_db": (int, float)}
-KINDS["sha256"] = (dict, type(None))
+KINDS |= {**dict.fromkeys((*OWN_FILES, *COMPONENTS), (*TEXT, list)), "sha256": (dict, type(None))}
 MAX_GAIN_IN_DB = 100
 
 
@@ -264,7 +264,8 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 def _checked(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     for name, kind in KINDS.items():
         value = settings.get(name)
-        if name in settings and (not isinstance(value, kind) or isinstance(value, bool)):
+        texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+        if name in settings and (not isinstance(value, kind) or isinstance(value, bool) or not texts):
             raise ValueError(f"`{path}` holds no settings of images-that-sound: `{name}` is {str(value)[:100]!r}.")
     if not 0 <= settings.get("seed", 0) < 2**63:
         raise ValueError(f"`{path}` holds no settings of images-that-sound: `seed` is no seed.")

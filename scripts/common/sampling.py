@@ -17,7 +17,7 @@ from ...pipelines import audio_problems, audio_remarks
 from .arguments import Models, Samples
 from .files import check_own_folder, check_writable, read_json
 from .models import device_of
-from .own_files import OWN_FILES
+from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
 from .samples import is_made, read_picture, read_waveform, write_sample
 from .vocabulary import unknown_words
@@ -79,7 +79,7 @@ def imprinted_pictures_of(output: Any, row: int) -> dict:
 def complete_settings(models: Models, pipe: DiffusionPipeline, settings: dict[str, Any]) -> dict[str, Any]:
     """What a sample's files say of how it was made, besides its seed and what is said of its sound."""
     return {
-        **dict.fromkeys((*OWN_FILES, "sha256")),
+        **dict.fromkeys((*OWN_FILES, *COMPONENTS, "sha256")),
         **settings,
         "model": models.model,
         "audio_model": models.audio_model,

@@ -147,6 +147,7 @@ def test_weights_and_fractions(pipe, name, value):
         ({"num_inference_steps": 0}, ("`num_inference_steps`", "0", "from 1 to 1000")),
         ({"num_inference_steps": 2.5}, ("`num_inference_steps`", "2.5", "from 1 to 1000")),
         ({"guidance_scale": float("nan")}, ("`guidance_scale`", "nan", "finite")),
+        ({"guidance_scale": "7"}, ("`guidance_scale`", "'7'", "finite")),
         ({"audio_guidance_scale": "7"}, ("`audio_guidance_scale`", "'7'", "finite")),
     ],
 )
@@ -405,8 +406,8 @@ def test_a_vocoder_of_other_mel_bins(auffusion_folder, stable_diffusion_folder):
 
     parts = DiffusionPipeline.from_pretrained(stable_diffusion_folder).components
     parts = {name: parts[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
-    absent = dict.fromkeys(("unet_audio", "vocoder", "vae_audio", "text_encoder_audio"))
-    pipe = ImagesThatSoundPipeline(**parts, **absent, spectrogram={"num_mel_bins": 128})
+    absent = [*ImagesThatSoundPipeline._optional_components]
+    pipe = ImagesThatSoundPipeline(**parts, **dict.fromkeys(absent), spectrogram={"num_mel_bins": 128})
     assert_prior_refused(pipe, auffusion_folder, "`model_in_dim`", "256", "128")
 
 

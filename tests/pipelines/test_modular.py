@@ -133,7 +133,7 @@ def test_inputs_are_the_calls_arguments_and_are_described(blocks_pipe):
     inputs = {parameter.name: parameter for parameter in blocks_pipe.blocks.inputs}
     for name in ("prompt", "audio_weight", "crop_right", "cross_attention_kwargs", "output_type", "eta"):
         assert len(inputs[name].description) > 15
-    assert inputs["canvas_layout"].default == "strip" and inputs["eta"].default == 0.0
+    assert inputs["canvas_layout"].default == "strip" and inputs["eta"].default is None
     assert "What to hear" in blocks_pipe.doc
 
 

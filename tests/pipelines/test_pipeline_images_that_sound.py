@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
@@ -143,6 +143,7 @@ def test_swapping_the_sides_and_the_weight_changes_nothing(pipe):
         vocoder=pipe.vocoder,
         vae_audio=pipe.vae,
         text_encoder_audio=pipe.text_encoder,
+        **dict.fromkeys(("controlnet", "image_encoder", "feature_extractor")),
     )
     swapped.set_progress_bar_config(disable=True)
     latents = latents_of(pipe, audio_weight=0.25, guidance_scale=2.0, audio_guidance_scale=3.0)
@@ -286,7 +287,8 @@ def test_any_scheduler_runs_both_models(pipe, calls, name):
 def test_image_side_alone_is_stable_diffusion_with_any_scheduler(pipe, name):
     with_scheduler(pipe, name)
     stock = stable_diffusion(pipe, "image")
-    assert torch.equal(latents_of(pipe, audio_weight=0.0), stock_latents(stock, CALL["prompt"]))
+    # What stock leaves to nobody.
+    assert torch.equal(latents_of(pipe, audio_weight=0.0, eta=0.0), stock_latents(stock, CALL["prompt"]))
 
 
 def mixed_noise(pipe, scheduler, latents, timestep):
@@ -441,6 +443,53 @@ def test_callback_gets_the_expected_end(pipe):
     matrix = torch.tensor([[alphas[2] ** 0.5, (1 - alphas[2]) ** 0.5], [last**0.5, (1 - last) ** 0.5]])
     end = torch.linalg.solve(matrix.double(), torch.stack([before[1].flatten(), before[2].flatten()]).double())[0]
     torch.testing.assert_close(expected[2].flatten(), end.float(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["DEISMultistep", "DPMSolverMultistep", "DPMSolverSinglestep", "LCM", "PNDM", "TCD", "UniPCMultistep"]
+)
+def test_every_scheduler_tells_the_expected_end(pipe, name):
+    """Of schedulers that return something else or nothing: noise taken away as it was added (arXiv 2006.11239)."""
+    scheduler_class = getattr(diffusers, f"{name}Scheduler")
+    pipe.scheduler = scheduler_class.from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    noisy, noise, expected = [], [], []
+
+    def note_forward(unet, inputs, output):
+        noisy.append(inputs[0].double().numpy())
+        noise.append(output[0].double().numpy())
+
+    def note(pipeline, step, timestep, tensors):
+        expected.append(tensors["pred_original_sample"])
+        return {}
+
+    pipe.unet_audio.register_forward_hook(note_forward)
+    asked = {"callback_on_step_end": note, "callback_on_step_end_tensor_inputs": ["pred_original_sample"]}
+    latents_of(pipe, num_inference_steps=3, audio_weight=1.0, audio_guidance_scale=1.0, **asked)
+    config = pipe.scheduler.config
+    betas = np.linspace(config.beta_start**0.5, config.beta_end**0.5, config.num_train_timesteps) ** 2
+    signals = np.cumprod(1 - betas)[pipe.scheduler.timesteps.long()]
+    assert len(expected) == len(signals) == len(noise)
+    for signal, before, predicted, end in zip(signals, noisy, noise, expected):
+        clean = (before - (1 - signal) ** 0.5 * predicted) / signal**0.5
+        np.testing.assert_allclose(end, clean, rtol=1e-3, atol=1e-3)
+
+
+def test_eta_left_out_is_the_schedulers_own(pipe):
+    plain = latents_of(pipe)
+    assert torch.equal(plain, latents_of(pipe, eta=0.0)) and not torch.equal(plain, latents_of(pipe, eta=0.3))
+    pipe.scheduler = diffusers.TCDScheduler.from_config(pipe.scheduler.config)
+    assert torch.equal(latents_of(pipe), latents_of(pipe, eta=0.3))
+    assert not torch.equal(latents_of(pipe), latents_of(pipe, eta=0.0))
+
+
+def test_models_distilled_with_their_guidance_are_told_it(pipe, calls):
+    """As `StableDiffusionPipeline` tells latent consistency models, without rows that have no prompt."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel.from_config({**pipe.unet.config, "time_cond_proj_dim": 8})
+    pipe.register_modules(unet=unet, scheduler=diffusers.LCMScheduler.from_config(pipe.scheduler.config))
+    expected = stock_latents(stable_diffusion(pipe, "image"), CALL["prompt"], guidance_scale=8.0)
+    assert torch.equal(latents_of(pipe, audio_weight=0.0, guidance_scale=8.0), expected)
+    assert not torch.equal(latents_of(pipe, audio_weight=0.0, guidance_scale=4.0), expected)
 
 
 def test_callback_changes_the_audio_embeddings(pipe):
@@ -845,6 +894,15 @@ def test_text_encoder_lora_is_the_image_sides(request, text_lora, name):
     torch.testing.assert_close(embeds[2], audio)
     torch.testing.assert_close(embeds[3], negative_audio)
     assert all(torch.equal(a, b) for a, b in zip(pipe.encode_prompt("a castle", "a bell"), embeds))
+
+
+def test_a_fused_lora_survives_a_call(shared_pipe, text_lora):
+    shared_pipe.load_lora_weights(text_lora)
+    shared_pipe.fuse_lora(lora_scale=0.5)
+    fused = {name: weight.clone() for name, weight in shared_pipe.text_encoder.state_dict().items()}
+    before = shared_pipe.encode_prompt("a castle", "a bell")[0]
+    assert torch.equal(shared_pipe.encode_prompt("a castle", "a bell")[0], before)
+    assert all(torch.equal(fused[name], each) for name, each in shared_pipe.text_encoder.state_dict().items())
 
 
 def test_the_lora_weight_that_the_user_set_survives_a_call(shared_pipe, text_lora):

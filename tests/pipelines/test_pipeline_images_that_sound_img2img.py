@@ -231,7 +231,7 @@ def test_cropped_and_stretched_pictures_are_pillows():
 
 
 def test_imprint_takes_the_same_modes(pipe):
-    paints = ImagesThatSoundImprintPipeline(**pipe.components)
+    paints = ImagesThatSoundImprintPipeline.from_pipe(pipe)
     call = {"image": picture(60, 80), "audio": sound(pipe, columns=400), "output_type": "pt", "audio_prompt": None}
     outputs = [paints(resize_mode=mode, **call).spectrograms for mode in ("repeat", "center", "crop", "stretch")]
     assert all(not torch.equal(outputs[i], outputs[j]) for i in range(4) for j in range(i))

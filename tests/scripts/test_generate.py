@@ -228,7 +228,8 @@ def default_folder(*arguments: str) -> str:
 def test_default_folders_are_named_by_what_is_made():
     assert default_folder("--example", "bell") == "generate-bell"
     same = ["--seed", "6", "--num_samples", "2", "--num_images_per_prompt", "2", "--device", "cpu", "--no-video"]
-    assert default_folder("--example", "bell", *same, "--dtype", "float32", "--eta", "0") == "generate-bell"
+    usual = ["--dtype", "float32", "--canvas_layout", "strip"]
+    assert default_folder("--example", "bell", *same, *usual) == "generate-bell"
     own = default_folder("--prompt", "Ein Schloß, gemalt", "--audio_prompt", "Glockenläuten")
     assert re.fullmatch("generate-ein-schlo-gemalt-glockenlauten-[0-9a-f]{8}", own)
     assert default_folder("--prompt", "Ein Schloß, gemalt", "--audio_prompt", "Glockenläuten", *same) == own
@@ -274,7 +275,9 @@ def test_arguments_are_those_of_the_call():
     tensors_and_objects = {
         *("generator", "latents", "prompt_embeds", "negative_prompt_embeds"),
         *("audio_prompt_embeds", "negative_audio_prompt_embeds", "output_type", "return_dict"),
-        *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
+        *("callback_on_step_end", "callback_on_step_end_tensor_inputs", "ip_adapter_image_embeds"),
+        # Read from files.
+        *("control_image", "ip_adapter_image"),
         # For a call in parts.
         *("denoising_start", "denoising_end"),
     }

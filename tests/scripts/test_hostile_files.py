@@ -127,7 +127,7 @@ def test_files_that_a_file_names_have_to_be_named_once_more(tmp_path):
         imprint.parse_args(["--params_from", file])
     PIL.Image.new("L", (8, 8)).save(tmp_path / "mine.png")
     mine = ["--image", str(tmp_path / "mine.png")]
-    assert imprint.parse_args(["--params_from", file, *mine]).files["image"].name == mine[1]
+    assert imprint.parse_args(["--params_from", file, *mine]).files["image"][0].name == mine[1]
 
 
 def test_models_that_samples_name_are_not_loaded(tmp_path, capsys):

@@ -79,7 +79,7 @@ def test_examples(example):
 def test_an_own_picture_takes_the_place_of_an_example_s_prompt(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     request = imprint.parse_args(["--example", "bell", "--image", str(tmp_path / "a.png")])
-    assert request.files["image"].path == tmp_path / "a.png"
+    assert request.files["image"][0].path == tmp_path / "a.png"
     assert (request.call["prompt"], request.call["audio_prompt"]) == (None, "bell ringing")
     assert request.samples.output_dir != imprint.parse_args(["--example", "bell"]).samples.output_dir
 

@@ -145,21 +145,21 @@ def test_files_that_are_missing_or_have_changed(own, tmp_path, monkeypatch):
     write_picture(Path("sample/image.png"), PIL.Image.new("L", (8, 8)), json.dumps({**made, "strength": 0.25}))
     again = ["--params_from", "sample/image.png"]
     request = generate.parse_args(again)
-    assert request.call["strength"] == 0.25 and request.files["image"].path == Path("photo.jpg")
+    assert request.call["strength"] == 0.25 and request.files["image"][0].path == Path("photo.jpg")
     Path("photo.jpg").rename("sample/photo.jpg")
-    assert generate.parse_args(again).files["image"].path == Path("sample/photo.jpg")
+    assert generate.parse_args(again).files["image"][0].path == Path("sample/photo.jpg")
 
     Path("photo.jpg").write_bytes(b"other")
-    assert generate.parse_args(again).files["image"].path == Path("sample/photo.jpg")
+    assert generate.parse_args(again).files["image"][0].path == Path("sample/photo.jpg")
     Path("sample/photo.jpg").unlink()
     with pytest.raises(ValueError, match="`image` 'photo.jpg', which has changed since: .* now: --image photo.jpg"):
         generate.parse_args(again)
-    taken = generate.parse_args([*again, "--image", "photo.jpg"]).files["image"]
+    taken = generate.parse_args([*again, "--image", "photo.jpg"]).files["image"][0]
     assert taken.sha256 == sha256(Path("photo.jpg")) != made["sha256"]["photo.jpg"]
     Path("photo.jpg").unlink()
     with pytest.raises(ValueError, match="`image` 'photo.jpg', which is missing"):
         generate.parse_args(again)
-    with pytest.raises(ValueError, match="made with `image` 'photo.jpg', which this command does not take"):
+    with pytest.raises(ValueError, match="made with `image` 'photo.jpg', which this command can't take"):
         search.parse_args(again)
 
 
@@ -188,7 +188,7 @@ def test_a_prompt_counts_more_than_a_file_of_an_earlier_sample_in_its_place(own,
     made = {"audio_prompt": "bell ringing", "image": str(photo), "sha256": {str(photo): sha256(photo)}}
     write_picture(tmp_path / "image.png", PIL.Image.new("L", (8, 8)), json.dumps(made))
     again = ["--params_from", str(tmp_path / "image.png")]
-    assert imprint.parse_args(again).files["image"].path == photo
+    assert imprint.parse_args(again).files["image"][0].path == photo
     other = imprint.parse_args([*again, "--prompt", "castle towers"])
     assert other.files == {} and other.call["prompt"] == "castle towers"
 
