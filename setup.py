@@ -7,6 +7,7 @@ from setuptools import setup
 EMBEDDED = {
     "images_that_sound.embedded": "model_cards/images-that-sound-embedded",
     "images_that_sound.embedded_colorization": "model_cards/images-that-sound-embedded-colorization",
+    "images_that_sound.embedded_controlnet": "model_cards/images-that-sound-embedded-controlnet",
 }
 
 # The floors are the oldest versions that the tests pass with; constraints-oldest.txt pins them all at once.
@@ -20,6 +21,7 @@ install_requires = [
     "numpy>=1.25.0",  # 1.25 has `Generator.spawn`
     "pillow>=10.1.0",  # pictures and their metadata, captions in videos, of a size that 10.1 lets choose
     "scipy>=1.9.2",  # resampling of sounds that users bring
+    "scikit-image>=0.22.0",  # edges of pictures that a ControlNet is told; 0.22 has wheels for Python 3.11 and above
     "soundfile>=0.11.0",  # WAV files with metadata; libsndfile is in its wheel
     "tqdm>=4.66.0",  # bars that take what is not given from the environment
     "av>=15.0.0,<19",  # video.mp4 through diffusers.utils.encode_video; what 14 copies does not play

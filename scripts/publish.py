@@ -37,13 +37,16 @@ WEIGHT_REPOS = {
     "images-that-sound-embedded": "ImagesThatSoundPipeline",
     "images-that-sound-embedded-colorization": "FactorizedColorizationPipeline",
 }
+# Of one model, which brings no code.
+MODEL_REPOS = {"images-that-sound-embedded-controlnet": "ControlNetModel"}
 MERGED_REPO = "images-that-sound-merged"
 # The same where black is loud.
 RIFFUSION_REPO = "images-that-sound-riffusion"
 # The page of `demo`, for which a Space installs this package.
 SPACE = "images-that-sound-demo"
-REPOS = (*CODE_REPOS, *WEIGHT_REPOS, SPACE)
+REPOS = (*CODE_REPOS, *WEIGHT_REPOS, *MODEL_REPOS, SPACE)
 PIPELINES = {**CODE_REPOS, **WEIGHT_REPOS, **dict.fromkeys((MERGED_REPO, RIFFUSION_REPO), "ImagesThatSoundPipeline")}
+CLASSES = {**PIPELINES, **MODEL_REPOS}
 
 # By the Hub's names, from what allows most to what allows least.
 LICENSES = (
@@ -61,6 +64,7 @@ LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s]+)\)")
 LOAD = """
 import importlib, json, os, shutil, sys
 sys.modules["images_that_sound"] = None
+import diffusers
 from diffusers import DiffusionPipeline
 from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 
@@ -72,6 +76,8 @@ for folder, expected in json.loads(sys.argv[1]):
     print(folder, file=sys.stderr)
     if os.path.exists(os.path.join(folder, "model_index.json")):
         loaded = type(DiffusionPipeline.from_pretrained(folder, trust_remote_code=True))
+    elif os.path.exists(os.path.join(folder, "config.json")):
+        loaded = type(getattr(diffusers, expected).from_pretrained(folder))
     else:
         loaded = get_class_from_dynamic_module(folder, "pipeline.py", trust_remote_code=True)
     if loaded.__name__ != expected:
@@ -182,7 +188,8 @@ def home_of(request: PublishRequest, name: str) -> Path:
 
 
 def is_complete(request: PublishRequest, name: str) -> bool:
-    needed = ["README.md", "model_index.json"] if name in WEIGHT_REPOS else ["README.md"]
+    needed = ["README.md"]
+    needed += ["model_index.json"] if name in WEIGHT_REPOS else ["config.json"] if name in MODEL_REPOS else []
     return all((home_of(request, name) / file).is_file() for file in needed)
 
 
@@ -200,7 +207,7 @@ def assemble(request: PublishRequest, name: str, root: Path) -> Path:
             shutil.copytree(home_of(request, name), partial, ignore=shutil.ignore_patterns("__*__*", ".*", "*.ipynb"))
         if name == SPACE:
             write_wheel(request, partial)
-        else:
+        elif name not in MODEL_REPOS:
             write_code(partial, request.source_dir / "pipelines", PIPELINES[name])
         write_card(request, partial, home_of(request, name) / "README.md", metadata)
     return folder
@@ -353,7 +360,7 @@ def listing(request: PublishRequest, folder: Path) -> Iterator[str]:
 
 def check_loading(folders: list[Path]) -> None:
     """Raises `ValueError` if a fresh process without this package can't load what the folders hold."""
-    expected = [(str(folder), PIPELINES[folder.name]) for folder in folders if folder.name != SPACE]
+    expected = [(str(folder), CLASSES[folder.name]) for folder in folders if folder.name != SPACE]
     checks = [(LOAD, json.dumps(expected), None)] if expected else []
     checks += [(OPEN, str(folder), folder) for folder in folders if folder.name == SPACE]
     for code, argument, space in checks:

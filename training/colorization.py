@@ -16,7 +16,7 @@ from images_that_sound.pipelines import FactorizedColorizationPipeline
 from images_that_sound.pipelines.images_that_sound_deepfloyd import MAX_LENGTH
 
 from . import world as drawn_world
-from .loop import Run, learn_tokenizer, make_data, parse_run, save, train
+from .loop import Run, learn_tokenizer, make_data, noised, parse_run, save, train
 
 
 NOISE = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 1000}
@@ -144,9 +144,7 @@ def diffusion_loss(
     The squared error of the noise, and a little of the variational bound for the variance alone (arXiv 2102.09672,
     equations 15 and 16). `conditions` may hold `upscaled` and `class_labels`.
     """
-    noise = torch.randn(clean.shape, generator=generator).to(run.device)
-    timesteps = torch.randint(0, NOISE["num_train_timesteps"], (len(clean),), generator=generator).to(run.device)
-    noisy = scheduler.add_noise(clean, noise, timesteps)
+    noisy, timesteps, noise = noised(scheduler, clean, generator)
     upscaled = conditions.pop("upscaled", None)
     rows = noisy if upscaled is None else torch.cat([noisy, upscaled], dim=1)
     with run.autocast():

@@ -22,6 +22,7 @@ from .loop import (
     Run,
     learn_tokenizer,
     make_data,
+    noised,
     parse_run,
     save,
     small_text_config,
@@ -243,14 +244,12 @@ def train_unet(
         numbers, generator = run.generators(2 if kind == "picture" else 3, step)
         clean, prompts = batch_of_step(step, numbers)
         embeddings = read(prompts)
-        noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.randint(0, NOISE["num_train_timesteps"], (len(clean),), generator=generator)
-        noisy = scheduler.add_noise(clean, noise, timesteps).to(run.device, memory_format=torch.channels_last)
+        noisy, timesteps, noise = noised(scheduler, clean.to(run.device), generator)
         with run.autocast():
-            predicted = unet(noisy, timesteps.to(run.device), embeddings).sample.float()
+            predicted = unet(noisy.contiguous(memory_format=torch.channels_last), timesteps, embeddings).sample.float()
         signal_to_noise = compute_snr(scheduler, timesteps)
-        weights = (signal_to_noise.clamp(max=5) / signal_to_noise).to(run.device)
-        return (weights * (predicted - noise.to(run.device)).square().mean(dim=(1, 2, 3))).mean()
+        weights = signal_to_noise.clamp(max=5) / signal_to_noise
+        return (weights * (predicted - noise).square().mean(dim=(1, 2, 3))).mean()
 
     train(run, {"picture": "image", "sound": "audio"}[kind], unet, loss_of_step, **schedule)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DDPMScheduler, DiffusionPipeline
 from diffusers.training_utils import EMAModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerBase
@@ -143,6 +143,16 @@ def learn_tokenizer(
 
 
 # -------------------- Training --------------------
+
+
+def noised(
+    scheduler: DDPMScheduler, clean: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of clean samples (B, C, H, W) the noisy ones at random timesteps, these (B,), and the noise."""
+    noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+    timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=generator)
+    timesteps = timesteps.to(clean.device)
+    return scheduler.add_noise(clean, noise, timesteps), timesteps, noise
 
 
 def trapezoid(share: float) -> float:

@@ -10,7 +10,7 @@ from diffusers.utils import is_peft_available
 from diffusers.utils.torch_utils import get_device
 from transformers import CLIPVisionModelWithProjection, SpeechT5HifiGan
 
-from ... import embedded, embedded_colorization
+from ... import embedded, embedded_colorization, embedded_controlnet
 from ...pipelines import MelSpectrogram, load_vocoder
 from ...pipelines.images_that_sound_guides import check_controlnet
 from .arguments import Models
@@ -19,7 +19,7 @@ from .own_files import source_and_weight
 
 
 EMBEDDED = Path(embedded.__file__).parent
-EMBEDDED_CONTROLNET = EMBEDDED.with_name("images-that-sound-embedded-controlnet")
+EMBEDDED_CONTROLNET = Path(embedded_controlnet.__file__).parent
 # What ships with the package, by the names that `--model` and its like take.
 SHIPPED = {"embedded": EMBEDDED, "embedded-colorization": Path(embedded_colorization.__file__).parent}
 

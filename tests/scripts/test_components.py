@@ -17,9 +17,8 @@ from safetensors.torch import save_file
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts import generate, search
-from images_that_sound.scripts.common import models
 from images_that_sound.scripts.common.lines import lines_of
-from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.models import EMBEDDED, EMBEDDED_CONTROLNET
 from images_that_sound.scripts.common.own_files import source_and_weight
 from images_that_sound.scripts.common.samples import write_picture
 
@@ -90,14 +89,14 @@ def test_components_act_as_the_pipeline_s_own_methods_load_them(pipe, parts, tmp
     assert settings["sha256"] == {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in names}
 
 
-def test_the_controlnet_that_ships_sees_lines_of_a_picture(parts, tmp_path, monkeypatch):
-    """Another stands in for it here, which takes control images as they are under its own name."""
-    monkeypatch.setattr(models, "EMBEDDED_CONTROLNET", parts / "net")
+def test_the_controlnet_that_ships_sees_lines_of_a_picture(parts, tmp_path):
+    """By its folder it takes control images as they are."""
     lines_of(PIL.Image.open(parts / "ramp.png"), 128, 128).save(tmp_path / "lines.png")
-    for source, picture in (("embedded", parts / "ramp.png"), (str(parts / "net"), tmp_path / "lines.png")):
+    folder = str(EMBEDDED_CONTROLNET)
+    for source, picture in (("embedded", parts / "ramp.png"), (folder, tmp_path / "lines.png")):
         control = ["--controlnet", source, "--control_image", str(picture)]
         generate.main([*control, *WORDS, *QUICK, "--output_dir", str(tmp_path / Path(source).name)])
-    assert np.array_equal(made(tmp_path / "embedded"), made(tmp_path / "net"))
+    assert np.array_equal(made(tmp_path / "embedded"), made(tmp_path / Path(folder).name))
 
 
 def test_timesteps_of_one_s_own(tmp_path):

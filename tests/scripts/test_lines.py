@@ -31,6 +31,12 @@ def test_edges_of_a_disc_are_its_circle(contrast):
     assert len(set(degrees)) == 36 and len(found) < 2 * 2 * np.pi * 40
 
 
+def test_small_things_on_an_uneven_ground_are_no_drawing():
+    photograph = np.tile(np.linspace(0, 90, 512), (128, 1))
+    photograph[40:80, 100:104] = photograph[70:74, 300:360] = 220
+    assert set(np.unique(lines_of(PIL.Image.fromarray(photograph.astype(np.uint8))))) == {0, 255}
+
+
 @pytest.mark.parametrize(
     "ground, stroke, mode",
     [

@@ -21,8 +21,10 @@ from scipy.io import wavfile
 
 from images_that_sound.scripts.common.hub import hub_errors
 from images_that_sound.scripts.publish import (
+    CLASSES,
     CODE_REPOS,
     MERGED_REPO,
+    MODEL_REPOS,
     PIPELINES,
     RIFFUSION_REPO,
     SPACE,
@@ -150,7 +152,7 @@ def results(hub, tmp_path_factory) -> dict[str, list]:
     """What each command printed, and its error; all run in one process, whose import is what takes long."""
     folder = tmp_path_factory.mktemp("publish")
     sources = ["--namespace", "tester", "--source_dir", str(ROOT)]
-    own = [*sources, "--repo", *CODE_REPOS, *WEIGHT_REPOS]
+    own = [*sources, "--repo", *CODE_REPOS, *WEIGHT_REPOS, *MODEL_REPOS]
     merge = [*sources, "--license", "mit", "--merge"]
     both = ["some/stable-diffusion", "some/auffusion"]
     kept = ["--output_dir", str(folder / "kept")]
@@ -267,6 +269,7 @@ def test_the_space_installs_the_package_from_its_own_repo(hub, results, tmp_path
     names = zipfile.ZipFile(tmp_path / "package.zip").namelist()
     for folder in ("pipelines", "schedulers", "selection", "scripts", "embedded", "embedded_colorization"):
         assert any(name.startswith(f"images_that_sound/{folder}/") for name in names)
+    assert "images_that_sound/embedded_controlnet/diffusion_pytorch_model.safetensors" in names
     metadata = SpaceCard(files["README.md"].decode()).data
     assert metadata["app_file"] in files and "tester/images-that-sound-embedded" in metadata["models"]
     assert f"gradio=={metadata['sdk_version']}" in (ROOT / "constraints.txt").read_text()
@@ -297,9 +300,10 @@ def test_arguments_that_make_no_sense(arguments, message):
         next(publish(args))
 
 
-def test_a_repo_without_its_card_is_refused(tmp_path):
-    name = "images-that-sound-embedded-colorization"
+@pytest.mark.parametrize("name", [*WEIGHT_REPOS, *MODEL_REPOS])
+def test_a_repo_without_its_weights_is_refused(tmp_path, name):
     (tmp_path / "model_cards" / name).mkdir(parents=True)
+    (tmp_path / "model_cards" / name / "README.md").write_text(CARD.format("apache-2.0"))
     args = ["--namespace", "tester", "--dry_run", "--source_dir", str(tmp_path), "--repo", name]
     with pytest.raises(ValueError, match=f"`repo` {name} has no card or no weights yet"):
         next(publish(parse_args(args)))
@@ -354,7 +358,7 @@ def test_a_merged_repo_with_riffusion(hub, results):
 
 
 def test_each_published_repo_has_a_folder_of_its_name():
-    assert {folder.name for folder in (ROOT / "model_cards").iterdir()} == set(PIPELINES)
+    assert {folder.name for folder in (ROOT / "model_cards").iterdir()} == set(CLASSES)
     assert set(WEIGHT_REPOS) < set(PIPELINES)
 
 
@@ -373,11 +377,12 @@ def shortened(files: dict[str, bytes], width: int) -> dict[str, bytes]:
     return {**files, **changed}
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_metadata_and_text_of_cards(hub, results, name):
     text = hub.repos[f"tester/{name}"].files["README.md"].decode()
     data = ModelCard(text).data
-    relation = "merge" if name in (MERGED_REPO, RIFFUSION_REPO) else "adapter" if name in CODE_REPOS else None
+    adapters = (*CODE_REPOS, *MODEL_REPOS)
+    relation = "merge" if name in (MERGED_REPO, RIFFUSION_REPO) else "adapter" if name in adapters else None
     assert data.get("base_model_relation") == relation and bool(data.base_model) == bool(relation)
     assert (
         (data.library_name, data.language) == ("diffusers", "en") and data.license and data.pipeline_tag and data.tags
@@ -386,7 +391,7 @@ def test_metadata_and_text_of_cards(hub, results, name):
         assert f"\n{part}" in text
     # Of a measured table's row the name and the number as they stand there.
     results = data.eval_results or []
-    assert bool(results) == (name in WEIGHT_REPOS)
+    assert bool(results) == (name in (*WEIGHT_REPOS, *MODEL_REPOS))
     for result in results:
         assert re.search(rf"^\| {re.escape(result.metric_name)} \| {result.metric_value}[% ]", text, re.MULTILINE)
         assert result.source_url == f"https://huggingface.co/tester/{name}#measured" and result.dataset_name
@@ -397,7 +402,7 @@ def anchors_of(text: str) -> set[str]:
     return {"", *(re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings)}
 
 
-@pytest.mark.parametrize("name", (*PIPELINES, SPACE))
+@pytest.mark.parametrize("name", (*CLASSES, SPACE))
 def test_links_of_cards_lead_somewhere(hub, results, name):
     files = hub.repos[f"tester/{name}"].files
     text = files["README.md"].decode()
@@ -413,7 +418,7 @@ def test_links_of_cards_lead_somewhere(hub, results, name):
         assert anchor in anchors_of(there["README.md"].decode())
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_the_install_line_of_cards_brings_what_is_imported(hub, results, name):
     files = hub.repos[f"tester/{name}"].files
     text = files["README.md"].decode()
@@ -439,7 +444,7 @@ def run_snippets(hub, results, tmp_path_factory):
         server.put(name, MODELS / folder)
     for name, repo in {
         **server.repos,
-        **{f"tester/{name}": hub.repos[f"tester/{name}"] for name in PIPELINES},
+        **{f"tester/{name}": hub.repos[f"tester/{name}"] for name in CLASSES},
     }.items():
         pixels = name.startswith("DeepFloyd/")
         files = repo.files if "embedded" in name else shortened(repo.files, width=256 if pixels else 64)
@@ -488,6 +493,7 @@ def test_snippets_of_the_code(run_snippets):
         ("images-that-sound-imprint", "canvas.png", (32, 256)),
         ("images-that-sound-colorization", "color.png", (64, 16)),
         (MERGED_REPO, "picture.png", (32, 256)),
+        pytest.param("images-that-sound-embedded-controlnet", "picture.png", (512, 128), marks=pytest.mark.slow),
         pytest.param(RIFFUSION_REPO, "picture.png", (64, 512), marks=pytest.mark.slow),
         pytest.param("images-that-sound-sds", "picture.png", (224, 256), marks=pytest.mark.slow),
         pytest.param("images-that-sound-embedded-colorization", "color.png", (512, 128), marks=pytest.mark.slow),

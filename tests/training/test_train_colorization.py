@@ -1,20 +1,18 @@
 """Training of the colorization models in small: a killed run goes on to the same weights."""
 
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from killed_trainings import kill_at, train
 from safetensors.torch import load_file
 
 from images_that_sound.pipelines import FactorizedColorizationPipeline
 from training import colorization
 
 
-ROOT = Path(__file__).parents[2]
 STEPS = {"num_draws": 500, "text_steps": 4, "stage_1_steps": 8, "stage_2_steps": 4}
 
 
@@ -26,15 +24,9 @@ def command(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_killed_training_resumes_exactly(tmp_path):
-    subprocess.run(command(tmp_path / "whole"), cwd=ROOT, check=True, timeout=900)
-    process = subprocess.Popen(command(tmp_path / "killed"), cwd=ROOT)
-    checkpoint = tmp_path / "killed" / "work" / "stage_1.pt"
-    while not checkpoint.exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    subprocess.run(command(tmp_path / "killed"), cwd=ROOT, check=True, timeout=900)
+    train(command(tmp_path / "whole"))
+    kill_at(tmp_path / "killed" / "work" / "stage_1.pt", command(tmp_path / "killed"))
+    train(command(tmp_path / "killed"))
 
     for file in (tmp_path / "whole" / "checkpoint").rglob("*.safetensors"):
         expected = load_file(file)

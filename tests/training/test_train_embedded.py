@@ -1,18 +1,16 @@
 """Training in small: a killed run that is started again gives what an undisturbed one gives."""
 
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from killed_trainings import kill_at, train
 from safetensors.torch import load_file
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 
 
-ROOT = Path(__file__).parents[2]
 STEPS = {"num_draws": 500, "text_steps": 4, "vae_steps": 4, "image_steps": 8, "audio_steps": 4}
 
 
@@ -24,17 +22,11 @@ def command(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_killed_training_resumes_exactly(tmp_path):
-    subprocess.run(command(tmp_path / "whole"), cwd=ROOT, check=True, timeout=900)
+    train(command(tmp_path / "whole"))
     # Byte pairs learned twice are numbered differently, which is no matter of resuming.
     shutil.copytree(tmp_path / "whole" / "work" / "tokenizer", tmp_path / "killed" / "work" / "tokenizer")
-    process = subprocess.Popen(command(tmp_path / "killed"), cwd=ROOT)
-    checkpoint = tmp_path / "killed" / "work" / "image.pt"
-    while not checkpoint.exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    subprocess.run(command(tmp_path / "killed"), cwd=ROOT, check=True, timeout=900)
+    kill_at(tmp_path / "killed" / "work" / "image.pt", command(tmp_path / "killed"))
+    train(command(tmp_path / "killed"))
 
     for file in (tmp_path / "whole" / "checkpoint").rglob("*.safetensors"):
         expected = load_file(file)

@@ -1,20 +1,18 @@
 """Training of the scores in small: a run that is killed in either stage goes on to the same weights."""
 
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from killed_trainings import kill_at, train
 from safetensors.torch import load_file
 
 from images_that_sound.selection import CLAPScore, CLIPScore
 
 
-ROOT = Path(__file__).parents[2]
 STEPS = {"clip": 40, "clap": 40}
 
 
@@ -26,25 +24,20 @@ def command(folder: Path) -> list[str]:
 
 def kill_in(stage: str, folder: Path) -> None:
     """Runs until the first checkpoint of a stage, which is then not done."""
-    process = subprocess.Popen(command(folder), cwd=ROOT)
     checkpoint = folder / "work" / f"{stage}.pt"
-    while not checkpoint.exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    kill_at(checkpoint, command(folder))
     assert torch.load(checkpoint, weights_only=True)["step"] < STEPS[stage]
 
 
 @pytest.mark.slow
 def test_a_killed_training_resumes_exactly(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole), cwd=ROOT, check=True, timeout=900)
+    train(command(whole))
     # Byte pairs learned twice are numbered differently, which is no matter of resuming. The draws spare minutes.
     shutil.copytree(whole / "work", killed / "work", ignore=shutil.ignore_patterns("*.pt", "log.jsonl"))
     for stage in STEPS:
         kill_in(stage, killed)
-    subprocess.run(command(killed), cwd=ROOT, check=True, timeout=900)
+    train(command(killed))
 
     for stage in STEPS:
         expected, resumed = (load_file(each / "scores" / stage / "model.safetensors") for each in (whole, killed))
