@@ -417,7 +417,8 @@ def build(studio: Studio) -> gr.Blocks:
             """What is needed to begin with something, and nothing else."""
             boxes = {"drawing": drawn, "picture": pictured, "sound": sounded}
             shown = {box: gr.Column(visible=kind == name) for name, box in boxes.items()}
-            return {**shown, strength: gr.Slider(visible=kind != "words")}
+            from_noise = kind == "words" or (kind == "drawing" and studio.follows_lines)
+            return {**shown, strength: gr.Slider(visible=not from_noise)}
 
         def lay(
             path: str | None, fitted: str, swapped: bool, part: str, length: float, canvas_layout: str

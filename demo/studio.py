@@ -26,7 +26,14 @@ from images_that_sound.pipelines.images_that_sound_spectrogram import AUDIBLE_PE
 from images_that_sound.scripts.common.arguments import Models, Scores, call_arguments, complete_call
 from images_that_sound.scripts.common.colors import Painter
 from images_that_sound.scripts.common.files import json_text, read_json, written
-from images_that_sound.scripts.common.models import device_of, load_pipeline, on_device, with_checkpoint_defaults
+from images_that_sound.scripts.common.lines import lines_of
+from images_that_sound.scripts.common.models import (
+    add_controlnets,
+    device_of,
+    load_pipeline,
+    on_device,
+    with_checkpoint_defaults,
+)
 from images_that_sound.scripts.common.own_files import OwnFile, recorded
 from images_that_sound.scripts.common.samples import (
     captions_of,
@@ -57,7 +64,7 @@ CALL_NAMES = (
     "strength",
 )
 # Arguments of the call that are files, by their names in a sample's folder.
-FILES = {"image": "picture.png", "mask_image": "mask.png", "audio": "sound.wav"}
+FILES = {"image": "picture.png", "mask_image": "mask.png", "control_image": "drawing.png", "audio": "sound.wav"}
 # How much one run may ask of a machine that all visitors share: from least to most, whoever sends it.
 BOUNDS = {
     "audio_weight": (0, 1),
@@ -93,11 +100,22 @@ class Studio:
         self.pipe.set_progress_bar_config(disable=True)
         self.painter = Painter(replace(models, model=None), None, [{"model": models.model}])
         self.color_call = complete_call(call_arguments("FactorizedColorizationPipeline"), {}, {})
+        # The ControlNet that ships is told a drawing's lines; other image sides begin with the drawing.
+        self.follows_lines = models.model == "embedded"
         # Visitors whose run, and samples whose painting, is to stop.
         self.unwanted: set[str | Path] = set()
         self.closed = False
         # A run that was stopped may still be at work on its last steps when the next one starts.
         self.lock = threading.Lock()
+
+    @cached_property
+    def with_controlnet(self) -> ImagesThatSoundPipeline:
+        models = replace(self.models, controlnet=["embedded"])
+        pipe = ImagesThatSoundPipeline.from_pipe(self.pipe)
+        add_controlnets(models, pipe)
+        pipe = on_device(models, pipe)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
     @cached_property
     def img2img(self) -> ImagesThatSoundImg2ImgPipeline:
@@ -122,7 +140,8 @@ class Studio:
         """Files to begin with, of what is drawn in an editor that is as wide as the canvas."""
         if drawing is None or not _painted(drawing).any():
             raise ValueError("Draw something first.")
-        return {"image": _png(self.on_canvas(drawing["composite"], arguments, "stretch"))}
+        argument = "control_image" if self.follows_lines else "image"
+        return {argument: _png(self.on_canvas(drawing["composite"], arguments, "stretch"))}
 
     def chosen(
         self, picture: PIL.Image.Image, arguments: dict, resize_mode: str, marked: dict | None, anew: str
@@ -181,9 +200,9 @@ class Studio:
         unwanted.
         """
         self._check_wanted(visitor)
-        pipe = self.img2img if files else self.pipe
-        num_steps = arguments["num_inference_steps"]
-        total = int(num_steps * arguments["strength"]) if files else num_steps
+        pipe = self.with_controlnet if "control_image" in files else self.img2img if files else self.pipe
+        arguments, num_steps = arguments_with(arguments, files), arguments["num_inference_steps"]
+        total = int(num_steps * arguments.get("strength", 1))
         shown = set(np.linspace(0, total, PREVIEWS + 1).round().astype(int).tolist()) - {total}
         seen, is_left = queue.SimpleQueue(), threading.Event()
 
@@ -200,7 +219,7 @@ class Studio:
             try:
                 with self.lock:
                     output = pipe(
-                        **arguments_with(arguments, files),
+                        **arguments,
                         **{argument: self._read(argument, file) for argument, file in files.items()},
                         num_images_per_prompt=len(seeds),
                         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
@@ -220,7 +239,10 @@ class Studio:
     def _read(self, argument: str, file: bytes) -> PIL.Image.Image | np.ndarray:
         """What the call takes of a file."""
         content = io.BytesIO(file)
-        return read_audio(content, self.pipe.sampling_rate) if argument == "audio" else read_picture(content)
+        if argument == "audio":
+            return read_audio(content, self.pipe.sampling_rate)
+        picture = read_picture(content)
+        return lines_of(picture, picture.height, picture.width) if argument == "control_image" else picture
 
     def write(self, arguments: dict, seeds: list[int], files: dict[str, bytes], output: object) -> list[Path]:
         """
@@ -228,8 +250,10 @@ class Studio:
         best by their scores first.
         """
         home = Path(tempfile.mkdtemp(dir=self.folder)) / "images-that-sound"
-        call = {**arguments_with(arguments, files), **recorded(own_files(files))}
-        settings = complete_settings(self.models, self.pipe, call)
+        call = arguments_with(arguments, files)
+        controlnet = ["embedded"] if "control_image" in files else None
+        own = recorded(own_files(files), {"controlnet": controlnet})
+        settings = complete_settings(self.models, self.pipe, {**call, **own})
         folders = [home / f"seed-{seed:06d}" for seed in seeds]
         for row, (folder, seed) in enumerate(zip(folders, seeds)):
             write_row(self.pipe, output, row, folder, {**settings, "seed": seed}, video=False)
@@ -319,15 +343,16 @@ def picture_of(path: str | None, swap: bool) -> PIL.Image.Image:
 
 
 def arguments_with(arguments: dict, files: dict[str, bytes]) -> dict:
-    """Arguments of a call that begins with files: without any there is no strength, and a sound says its length."""
-    unused = "strength" if not files else "audio_length_in_s" if "audio" in files else None
+    """Arguments of a call that is given files: from noise there is no strength, and a sound says its length."""
+    from_noise = files.keys().isdisjoint(("image", "audio"))
+    unused = "strength" if from_noise else "audio_length_in_s" if "audio" in files else None
     return {name: value for name, value in arguments.items() if name != unused}
 
 
-def own_files(files: dict[str, bytes]) -> dict[str, OwnFile]:
+def own_files(files: dict[str, bytes]) -> dict[str, list[OwnFile]]:
     """Files as settings record them."""
     hashes = {argument: hashlib.sha256(file).hexdigest() for argument, file in files.items()}
-    return {argument: OwnFile(FILES[argument], Path(FILES[argument]), sha256) for argument, sha256 in hashes.items()}
+    return {argument: [OwnFile(FILES[argument], Path(FILES[argument]), sha256)] for argument, sha256 in hashes.items()}
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -388,30 +413,42 @@ def label_of(folder: Path) -> str:
 def as_command(settings: dict) -> str:
     """The command that makes a sample again."""
     words = ["images-that-sound", "generate"]
-    for name in (*CALL_NAMES, *FILES, "seed", "model", "audio_model", "dtype"):
+    for name in (*CALL_NAMES, *FILES, "controlnet", "seed", "model", "audio_model", "dtype"):
         if settings.get(name) is not None:
-            words += [f"--{name}", str(settings[name])]
+            value = settings[name]
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
 
 def as_python(settings: dict, models: Models) -> str:
     """The lines of Python that make a sample again."""
     files = [name for name in FILES if settings.get(name) is not None]
-    pipeline = "ImagesThatSoundImg2ImgPipeline" if files else "ImagesThatSoundPipeline"
-    lines = ["import PIL.Image"] * ("image" in files)
-    lines += ["import soundfile", "import torch", f"from images_that_sound.pipelines import {pipeline}"]
-    source = repr(settings["model"])
+    begun, drawn = not {"image", "audio"}.isdisjoint(files), "control_image" in files
+    pipeline = "ImagesThatSoundImg2ImgPipeline" if begun else "ImagesThatSoundPipeline"
+    lines = ["import PIL.Image"] * ("image" in files or drawn) + ["import soundfile", "import torch"]
+    lines += ["from diffusers import ControlNetModel"] * drawn
+    lines += [f"from images_that_sound.pipelines import {pipeline}"]
+    lines += ["from images_that_sound.scripts.common.lines import lines_of"] * drawn
+    source, loaded = repr(settings["model"]), f"dtype=torch.{settings['dtype']}"
     if settings["model"] == "embedded":
         lines.insert(0, "import images_that_sound.embedded")
         source = "images_that_sound.embedded.__path__[0]"
-    lines += ["", f"pipe = {pipeline}.from_pretrained({source}, dtype=torch.{settings['dtype']})"]
+    lines.append("")
+    if drawn:
+        lines.insert(1, "import images_that_sound.embedded_controlnet")
+        net = "images_that_sound.embedded_controlnet.__path__[0]"
+        lines.append(f"controlnet = ControlNetModel.from_pretrained({net}, {loaded})")
+        loaded = f"controlnet=controlnet, {loaded}"
+    lines.append(f"pipe = {pipeline}.from_pretrained({source}, {loaded})")
     if settings["audio_model"] is not None:
         lines.append(f"pipe.load_audio_prior({settings['audio_model']!r})")
     device = device_of(models)
     if device != "cpu":
         lines.append(f"pipe.to({device!r})")
+    if drawn:
+        lines.append(f'drawing = PIL.Image.open("{FILES["control_image"]}")')
     lines += ["output = pipe(", *(f"    {name}={settings[name]!r}," for name in CALL_NAMES if name in settings)]
-    lines += [f"    {name}={_read_in_python(name, settings[name])}," for name in files]
+    lines += [f"    {name}={_read_in_python(name)}," for name in files]
     lines += [f"    generator=torch.Generator().manual_seed({settings['seed']}),", ")"]
     lines += ['output.images[0].save("image.png")']
     gain = f"10 ** ({settings['gain_in_db']} / 20)"
@@ -419,5 +456,9 @@ def as_python(settings: dict, models: Models) -> str:
     return "\n".join(lines)
 
 
-def _read_in_python(argument: str, name: str) -> str:
-    return f'soundfile.read("{name}", dtype="float32")[0]' if argument == "audio" else f'PIL.Image.open("{name}")'
+def _read_in_python(argument: str) -> str:
+    if argument == "audio":
+        return f'soundfile.read("{FILES[argument]}", dtype="float32")[0]'
+    if argument == "control_image":
+        return "lines_of(drawing, drawing.height, drawing.width)"
+    return f'PIL.Image.open("{FILES[argument]}")'

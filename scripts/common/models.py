@@ -60,7 +60,7 @@ def load_pipeline(
             f"`audio_model` has to be given, such as auffusion/auffusion-full-no-adapter, since `model`,"
             f" {models.model!r}, has no audio side."
         )
-    _add_controlnets(models, pipe)
+    add_controlnets(models, pipe)
     if models.ip_adapter is not None:
         _add_ip_adapter(models.ip_adapter, pipe)
     for argument in ("lora", "audio_lora"):
@@ -81,7 +81,8 @@ def read_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> Di
     return pipe
 
 
-def _add_controlnets(models: Models, pipe: DiffusionPipeline) -> None:
+def add_controlnets(models: Models, pipe: DiffusionPipeline) -> None:
+    """Those of `--controlnet`, on no device yet."""
     nets = []
     for source in models.controlnet or []:
         with checkpoint_errors(source, "controlnet"):

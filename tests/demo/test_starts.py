@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 import soundfile
 
+from images_that_sound.scripts import generate
 from images_that_sound.scripts.common.arguments import Models, Scores
 
 
@@ -134,3 +135,25 @@ def test_a_sound_of_its_own_length_goes_home_with_what_it_makes(studio, argument
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["audio"] == "sound.wav" and settings["strength"] == 0.6 and "audio_length_in_s" not in settings
     assert settings["sha256"] == {"sound.wav": hashlib.sha256((folder / "sound.wav").read_bytes()).hexdigest()}
+
+
+def test_a_drawing_guides_what_its_settings_and_lines_of_python_make_again(works, studio, tmp_path, monkeypatch):
+    arguments = studio.call_arguments("a picture", "birds singing", 0.5, 10, 10, 5, 3, "folded", 0.6)
+    files = studio.drawn(edited((512, 512), (100, 100, 400, 112)), arguments)
+    *_, (done, steps, pictures, output) = studio.denoise(arguments, [1], files)
+    assert done == steps == 5
+    (folder,) = studio.write(arguments, [1], files, output)
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["control_image"] == ["drawing.png"] and settings["controlnet"] == ["embedded"]
+    assert list(settings["sha256"]) == ["drawing.png"] and "strength" not in settings
+    made = pixels((folder / "image.png").read_bytes()).astype(int)
+    generate.main(
+        ["--params_from", str(folder / "settings.json"), "--device", "cpu", "--no-video", "--output_dir", str(tmp_path)]
+    )
+    again = pixels((tmp_path / "seed-000001" / "image.png").read_bytes())
+    assert np.abs(again - made).max() <= 1
+    monkeypatch.chdir(folder)
+    exec(works.as_python(settings, studio.models), {})
+    np.testing.assert_array_equal(pixels(Path("image.png").read_bytes()), made)
+    *_, (_, _, (without,), _) = studio.denoise(arguments, [1], {})
+    assert np.abs(made - np.asarray(without)).mean() > 10
