@@ -37,7 +37,9 @@ from studio import (
     archive_of,
     as_command,
     as_python,
+    files_of,
     label_of,
+    picture_of,
     seeds_of,
     video_of,
 )
@@ -57,8 +59,11 @@ from images_that_sound.scripts.common.vocabulary import unknown_words
 
 # Runs and other work that wait for their turn, of all visitors.
 MAX_WAITING = 16
-# Nothing is uploaded to this page, so that an upload may have no byte, and what it sends is a few numbers and words.
-MAX_UPLOAD, MAX_REQUEST = 0, 100_000
+# Bytes of a picture or a sound that is uploaded, of what an editor sends, which is as large as its canvas, and of all
+# else, which is a few numbers and words.
+MAX_UPLOAD, MAX_EDITED, MAX_REQUEST = 20_000_000, 2_000_000, 100_000
+# Of a picture, which takes memory by these, however few bytes it has.
+MAX_PIXELS = 64_000_000
 # Runs of a visit that are kept, the latest first.
 MAX_RUNS = 12
 INTRODUCTION = """
@@ -75,7 +80,17 @@ BEGINNING = "Press “Make it”, choose an example, or type two prompts."
 EXAMPLES = Path(__file__).parent / "examples"
 # A sample of that checkpoint, to see and hear at first.
 EXAMPLE = (EMBEDDED / "castle.png", EMBEDDED / "castle.wav")
+STARTS = [("words alone", "words"), ("a drawing", "drawing"), ("a picture", "picture"), ("a sound", "sound")]
+RESIZE_MODES = [
+    ("side by side, as often as it fits", "repeat"),
+    ("once, in the middle", "center"),
+    ("cropped", "crop"),
+    ("stretched", "stretch"),
+]
+ANEW = [("all of it", "all"), ("what I mark", "marked"), ("all but what I mark", "unmarked")]
 LAYOUTS = [("a strip, played once through", "strip"), ("a square, played in two rows", "folded")]
+# Width and height of what one draws on.
+BOARDS = {"strip": (1024, 256), "folded": (512, 512)}
 PLAYER = """
 <div class="canvas rows-${value.rows}"><img src="${value.picture}" alt="the picture"><div class="playhead"></div></div>
 ${value.audio ? `<audio controls src="${value.audio}"></audio>` : ""}
@@ -162,6 +177,8 @@ def build(studio: Studio) -> gr.Blocks:
     pipe, embedded = studio.pipe, studio.models.model == "embedded"
     defaults = pipe.default_arguments
     length = (defaults["width"] - defaults["crop_right"]) / pipe.mel_spectrogram.columns_per_second
+    ground = round(255 * pipe.mel_spectrogram.silence)
+    ink = "#000000" if ground else "#ffffff"
     nothing_yet = PIL.Image.new("L", (defaults["width"], defaults["height"]), 24)
     presets = {name: GENERATE_PRESETS[name] for name in EMBEDDED_SEEDS}
     examples = [
@@ -180,6 +197,8 @@ def build(studio: Studio) -> gr.Blocks:
     with gr.Blocks(title="Images that sound", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         # The samples of a visitor's runs, of the one that is shown, and the one among them.
         runs, folders, current = gr.State([], time_to_live=3600, delete_callback=remove), gr.State([]), gr.State()
+        # What a run begins with, and the sample that it is to begin like.
+        files, like = gr.State({}), gr.State()
         loud = "dark" if studio.pipe.mel_spectrogram.black_is_loud else "bright"
         gr.Markdown(INTRODUCTION.format(loud=loud))
         if embedded:
@@ -189,6 +208,36 @@ def build(studio: Studio) -> gr.Blocks:
                 words = {"max_length": MAX_PROMPT_LENGTH}
                 prompt = gr.Textbox(examples[0][0], label="What to see", elem_id="prompt", **words)
                 audio_prompt = gr.Textbox(examples[0][1], label="What to hear", elem_id="audio_prompt", **words)
+                begins = gr.Radio(STARTS, value="words", label="Begin with", elem_id="begins")
+                edited = {"type": "pil", "format": "png", "sources": [], "transforms": [], "layers": False}
+                edited |= {"buttons": [], "height": 230, "show_label": False}
+                with gr.Column(visible=False) as drawn:
+                    drawing = gr.ImageEditor(
+                        blank("strip", ground),
+                        brush=gr.Brush(6, [ink], ink, "fixed"),
+                        canvas_size=BOARDS["strip"],
+                        fixed_canvas=True,
+                        elem_id="drawing",
+                        **edited,
+                    )
+                with gr.Column(visible=False) as pictured:
+                    picture = gr.File(label="Picture", file_types=["image"], height=120, elem_id="picture")
+                    with gr.Row():
+                        resize_mode = gr.Dropdown(RESIZE_MODES, value="repeat", label="On the canvas", min_width=140)
+                        swap = gr.Checkbox(label="Swap light and dark", min_width=140, elem_id="swap")
+                    anew = gr.Radio(ANEW, value="all", label="Make anew", elem_id="anew")
+                    canvas = gr.ImageEditor(
+                        visible=False,
+                        brush=gr.Brush(24, ["#ff4040"], "#ff4040", "fixed"),
+                        elem_id="canvas",
+                        **edited,
+                    )
+                drawing.blob_storage, canvas.blob_storage = FewValues(), FewValues()
+                with gr.Column(visible=False) as sounded:
+                    sound = gr.Audio(
+                        sources=["upload", "microphone"], type="filepath", label="Sound", buttons=[], elem_id="sound"
+                    )
+                strength = tuned("strength", "Strength: how much is made anew", 0.7, 0.05, visible=False)
                 with gr.Row():
                     random = gr.Button("Random", elem_id="random")
                     seed = gr.Number(
@@ -222,6 +271,7 @@ def build(studio: Studio) -> gr.Blocks:
                 with gr.Column(visible=False) as details:
                     with gr.Row():
                         more = gr.Button("More like this", size="sm", min_width=140, elem_id="more")
+                        repaint = gr.Button("Repaint a part", size="sm", min_width=140, elem_id="repaint")
                         archive = gr.DownloadButton("Download all", size="sm", min_width=140, elem_id="archive")
                     with gr.Accordion("Video, colour, gray, settings", open=False, elem_id="rest"):
                         image = {"type": "filepath", "format": "png", "buttons": ["download", "fullscreen"]}
@@ -282,23 +332,36 @@ def build(studio: Studio) -> gr.Blocks:
             models = {"model": studio.models.model, "audio_model": studio.models.audio_model}
             return unknown_words({**dict(zip(("prompt", "audio_prompt"), prompts)), **models})
 
-        def begin(request: gr.Request, *values: str | float | Path | None) -> dict:
-            *values, painted = values
-            read(*values)
+        def begin(request: gr.Request, *values: object) -> dict:
+            *values, painted, wanted, kind, drawn_on, path, fitted, swapped, marked, part, heard = values
+            arguments, _ = read(*values)
+            try:
+                if wanted is not None:
+                    given = files_of(wanted)
+                elif kind == "drawing":
+                    given = studio.drawn(drawn_on, arguments)
+                elif kind == "picture":
+                    given = studio.chosen(picture_of(path, swapped), arguments, fitted, marked, part)
+                elif kind == "sound":
+                    given = studio.heard(heard)
+                else:
+                    given = {}
+            except ValueError as error:
+                raise as_message(error) from error
             studio.unwanted.discard(request.session_hash)
             studio.unwanted.add(painted)
             nothing = dict.fromkeys((current, spectrogram, video, colors, command, python))
             hidden = {gallery: gr.Gallery(visible=False), details: gr.Column(visible=False)}
             waiting = "\n\n".join(["Waiting for its turn …", *unknown(*values[:2])])
-            return {**nothing, **hidden, folders: [], status: waiting, **at_work(True)}
+            return {**nothing, **hidden, folders: [], status: waiting, files: given, like: None, **at_work(True)}
 
-        def make(request: gr.Request, *values: str | float | list[list[Path]] | None) -> Iterator[dict]:
-            *values, earlier = values
+        def make(request: gr.Request, *values: str | float | dict | list[list[Path]] | None) -> Iterator[dict]:
+            *values, given, earlier = values
             arguments, seeds = read(*values)
-            rows, num_steps = rows_of(arguments["canvas_layout"]), arguments["num_inference_steps"]
+            rows = rows_of(arguments["canvas_layout"])
             said = unknown(arguments["prompt"], arguments["audio_prompt"])
             try:
-                for done, previews, output in studio.denoise(arguments, seeds, request.session_hash):
+                for done, num_steps, previews, output in studio.denoise(arguments, seeds, given, request.session_hash):
                     seen = {status: "\n\n".join([f"Denoising: {done} of {num_steps} steps …", *said])}
                     seen[player] = on_the_way(previews[0], done / num_steps, rows)
                     if len(seeds) > 1:
@@ -306,7 +369,7 @@ def build(studio: Studio) -> gr.Blocks:
                         seen[gallery] = gr.Gallery(pairs, visible=True)
                     yield seen
                     if output is not None:
-                        made = studio.write(arguments, seeds, output)
+                        made = studio.write(arguments, seeds, given, output)
             except Stopped:
                 yield {status: "Stopped.", **at_work(False)}
                 return
@@ -341,7 +404,37 @@ def build(studio: Studio) -> gr.Blocks:
             """What made a sample, with the seeds that follow."""
             settings = sample_settings(check_made(folder))
             last = max(sample_settings(each)["seed"] for each in made)
-            return {**{field: settings[name] for name, field in zip(CALL_NAMES, asking)}, seed: last + 1}
+            fields = {field: settings[name] for name, field in zip(CALL_NAMES, asking) if name in settings}
+            return {**fields, seed: last + 1, like: folder}
+
+        def marking(folder: Path | None, made: list[Path]) -> dict:
+            """A sample to be marked, beside what made it."""
+            settings = sample_settings(check_made(folder))
+            own = {begins: "picture", picture: str(folder / "image.png"), swap: False, anew: "marked", strength: 1}
+            return {**again(folder, made), seconds: studio.length_of(folder, settings), **own, like: None}
+
+        def offer(kind: str) -> dict:
+            """What is needed to begin with something, and nothing else."""
+            boxes = {"drawing": drawn, "picture": pictured, "sound": sounded}
+            shown = {box: gr.Column(visible=kind == name) for name, box in boxes.items()}
+            from_noise = kind == "words" or (kind == "drawing" and studio.follows_lines)
+            return {**shown, strength: gr.Slider(visible=not from_noise)}
+
+        def lay(
+            path: str | None, fitted: str, swapped: bool, part: str, length: float, canvas_layout: str
+        ) -> gr.ImageEditor:
+            """The picture on the canvas, to be marked, where it is to be."""
+            if path is None or part == "all":
+                return gr.ImageEditor(None, visible=False)
+            try:
+                wanted = {"audio_length_in_s": length, "canvas_layout": canvas_layout}
+                laid = studio.on_canvas(picture_of(path, swapped), wanted, fitted)
+            except ValueError as error:
+                raise as_message(error) from error
+            return gr.ImageEditor(laid, visible=True, canvas_size=laid.size)
+
+        def new_board(canvas_layout: str) -> gr.ImageEditor:
+            return gr.ImageEditor(blank(canvas_layout, ground), canvas_size=BOARDS[canvas_layout])
 
         def film(folder: Path | None) -> Path:
             return video_of(check_made(folder))
@@ -361,7 +454,20 @@ def build(studio: Studio) -> gr.Blocks:
 
         views = [current, status, player, spectrogram, video, colors, command, python]
         results = [folders, gallery, details, archive, *views]
-        asking = [prompt, audio_prompt, weight, guidance, audio_guidance, steps, seconds, layout, seed, count]
+        asking = [
+            prompt,
+            audio_prompt,
+            weight,
+            guidance,
+            audio_guidance,
+            steps,
+            seconds,
+            layout,
+            strength,
+            seed,
+            count,
+        ]
+        starting = [like, begins, drawing, picture, resize_mode, swap, canvas, anew, sound]
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         paint_button.click(paint, current, colors, api_visibility="private")
         film_button.click(film, current, video, api_visibility="private")
@@ -369,16 +475,21 @@ def build(studio: Studio) -> gr.Blocks:
         asked = gr.on(
             [start.click, prompt.submit, audio_prompt.submit],
             begin,
-            [*asking, current],
-            [*results, start, stop],
+            [*asking, current, *starting],
+            [*results, files, like, start, stop],
             concurrency_limit=None,
             **quiet,
         )
-        work = asked.success(make, [*asking, runs], [runs, visit, history, start, stop, *results], **quiet)
+        work = asked.success(make, [*asking, files, runs], [runs, visit, history, start, stop, *results], **quiet)
         work.then(None, js=RESULT_IS_THERE)
         asked.success(None, js=TO_RESULT)
         stop.click(cease, outputs=[status, stop], queue=False, **quiet)
-        more.click(again, [current, folders], asking, **quiet).success(None, js=CLICK_START)
+        more.click(again, [current, folders], [*asking, like], **quiet).success(None, js=CLICK_START)
+        repaint.click(marking, [current, folders], [*asking, *starting], **quiet).success(None, js=SCROLL % "#prompt")
+        begins.change(offer, begins, [drawn, pictured, sounded, strength], queue=False, **quiet)
+        laid_by = [picture, resize_mode, swap, anew, seconds, layout]
+        gr.on([each.change for each in laid_by], lay, laid_by, canvas, trigger_mode="always_last", **quiet)
+        layout.change(new_board, layout, drawing, **quiet)
         gallery.select(pick, folders, views, **quiet)
         history.select(recall, runs, results, **quiet).success(None, js=SCROLL % "#result")
         chosen.select(take, None, [prompt, audio_prompt, seed], **quiet).success(None, js=SCROLL % "#prompt")
@@ -392,10 +503,15 @@ def as_message(error: Exception) -> gr.Error:
     return gr.Error(str(error), duration=None, print_exception=not isinstance(error, ValueError))
 
 
-def tuned(name: str, label: str, value: float, step: float) -> gr.Slider:
+def tuned(name: str, label: str, value: float, step: float, visible: bool = True) -> gr.Slider:
     """A slider for an argument of the call."""
     least, most = BOUNDS[name]
-    return gr.Slider(least, most, value, step=step, label=label, elem_id=name)
+    return gr.Slider(least, most, value, step=step, label=label, visible=visible, elem_id=name)
+
+
+def blank(canvas_layout: str, ground: int) -> PIL.Image.Image:
+    """Nothing yet, to draw on."""
+    return PIL.Image.new("RGB", BOARDS[canvas_layout], (ground,) * 3)
 
 
 def check_made(folder: Path | None) -> Path:
@@ -462,15 +578,28 @@ def remove(runs: list[list[Path]]) -> None:
         shutil.rmtree(made[0].parents[1], ignore_errors=True)
 
 
+class FewValues(dict):
+    """What editors have sent and nobody has asked for yet: the latest, since a visitor may leave before that."""
+
+    def __setitem__(self, key: str, value: object) -> None:
+        super().__setitem__(key, value)
+        while len(self) > MAX_WAITING:
+            del self[next(iter(self))]
+
+
 class SmallRequests:
-    """Middleware that refuses requests larger than any of the page's own, before they are read."""
+    """Middleware that refuses requests larger than the page's own, before they are read."""
+
+    LIMITS = {"/upload": MAX_UPLOAD + MAX_REQUEST, "/component_server": MAX_EDITED}
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else {}
-        too_large = int(headers.get("content-length", 0)) > MAX_REQUEST or "transfer-encoding" in headers
+        path = scope.get("path", "").rstrip("/")
+        most = next((limit for end, limit in self.LIMITS.items() if path.endswith(end)), MAX_REQUEST)
+        too_large = int(headers.get("content-length", 0)) > most or "transfer-encoding" in headers
         await (PlainTextResponse("Too large.", 413) if too_large else self.app)(scope, receive, send)
 
 
@@ -482,6 +611,7 @@ def launch(page: gr.Blocks, **kwargs: int | bool | None) -> None:
 
 def main(input_args: list[str] | None = None) -> None:
     args = parse_args(input_args)
+    PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     # So that what is temporary is removed then, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(dir=os.environ.get("GRADIO_TEMP_DIR")) as folder:

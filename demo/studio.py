@@ -1,27 +1,39 @@
 """What the page does with the models: denoising in view, ranking, videos, colours, and how to do it all again."""
 
+import hashlib
+import io
+import queue
 import shlex
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
+import soundfile
 import torch
 
-from images_that_sound.pipelines import ImagesThatSoundPipeline
+from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
 from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
+from images_that_sound.pipelines.images_that_sound_pictures import fit_pictures
+from images_that_sound.pipelines.images_that_sound_spectrogram import AUDIBLE_PEAK
 from images_that_sound.scripts.common.arguments import Models, Scores, call_arguments, complete_call
 from images_that_sound.scripts.common.colors import Painter
 from images_that_sound.scripts.common.files import json_text, read_json, written
+from images_that_sound.scripts.common.lines import lines_of
 from images_that_sound.scripts.common.models import device_of, load_pipeline, with_checkpoint_defaults
+from images_that_sound.scripts.common.own_files import OwnFile, recorded
 from images_that_sound.scripts.common.samples import (
     captions_of,
+    on_ground,
     panel_of,
+    read_audio,
     read_picture,
     read_waveform,
     sample_settings,
@@ -43,7 +55,10 @@ CALL_NAMES = (
     "num_inference_steps",
     "audio_length_in_s",
     "canvas_layout",
+    "strength",
 )
+# Arguments of the call that are files, by their names in a sample's folder.
+FILES = {"image": "picture.png", "mask_image": "mask.png", "control_image": "drawing.png", "audio": "sound.wav"}
 # How much one run may ask of a machine that all visitors share: from least to most, whoever sends it.
 BOUNDS = {
     "audio_weight": (0, 1),
@@ -51,6 +66,8 @@ BOUNDS = {
     "audio_guidance_scale": (1, 20),
     "num_inference_steps": (5, 200),
     "audio_length_in_s": (1, 10),
+    # At least one of the fewest steps.
+    "strength": (0.2, 1),
 }
 MAX_CANDIDATES = 8
 MAX_SEED = 2**53 - 1  # JavaScript counts no further.
@@ -73,7 +90,10 @@ class Studio:
 
     def __init__(self, models: Models, scores: Scores, folder: Path) -> None:
         self.models, self.scores, self.folder = models, scores.for_samples_of(models.model), folder
-        self.pipe = load_pipeline(models, ImagesThatSoundPipeline)
+        # The ControlNet that ships is told a drawing's lines; other image sides begin with the drawing.
+        self.follows_lines = models.model == "embedded"
+        controlnet = ["embedded"] if self.follows_lines else None
+        self.pipe = load_pipeline(replace(models, controlnet=controlnet), ImagesThatSoundPipeline)
         self.pipe.set_progress_bar_config(disable=True)
         self.painter = Painter(replace(models, model=None), None, [{"model": models.model}])
         self.color_call = complete_call(call_arguments("FactorizedColorizationPipeline"), {}, {})
@@ -82,6 +102,14 @@ class Studio:
         self.closed = False
         # A run that was stopped may still be at work on its last steps when the next one starts.
         self.lock = threading.Lock()
+
+    @cached_property
+    def img2img(self) -> ImagesThatSoundImg2ImgPipeline:
+        pipe = ImagesThatSoundImg2ImgPipeline.from_pipe(self.pipe)
+        if self.models.enable_model_cpu_offload:
+            pipe.enable_model_cpu_offload(device=device_of(self.models))
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -96,54 +124,129 @@ class Studio:
             check(name, arguments[name], least=least, most=most)
         return with_checkpoint_defaults(arguments, self.pipe)
 
+    def drawn(self, drawing: dict | None, arguments: dict) -> dict[str, bytes]:
+        """Files to begin with, of what is drawn in an editor that is as wide as the canvas."""
+        if drawing is None or not _painted(drawing).any():
+            raise ValueError("Draw something first.")
+        argument = "control_image" if self.follows_lines else "image"
+        return {argument: _png(self.on_canvas(drawing["composite"], arguments, "stretch"))}
+
+    def chosen(
+        self, picture: PIL.Image.Image, arguments: dict, resize_mode: str, marked: dict | None, anew: str
+    ) -> dict[str, bytes]:
+        """Files to begin with, of a picture: `"all"`, what is `"marked"` or what is `"unmarked"` is made anew."""
+        canvas = self.on_canvas(picture, arguments, resize_mode)
+        if anew == "all":
+            return {"image": _png(canvas)}
+        painted = np.zeros(canvas.size[::-1], bool) if marked is None else _painted(marked)
+        if painted.shape != canvas.size[::-1]:
+            raise ValueError("The canvas has become another. Mark it once more.")
+        if not painted.any():
+            raise ValueError("Mark a part of the picture first, with the brush.")
+        mask = painted if anew == "marked" else ~painted
+        if not mask.any():
+            raise ValueError("All of the picture is marked, so that nothing is made anew.")
+        return {"image": _png(canvas), "mask_image": _png(PIL.Image.fromarray(mask))}
+
+    def heard(self, sound: str | None) -> dict[str, bytes]:
+        """Files to begin with, of a sound."""
+        if sound is None:
+            raise ValueError("Choose a sound or record one first.")
+        with _calm(sound):
+            audio = read_audio(sound, self.pipe.sampling_rate)
+        least, most = BOUNDS["audio_length_in_s"]
+        seconds = len(audio) / self.pipe.sampling_rate
+        if not least <= seconds <= most:
+            raise ValueError(f"A sound may last {least} to {most} seconds, but this one lasts {seconds:.1f}.")
+        if np.abs(audio).max() < AUDIBLE_PEAK:
+            raise ValueError("There is nothing to be heard in this sound.")
+        file = io.BytesIO()
+        soundfile.write(file, audio, self.pipe.sampling_rate, "FLOAT", format="WAV")
+        return {"audio": file.getvalue()}
+
+    def on_canvas(self, picture: PIL.Image.Image, arguments: dict, resize_mode: str) -> PIL.Image.Image:
+        """A picture on the canvas of a call's arguments; one of a sample lies as it was made."""
+        length, canvas_layout = arguments["audio_length_in_s"], arguments["canvas_layout"]
+        height, width, cut = self.pipe.resolve_size(None, None, length, None, canvas_layout)
+        ground = self.pipe.mel_spectrogram.silence
+        picture = on_ground(picture, ground).convert("RGB")
+        if canvas_layout == "strip" and picture.size == (width - cut, height):
+            canvas = PIL.Image.new("RGB", (width, height), (round(255 * ground),) * 3)
+            canvas.paste(picture)
+            return canvas
+        processor = self.pipe.image_processor
+        pictures = processor.numpy_to_pt(processor.pil_to_numpy(picture))
+        fitted = fit_pictures(pictures, height, width, resize_mode, ground)
+        return processor.numpy_to_pil(processor.pt_to_numpy(fitted))[0]
+
     def denoise(
-        self, arguments: dict, seeds: list[int], visitor: str | None = None
-    ) -> Iterator[tuple[int, list[PIL.Image.Image], object]]:
+        self, arguments: dict, seeds: list[int], files: dict[str, bytes], visitor: str | None = None
+    ) -> Iterator[tuple[int, int, list[PIL.Image.Image], object]]:
         """
-        Makes samples by a call in parts. Yields after each part the number of steps done, the pictures that the
-        samples are going to be, and the call's output once it is complete. Raises `Stopped` at the step at which
-        `visitor` is among the unwanted.
+        Makes samples. Yields now and then the number of steps done and that of all, the pictures that the samples are
+        going to be, and in the end the call's output. Raises `Stopped` at the step at which `visitor` is among the
+        unwanted.
         """
-        pipe, num_steps = self.pipe, arguments["num_inference_steps"]
-        names = ("prompt_embeds", "negative_prompt_embeds", "audio_prompt_embeds", "negative_audio_prompt_embeds")
         self._check_wanted(visitor)
-        with self.lock, torch.no_grad():
-            embeds = pipe.encode_prompt(arguments["prompt"], arguments["audio_prompt"], pipe._execution_device)
-        expected = {}
+        arguments, num_steps = arguments_with(arguments, files), arguments["num_inference_steps"]
+        pipe = self.img2img if "strength" in arguments else self.pipe
+        total = int(num_steps * arguments.get("strength", 1))
+        shown = set(np.linspace(0, total, PREVIEWS + 1).round().astype(int).tolist()) - {total}
+        seen, is_left = queue.SimpleQueue(), threading.Event()
 
         def follow(pipe: ImagesThatSoundPipeline, step: int, timestep: object, tensors: dict) -> dict:
             self._check_wanted(visitor)
-            expected.update(tensors)
+            if is_left.is_set():
+                raise Stopped
+            if (done := step + 1 - (num_steps - total)) in shown:
+                canvases = pipe.decode_latents(tensors["pred_original_sample"], pipe.vae)
+                seen.put((done, total, pipe.image_processor.postprocess(canvases, "pil", [False] * len(seeds)), None))
             return {}
 
-        call = {
-            **{name: value for name, value in arguments.items() if name not in ("prompt", "audio_prompt")},
-            **dict(zip(names, embeds)),
-            "num_images_per_prompt": len(seeds),
-            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
-            "callback_on_step_end": follow,
-            "callback_on_step_end_tensor_inputs": ["pred_original_sample"],
-        }
-        edges = np.unique(np.linspace(0, num_steps, PREVIEWS + 1).round().astype(int)).tolist()
-        for first, last in zip(edges, edges[1:]):
-            call["denoising_start"], call["denoising_end"] = first / num_steps, last / num_steps
-            if last == num_steps:
+        def work() -> None:
+            try:
                 with self.lock:
-                    output = pipe(**call)
-                yield last, output.images, output
-                return
-            with self.lock, torch.no_grad():
-                call["latents"] = pipe(**call, output_type="latent").images
-                canvases = pipe.decode_latents(expected["pred_original_sample"], pipe.vae)
-            yield last, pipe.image_processor.postprocess(canvases, "pil", [False] * len(canvases)), None
+                    output = pipe(
+                        **arguments,
+                        **{argument: self._read(argument, file) for argument, file in files.items()},
+                        num_images_per_prompt=len(seeds),
+                        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                        callback_on_step_end=follow,
+                        callback_on_step_end_tensor_inputs=["pred_original_sample"],
+                    )
+                seen.put((total, total, output.images, output))
+            except Exception as error:
+                seen.put(error)
 
-    def write(self, arguments: dict, seeds: list[int], output: object) -> list[Path]:
-        """Writes samples without videos into a new folder; returns their folders, the best by their scores first."""
+        threading.Thread(target=work).start()
+        try:
+            yield from _until_output(seen)
+        finally:
+            is_left.set()
+
+    def _read(self, argument: str, file: bytes) -> PIL.Image.Image | np.ndarray:
+        """What the call takes of a file."""
+        content = io.BytesIO(file)
+        if argument == "audio":
+            return read_audio(content, self.pipe.sampling_rate)
+        picture = read_picture(content)
+        return lines_of(picture, picture.height, picture.width) if argument == "control_image" else picture
+
+    def write(self, arguments: dict, seeds: list[int], files: dict[str, bytes], output: object) -> list[Path]:
+        """
+        Writes samples without videos into a new folder, beside each what it began with; returns their folders, the
+        best by their scores first.
+        """
         home = Path(tempfile.mkdtemp(dir=self.folder)) / "images-that-sound"
-        settings = complete_settings(self.models, self.pipe, arguments)
+        call = arguments_with(arguments, files)
+        controlnet = ["embedded"] if "control_image" in files else None
+        own = recorded(own_files(files), {"controlnet": controlnet})
+        settings = complete_settings(self.models, self.pipe, {**call, **own})
         folders = [home / f"seed-{seed:06d}" for seed in seeds]
         for row, (folder, seed) in enumerate(zip(folders, seeds)):
             write_row(self.pipe, output, row, folder, {**settings, "seed": seed}, video=False)
+            for argument, file in files.items():
+                (folder / FILES[argument]).write_bytes(file)
         if len(folders) == 1:
             return folders
         with self.lock:
@@ -166,6 +269,11 @@ class Studio:
             self.painter.pipe.set_progress_bar_config(disable=True)
             list(self.painter(folder, self.color_call, [0], callback_on_step_end=follow))
         return self.colors_of(folder)
+
+    def length_of(self, folder: Path, settings: dict) -> float:
+        """Seconds that a sample lasts."""
+        audio, sampling_rate = read_waveform(folder / "audio.wav")
+        return settings.get("audio_length_in_s") or len(audio) / sampling_rate
 
     def _check_wanted(self, what: str | Path | None) -> None:
         if self.closed or (what is not None and what in self.unwanted):
@@ -197,6 +305,72 @@ def _check_prompts(*prompts: str | None) -> None:
         raise ValueError(f"A prompt may have {MAX_PROMPT_LENGTH} characters, but one has {max(map(len, prompts))}.")
 
 
+def _until_output(seen: queue.SimpleQueue) -> Iterator[tuple]:
+    """What another thread puts there, until that is an output; raises what it has raised."""
+    output = None
+    while output is None:
+        event = seen.get()
+        if isinstance(event, Exception):
+            raise event
+        *_, output = event
+        yield event
+
+
+def picture_of(path: str | None, swap: bool) -> PIL.Image.Image:
+    """A visitor's picture, its light and dark swapped where that is wished."""
+    if path is None:
+        raise ValueError("Choose a picture first.")
+    with _calm(path):
+        picture = read_picture(path)
+    if not swap:
+        return picture
+    alpha = picture.convert("RGBA").getchannel("A")
+    swapped = PIL.ImageOps.invert(picture.convert("RGB"))
+    swapped.putalpha(alpha)
+    return swapped
+
+
+def arguments_with(arguments: dict, files: dict[str, bytes]) -> dict:
+    """Arguments of a call that is given files: from noise there is no strength, and a sound says its length."""
+    from_noise = files.keys().isdisjoint(("image", "audio"))
+    unused = "strength" if from_noise else "audio_length_in_s" if "audio" in files else None
+    return {name: value for name, value in arguments.items() if name != unused}
+
+
+def own_files(files: dict[str, bytes]) -> dict[str, list[OwnFile]]:
+    """Files as settings record them."""
+    hashes = {argument: hashlib.sha256(file).hexdigest() for argument, file in files.items()}
+    return {argument: [OwnFile(FILES[argument], Path(FILES[argument]), sha256)] for argument, sha256 in hashes.items()}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """What a sample began with."""
+    return {argument: (folder / name).read_bytes() for argument, name in FILES.items() if (folder / name).exists()}
+
+
+def _painted(edited: dict) -> np.ndarray:
+    """Where the layers of an editor's value are painted on, `(H, W)`."""
+    size = edited["background"].size if edited["background"] is not None else edited["composite"].size
+    layers = [np.asarray(layer.getchannel("A")) > 127 for layer in edited["layers"]]
+    return np.any([np.zeros(size[::-1], bool), *layers], axis=0)
+
+
+def _png(picture: PIL.Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "png")
+    return file.getvalue()
+
+
+@contextmanager
+def _calm(path: str) -> Iterator[None]:
+    """Lets what is wrong with a visitor's file be said in a few words, without where it lies here."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error).replace(path, Path(path).name).partition(": ")[0]
+        raise ValueError(f"{text.rstrip('.')}.") from error
+
+
 def video_of(folder: Path) -> Path:
     """A sample's video, made where it is missing."""
     file = folder / "video.mp4"
@@ -219,35 +393,60 @@ def label_of(folder: Path) -> str:
     """A candidate's seed and scores."""
     scores = read_json(folder / "scores.json")["scores"]
     words = {"clip": "picture", "clap": "sound"}
-    numbers = ", ".join(f"{words.get(name, name)} {value:.2f}" for name, value in scores.items())
+    known = {words.get(name, name): value for name, value in scores.items() if value is not None}
+    numbers = ", ".join(f"{name} {value:.2f}" for name, value in known.items()) or "no scores"
     return f"seed {sample_settings(folder)['seed']}: {numbers}"
 
 
 def as_command(settings: dict) -> str:
     """The command that makes a sample again."""
     words = ["images-that-sound", "generate"]
-    for name in (*CALL_NAMES, "seed", "model", "audio_model", "dtype"):
-        if settings[name] is not None:
-            words += [f"--{name}", str(settings[name])]
+    for name in (*CALL_NAMES, *FILES, "controlnet", "seed", "model", "audio_model", "dtype"):
+        if settings.get(name) is not None:
+            value = settings[name]
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
 
 def as_python(settings: dict, models: Models) -> str:
     """The lines of Python that make a sample again."""
-    lines = ["import soundfile", "import torch", "from images_that_sound.pipelines import ImagesThatSoundPipeline"]
-    source = repr(settings["model"])
+    files = [name for name in FILES if settings.get(name) is not None]
+    begun, drawn = not {"image", "audio"}.isdisjoint(files), "control_image" in files
+    pipeline = "ImagesThatSoundImg2ImgPipeline" if begun else "ImagesThatSoundPipeline"
+    lines = ["import PIL.Image"] * ("image" in files or drawn) + ["import soundfile", "import torch"]
+    lines += ["from diffusers import ControlNetModel"] * drawn
+    lines += [f"from images_that_sound.pipelines import {pipeline}"]
+    lines += ["from images_that_sound.scripts.common.lines import lines_of"] * drawn
+    source, loaded = repr(settings["model"]), f"dtype=torch.{settings['dtype']}"
     if settings["model"] == "embedded":
         lines.insert(0, "import images_that_sound.embedded")
         source = "images_that_sound.embedded.__path__[0]"
-    lines += ["", f"pipe = ImagesThatSoundPipeline.from_pretrained({source}, dtype=torch.{settings['dtype']})"]
+    lines.append("")
+    if drawn:
+        lines.insert(1, "import images_that_sound.embedded_controlnet")
+        net = "images_that_sound.embedded_controlnet.__path__[0]"
+        lines.append(f"controlnet = ControlNetModel.from_pretrained({net}, {loaded})")
+        loaded = f"controlnet=controlnet, {loaded}"
+    lines.append(f"pipe = {pipeline}.from_pretrained({source}, {loaded})")
     if settings["audio_model"] is not None:
         lines.append(f"pipe.load_audio_prior({settings['audio_model']!r})")
     device = device_of(models)
     if device != "cpu":
         lines.append(f"pipe.to({device!r})")
-    lines += ["output = pipe(", *(f"    {name}={settings[name]!r}," for name in CALL_NAMES)]
+    if drawn:
+        lines.append(f'drawing = PIL.Image.open("{FILES["control_image"]}")')
+    lines += ["output = pipe(", *(f"    {name}={settings[name]!r}," for name in CALL_NAMES if name in settings)]
+    lines += [f"    {name}={_read_in_python(name)}," for name in files]
     lines += [f"    generator=torch.Generator().manual_seed({settings['seed']}),", ")"]
     lines += ['output.images[0].save("image.png")']
     gain = f"10 ** ({settings['gain_in_db']} / 20)"
     lines += [f'soundfile.write("audio.wav", {gain} * output.audios[0], pipe.sampling_rate)']
     return "\n".join(lines)
+
+
+def _read_in_python(argument: str) -> str:
+    if argument == "audio":
+        return f'soundfile.read("{FILES[argument]}", dtype="float32")[0]'
+    if argument == "control_image":
+        return "lines_of(drawing, drawing.height, drawing.width)"
+    return f'PIL.Image.open("{FILES[argument]}")'

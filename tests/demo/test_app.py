@@ -16,6 +16,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import soundfile
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
@@ -96,6 +97,22 @@ class Page:
         field = f"#{STEPS} input[type=number]"
         self.wait(lambda: self.browser.find_element(By.CSS_SELECTOR, field).is_displayed())
         self.fill(STEPS, steps)
+
+    def choose(self, name: str, place: int) -> None:
+        """Chooses one of several words."""
+        self.browser.find_elements(By.CSS_SELECTOR, f"#{name} input[type=radio]")[place].click()
+
+    def draw(self, name: str, *moves: tuple[int, int]) -> None:
+        """Draws a line from the middle of an editor by the mouse."""
+        self.wait(lambda: self.browser.find_elements(By.CSS_SELECTOR, f"#{name} canvas"))
+        board = self.browser.find_element(By.CSS_SELECTOR, f"#{name} canvas")
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", board)
+        # Its background comes later than itself, and nothing in the page says when.
+        time.sleep(2)
+        mouse = ActionChains(self.browser).move_to_element(board).click_and_hold()
+        for move in moves:
+            mouse = mouse.move_by_offset(*move)
+        mouse.release().perform()
 
     def click(self, name: str) -> None:
         self.browser.find_element(By.ID, name).click()
@@ -332,3 +349,36 @@ def test_a_run_is_stopped_and_another_survives_a_reload(browser, address):
     page.click("start")
     page.wait(lambda: page.status.startswith("Denoising: "))
     page.wait(page.is_done)
+
+
+def test_a_drawing_sounds_is_taken_home_and_repainted(browser, address, tmp_path):
+    page = Page(browser, address)
+    assert not any(browser.find_elements(By.CSS_SELECTOR, f"#{name}") for name in ("drawing", "canvas", "sound"))
+    page.ask("a picture", "birds singing", seed=2)
+    page.set_steps(8)
+    page.choose("begins", 1)
+    page.draw("drawing", (60, -20), (60, 30))
+    page.click("start")
+    page.wait(page.is_done)
+    made = page.picture()
+    browser.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.click("archive")
+    (file,) = page.wait(lambda: list(tmp_path.glob("*.zip")))
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(tmp_path)
+    folder = tmp_path / "images-that-sound" / "seed-000002"
+    drawing = picture_of((folder / "drawing.png").read_bytes())
+    # To the right of the middle, at its height and above.
+    assert drawing[:, 260:400].max() == 255 and not drawing[:, :240].any() and not drawing[100:].any()
+    assert made[drawing[:, : made.shape[1]] == 255].mean() > 1.3 * made.mean()
+    command = ["--params_from", str(folder / "settings.json"), "--device", "cpu", "--no-video"]
+    generate.main([*command, "--output_dir", str(tmp_path / "again")])
+    again = picture_of((tmp_path / "again" / "seed-000002" / "image.png").read_bytes())
+    assert np.abs(again - made).max() <= 2
+
+    page.click("repaint")
+    page.draw("canvas", (20, 0), (20, 0))
+    page.click("start")
+    page.wait(lambda: page.is_done() and page.status.startswith("Seed 3."))
+    changed = np.abs(page.picture() - made).mean(axis=-1)
+    assert changed[:, 260:320].mean() > 3 * changed[:, :200].mean()
