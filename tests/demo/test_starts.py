@@ -148,7 +148,15 @@ def test_a_drawing_guides_what_its_settings_and_lines_of_python_make_again(works
     assert list(settings["sha256"]) == ["drawing.png"] and "strength" not in settings
     made = pixels((folder / "image.png").read_bytes()).astype(int)
     generate.main(
-        ["--params_from", str(folder / "settings.json"), "--device", "cpu", "--no-video", "--output_dir", str(tmp_path)]
+        [
+            "--params_from",
+            str(folder / "settings.json"),
+            "--device",
+            "cpu",
+            "--no-video",
+            "--output_dir",
+            str(tmp_path),
+        ]
     )
     again = pixels((tmp_path / "seed-000001" / "image.png").read_bytes())
     assert np.abs(again - made).max() <= 1
