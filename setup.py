@@ -24,7 +24,7 @@ install_requires = [
     "scikit-image>=0.22.0",  # edges of pictures that a ControlNet is told; 0.22 has wheels for Python 3.11 and above
     "soundfile>=0.11.0",  # WAV files with metadata; libsndfile is in its wheel
     "tqdm>=4.66.0",  # bars that take what is not given from the environment
-    "av>=15.0.0,<19",  # video.mp4 through diffusers.utils.encode_video; what 14 copies does not play
+    "av>=15.0.0,<19",  # video.mp4 through diffusers.utils.encode_video, phones' recordings; 14's copies do not play
 ]
 demo = ["gradio>=6.31.0,<7"]  # the page of demo/app.py; 6.10 starts no new run after a stopped one
 extras_require = {

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -143,7 +143,7 @@ def write_audio(path: Path, audio: np.ndarray, sampling_rate: int, settings_text
 
 def read_waveform(path: str | Path) -> tuple[np.ndarray, int]:
     """
-    Reads any sound that libsndfile knows.
+    Reads any sound that libsndfile knows, and what phones record (`.m4a`, `.3gp`).
 
     Returns:
         `tuple[np.ndarray, int]`: Mono float32 waveform of shape `(N,)`, and its samples per second.
@@ -153,10 +153,13 @@ def read_waveform(path: str | Path) -> tuple[np.ndarray, int]:
             sampling rate than any honest one.
     """
     try:
-        with soundfile.SoundFile(path) as file:
-            _check_size(path, file)
-            rate, audio = file.samplerate, file.read(dtype="float32", always_2d=True).mean(axis=1)
-    except (OSError, RuntimeError) as error:
+        if _is_mp4(path):
+            rate, audio = _read_mp4(path)
+        else:
+            with soundfile.SoundFile(path) as file:
+                _check_size(path, file.samplerate, file.frames, file.channels)
+                rate, audio = file.samplerate, file.read(dtype="float32", always_2d=True).mean(axis=1)
+    except (OSError, RuntimeError, av.FFmpegError) as error:
         raise ValueError(f"`{path}` can't be read as a sound: {error}") from error
     if not len(audio):
         raise ValueError(f"`{path}` holds no sound.")
@@ -172,16 +175,38 @@ def read_audio(path: str | Path, sampling_rate: int) -> np.ndarray:
     return scipy.signal.resample_poly(audio, sampling_rate // divisor, rate // divisor).astype(np.float32)
 
 
-def _check_size(path: str | Path, file: soundfile.SoundFile) -> None:
-    if file.samplerate not in SAMPLING_RATES:
+def _is_mp4(path: str | Path | BinaryIO) -> bool:
+    if hasattr(path, "read"):
+        return False
+    with open(path, "rb") as file:
+        return file.read(8)[4:] == b"ftyp"
+
+
+def _read_mp4(path: str | Path) -> tuple[int, np.ndarray]:
+    """Rate and mono waveform of the first sound in a file, taken for nothing else: other formats may name other files."""
+    with open(path, "rb") as file, av.open(file, format="mp4") as container:
+        if not container.streams.audio:
+            raise OSError("It has no sound.")
+        stream, parts, frames = container.streams.audio[0], [np.empty(0, np.float32)], 0
+        planar = av.AudioResampler(format="fltp")
+        for decoded in container.decode(stream):
+            for frame in planar.resample(decoded):
+                frames += frame.samples
+                _check_size(path, frame.sample_rate, frames, len(frame.layout.channels))
+                parts.append(frame.to_ndarray().mean(axis=0))
+        return stream.rate, np.concatenate(parts)
+
+
+def _check_size(path: str | Path, sampling_rate: int, frames: int, channels: int) -> None:
+    if sampling_rate not in SAMPLING_RATES:
         raise ValueError(
             f"`{path}` has to have {SAMPLING_RATES[0]} to {SAMPLING_RATES[-1]} samples per second, but has"
-            f" {file.samplerate}."
+            f" {sampling_rate}."
         )
-    if file.frames > MAX_SECONDS * file.samplerate or file.frames * file.channels > MAX_VALUES:
+    if frames > MAX_SECONDS * sampling_rate or frames * channels > MAX_VALUES:
         raise ValueError(
-            f"`{path}` has to be at most {MAX_SECONDS} seconds and {MAX_VALUES} values long, but has {file.frames} in"
-            f" each of {file.channels} channels at {file.samplerate} per second."
+            f"`{path}` has to be at most {MAX_SECONDS} seconds and {MAX_VALUES} values long, but has {frames} in"
+            f" each of {channels} channels at {sampling_rate} per second."
         )
 
 

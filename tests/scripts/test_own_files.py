@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
@@ -16,7 +17,7 @@ import torch
 from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline
 from images_that_sound.scripts import generate, imprint, search
 from images_that_sound.scripts.common.models import EMBEDDED
-from images_that_sound.scripts.common.samples import on_ground, read_picture, write_picture
+from images_that_sound.scripts.common.samples import on_ground, read_audio, read_picture, write_picture
 
 
 PROMPTS = {"prompt": "a painting of furry kittens, grayscale", "audio_prompt": "birds singing sweetly"}
@@ -216,3 +217,25 @@ def test_transparent_parts_are_silence(tmp_path):
             assert np.abs(seen[0].astype(int) - expected).max() <= 1
     plain = PIL.Image.new("L", (2, 2))
     assert on_ground(plain, 1) is plain
+
+
+def test_a_phone_s_recording_is_read(tmp_path):
+    rng = np.random.default_rng(0)
+    stereo = (rng.integers(-20000, 20000, (2, 44100)) / 2**15).astype(np.float32)
+    recording = tmp_path / "memo.m4a"
+    with av.open(str(recording), "w") as container:
+        stream = container.add_stream("alac", rate=44100, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(stereo, format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts = 44100, 0
+        cut = av.AudioResampler(format=stream.format, layout="stereo", frame_size=stream.frame_size)
+        for piece in [*cut.resample(frame), *cut.resample(None), None]:
+            container.mux(stream.encode(piece))
+    soundfile.write(tmp_path / "memo.wav", stereo.T, 44100, "FLOAT")
+    expected, heard = (read_audio(tmp_path / f"memo.{end}", 16000) for end in ("wav", "m4a"))
+    np.testing.assert_allclose(heard[: len(expected)], expected, atol=1e-4)
+    assert not heard[len(expected) :].any()
+    # A list of other files, which such a name must not make anybody read.
+    for content in (recording.read_bytes()[:5000], b"\0\0\0\x20ftypM4A #EXTM3U\n#EXTINF:1,\nother.wav\n"):
+        recording.write_bytes(content)
+        with pytest.raises(ValueError, match="can't be read as a sound"):
+            read_audio(recording, 16000)
