@@ -183,7 +183,7 @@ def _is_mp4(path: str | Path | BinaryIO) -> bool:
 
 
 def _read_mp4(path: str | Path) -> tuple[int, np.ndarray]:
-    """Rate and mono waveform of the first sound in a file, taken for nothing else: other formats may name other files."""
+    """Rate and mono waveform of the first sound in a file, read as nothing else: other formats may name files."""
     with open(path, "rb") as file, av.open(file, format="mp4") as container:
         if not container.streams.audio:
             raise OSError("It has no sound.")
