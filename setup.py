@@ -31,7 +31,7 @@ extras_require = {
     # FID and FAD of `compare`: torch-fidelity has the Inception network of FID, torchvggish the VGGish of FAD; the
     # packages that compute FAD itself want numpy below 2 or transformers below 5
     "compare": ["torch-fidelity", "torchvggish"],
-    "train": ["tensorboard"],  # --report_to tensorboard
+    "train": ["tensorboard", "matplotlib"],  # --report_to tensorboard; curves of what is measured
     "demo": demo,
     # pytest-xdist: the suite on all cores; peft: LoRA tests; tensorboard: trackers; selenium: pages in Chromium, where
     # there is one; nbclient and ipykernel: the notebook

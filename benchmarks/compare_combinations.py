@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import EulerAncestralDiscreteScheduler
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 from diffusers.utils.torch_utils import randn_tensor
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
@@ -172,7 +172,7 @@ def main() -> None:
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED, dtype=getattr(torch, args.dtype))
     pipe.set_progress_bar_config(disable=True)
-    ddim = pipe.scheduler
+    ddim = pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     judges = {kind: train_judge(kind, Path(args.work_dir), args.judge_draws, args.judge_steps)[0] for kind in KINDS}
     scorer = Scorer(
         CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import DDIMScheduler
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.pipelines.images_that_sound_noise_shares import audio_noise_shares
@@ -177,6 +178,7 @@ def main() -> None:
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED, dtype=getattr(torch, args.dtype))
     pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     judges = {kind: train_judge(kind, Path(args.work_dir), args.judge_draws, args.judge_steps)[0] for kind in KINDS}
     scorer = Scorer(
         CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32),

@@ -252,7 +252,8 @@ def build(studio: Studio) -> gr.Blocks:
                     audio_guidance = tuned(
                         "audio_guidance_scale", "Guidance of the sound", defaults["audio_guidance_scale"], 0.5
                     )
-                    steps = tuned("num_inference_steps", "Steps", defaults["num_inference_steps"], 1)
+                    few = "" if embedded else " (25 may do: others take that many with Stable Diffusion alone)"
+                    steps = tuned("num_inference_steps", f"Steps{few}", defaults["num_inference_steps"], 1)
                     seconds = tuned("audio_length_in_s", "Seconds", length, 0.01)
                     layout = gr.Radio(LAYOUTS, value="strip", label="Layout", elem_id="layout")
                 with gr.Row():

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import queue
 import shlex
 import shutil
@@ -39,9 +40,9 @@ from images_that_sound.scripts.common.samples import (
     sample_settings,
 )
 from images_that_sound.scripts.common.sampling import complete_settings, write_row
-from images_that_sound.scripts.common.scoring import load_scorer, scores_of
+from images_that_sound.scripts.common.scoring import choice_scores, load_scorer, scores_of
 from images_that_sound.scripts.common.video import write_video
-from images_that_sound.selection import Scorer, best, combined_score
+from images_that_sound.selection import Scorer, best
 
 
 PREVIEWS = 10
@@ -251,8 +252,7 @@ class Studio:
             return folders
         with self.lock:
             scores = [scores_of(folder, self.scorer, self.scores.models) for folder in folders]
-        columns = {name: [each[name] for each in scores] for name in scores[0]}
-        return [folders[i] for i in best(combined_score(columns), len(folders))]
+        return [folders[i] for i in best(choice_scores(scores, self.scorer), len(folders))]
 
     def colors(self, folder: Path, progress: Callable[[float], None]) -> Path:
         """A sample's picture in colour, made where it is missing; `progress` is told the share that is done."""
@@ -390,11 +390,12 @@ def archive_of(folder: Path) -> Path:
 
 
 def label_of(folder: Path) -> str:
-    """A candidate's seed and scores."""
+    """A candidate's seed, and how sure the models are that picture and sound are what was asked for."""
     scores = read_json(folder / "scores.json")["scores"]
-    words = {"clip": "picture", "clap": "sound"}
-    known = {words.get(name, name): value for name, value in scores.items() if value is not None}
-    numbers = ", ".join(f"{name} {value:.2f}" for name, value in known.items()) or "no scores"
+    words = {"picture": scores.get("clip_log_probability"), "sound": scores.get("clap_log_probability")}
+    known = [f"{name} {math.exp(value):.0%}" for name, value in words.items() if value is not None]
+    lifts = [f"{name} {value:.2f}" for name, value in scores.items() if name.endswith("lift") and value is not None]
+    numbers = ", ".join([*known, *lifts]) or "no scores"
     return f"seed {sample_settings(folder)['seed']}: {numbers}"
 
 

@@ -50,6 +50,9 @@ class AudioLoraLoader(StableDiffusionLoraLoaderMixin):
     def lora_state_dict(self, weights: str | os.PathLike | dict[str, torch.Tensor], **kwargs: Any) -> tuple:
         """What [`StableDiffusionLoraLoaderMixin.lora_state_dict`] reads; raises `ValueError` where it doesn't fit."""
         state_dict, network_alphas, metadata = super().lora_state_dict(weights, **kwargs)
+        # A file for both sides has keys of either.
+        own = {key.replace("unet_audio.", "unet.", 1): value for key, value in state_dict.items() if "_audio." in key}
+        state_dict = own or state_dict
         parts = sorted({key.split(".")[0] for key in state_dict} & {self.unet_name, self.text_encoder_name})
         if not parts:
             raise ValueError(

@@ -4,6 +4,7 @@ from .images_that_sound_audio_lora import AudioLoraMixin  # noqa: F401
 from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
 from .images_that_sound_audio_side import AudioSideMixin  # noqa: F401
 from .images_that_sound_checks import check_number  # noqa: F401
+from .images_that_sound_few_steps import FewStepsMixin  # noqa: F401
 from .images_that_sound_files import written  # noqa: F401
 from .images_that_sound_guides import GuidedTwoSidesMixin  # noqa: F401
 from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401

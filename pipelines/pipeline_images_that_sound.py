@@ -20,6 +20,7 @@ from .images_that_sound_checks import (
     check_number,
     check_output_type,
 )
+from .images_that_sound_few_steps import FewStepsMixin
 from .images_that_sound_files import written  # noqa: F401
 from .images_that_sound_guides import GuidedTwoSidesMixin
 from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401
@@ -55,7 +56,11 @@ EXAMPLE_DOC_STRING = """
 
 
 class ImagesThatSoundPipeline(
-    GuidedTwoSidesMixin, DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin
+    GuidedTwoSidesMixin,
+    FewStepsMixin,
+    DiffusionPipeline,
+    TextualInversionLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
 ):
     r"""
     Pipeline for images that sound: at every denoising step Stable Diffusion and a spectrogram model fine-tuned from it
@@ -64,7 +69,7 @@ class ImagesThatSoundPipeline(
 
     Load it from a Stable Diffusion repo and then call [`~ImagesThatSoundPipeline.load_audio_prior`], or from a repo
     that holds both sides. `load_lora_weights`, textual inversion, ControlNets and IP-Adapters are the image side's,
-    `load_audio_lora_weights` is the audio side's.
+    `load_audio_lora_weights` is the audio side's, `load_few_step_lora_weights` both.
 
     Args:
         vae ([`AutoencoderKL`]): Decodes pictures, and spectrograms too unless `vae_audio` is given.

@@ -23,6 +23,7 @@ from .images_that_sound_checks import (
     check_output_type,
     read_pictures,
 )
+from .images_that_sound_few_steps import FewStepsMixin
 from .images_that_sound_files import written  # noqa: F401
 from .images_that_sound_guides import PICTURES, GuidedTwoSidesMixin
 from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401
@@ -64,7 +65,11 @@ MASKS = VaeImageProcessor(do_resize=False, do_normalize=False, do_binarize=True,
 
 
 class ImagesThatSoundImg2ImgPipeline(
-    GuidedTwoSidesMixin, DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin
+    GuidedTwoSidesMixin,
+    FewStepsMixin,
+    DiffusionPipeline,
+    TextualInversionLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
 ):
     r"""
     Pipeline for images that sound which begin with a picture, a sound, or a sound with a picture painted into it: as

@@ -20,6 +20,7 @@ from .common.arguments import (
     add_device_arguments,
     add_process_arguments,
     add_quantization_argument,
+    add_scheduler_argument,
     add_spectrogram_argument,
     arguments_named,
     check_count,
@@ -345,6 +346,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num_images_per_prompt", type=int, help="Samples computed at once. Default: --num_samples.")
     parser.add_argument("--width", type=int, help="Of canvases. Default: what the checkpoint wants.")
     parser.add_argument("--num_inference_steps", type=int, help="Of all but sds. Default: what the checkpoint wants.")
+    add_scheduler_argument(parser)
     parser.add_argument(
         "--sds_model", help=f"Image side of sds. Default: the paper's {SDS_MODEL}; embedded: embedded."
     )

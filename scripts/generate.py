@@ -7,7 +7,9 @@ from pathlib import Path
 from .common.arguments import (
     Request,
     add_component_arguments,
+    add_few_steps_argument,
     add_sample_arguments,
+    add_scheduler_argument,
     call_arguments,
     new_parser,
     read_request,
@@ -37,6 +39,8 @@ def parse_args(input_args: list[str] | None = None) -> Request:
     parser.add_argument("--audio", help="A sound to begin with. With --image, that is painted into it first.")
     parser.add_argument("--mask_image", help="A picture of the canvas' size: white is made anew, black stays.")
     add_sample_arguments(parser, PRESETS, {**of_a_start, **arguments})
+    add_scheduler_argument(parser)
+    add_few_steps_argument(parser)
     add_component_arguments(parser)
     request = read_request(
         parser.parse_args(input_args),

@@ -17,15 +17,19 @@ from .common.arguments import (
 from .common.files import check_own_file, check_writable, write_json
 
 
+BY_PROBABILITY = "Combined is how sure the models are of the own prompts among those of the examples: 1 is certain."
+BY_RANKS = "Combined is the mean of a sample's ranks by the other scores: 1 is the best by each, 0 the worst by each."
+
+
 def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, share: float = 0.2) -> Iterator[str]:
     """Scores all samples; yields the lines of a table of the best."""
     check_count("top", top)
     from tqdm import tqdm
 
-    from ..selection import best, best_of, combined_score, top_by_all
+    from ..selection import best, best_of, top_by_all
     from .common.contact_sheet import BEGINNING, write_contact_sheet
     from .common.samples import captions_of, find_samples, sample_settings
-    from .common.scoring import load_scorer_for, problems_of, remarks_of, scores_of
+    from .common.scoring import choice_scores, load_scorer_for, problems_of, remarks_of, scores_of
 
     folders = find_samples(sample_dir)
     check_writable(sample_dir, "sample_dir")
@@ -36,7 +40,7 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
     scorer, scores = load_scorer_for(scores, models, settings)
     found = [scores_of(folder, scorer, scores.models) for folder in tqdm(folders, desc="Scoring")]
     columns = {name: [each[name] for each in found] for name in scorer.names}
-    combined = combined_score(columns)
+    combined = choice_scores(found, scorer)
     remarks = [remarks_of(folder) for folder in folders]
 
     agreed, rule = top_by_all(columns, share), f"in the top {share:.0%} by each"
@@ -60,7 +64,7 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
     notes = [
         f"{len(folders)} samples, the best by all scores first. A click into a picture plays from there.",
         f"{len(agreed)} of them are {rule} score." if agreed else f"None is {rule} score.",
-        "Combined is the mean of a sample's ranks by the other scores: 1 is the best by each, 0 the worst by each.",
+        BY_RANKS if "lift" in scores.scores else BY_PROBABILITY,
     ]
     cards = [
         {
@@ -96,14 +100,14 @@ def table(
     shown: list[int],
     marked: list[int],
 ) -> Iterator[str]:
-    """A line for each sample: its place by all, its scores and its place by each of them, and what is to be said."""
+    """A line for each sample: place and number by all, scores and its place by each, and what is to be said."""
     names = [name for name in columns if name != "combined"]
-    yield "place" + "".join(f"{name:>18}" for name in names) + "   sample"
+    yield "place  combined" + "".join(f"{name:>18}" for name in names) + "   sample"
     for i in shown:
         each = {name: places[name].get(i, "–") for name in columns}
         cells = "".join(f"{columns[name][i]:>10.3f} {f'({each[name]}.)':>7}" for name in names)
-        said = "".join(f", {remark}" for remark in remarks[i])
-        yield f"{each['combined']:>4}.{cells}   {folders[i]}{' *' if i in marked else ''}{said}"
+        said = (" *" if i in marked else "") + "".join(f", {remark}" for remark in remarks[i])
+        yield f"{each['combined']:>4}.{columns['combined'][i]:>10.3f}{cells}   {folders[i]}{said}"
 
 
 def main(input_args: list[str] | None = None) -> None:

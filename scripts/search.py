@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from .common.arguments import (
     Request,
     Scores,
+    add_few_steps_argument,
     add_sample_arguments,
+    add_scheduler_argument,
     add_score_arguments,
-    arguments_named,
     call_arguments,
     new_parser,
     read_request,
@@ -22,8 +23,10 @@ from .common.presets import GENERATE_PRESETS, RIFFUSION_PRESETS
 
 
 if TYPE_CHECKING:
-    from ..selection import Halving, Rung
+    from ..selection import Halving, Rung, Scorer
 
+# Where candidates are judged on the way, and how many of them go on.
+RUNGS, SHARES = [0.2, 0.5], [0.3, 0.1]
 PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}
 # Arguments of the call that are nothing without a ControlNet, which this command does not load.
 OF_CONTROLNETS = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end", "resize_mode")
@@ -31,33 +34,37 @@ OF_CONTROLNETS = ("controlnet_conditioning_scale", "control_guidance_start", "co
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest(Request):
-    """A request with what judges, how many are kept, and at which fractions of the steps which shares go on."""
+    """
+    A request with what judges, how many are kept, and at which fractions of the steps which shares go on, where that
+    is said.
+    """
 
     scores: Scores
     keep: int
-    rungs: list[float]
-    shares: list[float]
+    rungs: list[float] | None
+    shares: list[float] | None
 
 
 def parse_args(input_args: list[str] | None = None) -> SearchRequest:
     parser, arguments = new_parser("search", __doc__), call_arguments("ImagesThatSoundPipeline")
     add_sample_arguments(parser, PRESETS, {name: arguments[name] for name in arguments if name not in OF_CONTROLNETS})
+    add_scheduler_argument(parser)
+    add_few_steps_argument(parser)
     add_score_arguments(parser)
     group = parser.add_argument_group("search", "--num_samples candidates, of which the best are finished.")
     group.add_argument("--keep", type=int, default=3, help="How many are kept, the best. Default: %(default)s.")
     group.add_argument(
         "--rungs",
         type=float,
-        nargs="+",
-        default=[0.2, 0.5],
-        help="Fractions of the steps at which to judge. Default: %(default)s.",
+        nargs="*",
+        help=f"Fractions of the steps at which to judge. Default: {RUNGS}, or none, which runs all candidates in full,"
+        " where the scheduler can't stop on the way.",
     )
     group.add_argument(
         "--shares",
         type=float,
-        nargs="+",
-        default=[0.3, 0.1],
-        help="Of the candidates, that go on after each rung. Default: %(default)s.",
+        nargs="*",
+        help=f"Of the candidates, that go on after each rung. Default: {SHARES}.",
     )
     args = parser.parse_args(input_args)
     request = read_request(args, PRESETS, arguments, SearchRequest, scores=values_of(Scores, args))
@@ -69,23 +76,28 @@ def parse_args(input_args: list[str] | None = None) -> SearchRequest:
 def search(request: SearchRequest) -> Iterator[str]:
     """Makes the best samples; yields the lines of a report."""
     from ..pipelines import ImagesThatSoundPipeline
+    from ..pipelines.images_that_sound_steps import memories_of
     from ..selection import Halving, rungs_of
     from .common.models import load_pipeline, with_checkpoint_defaults
     from .common.sampling import complete_settings, make_samples, own_share, report_samples, say_unknown_words, start
     from .common.scoring import load_scorer, scores_of
 
     samples, judges = request.samples, request.scores.for_samples_of(request.models.model)
-    rungs = rungs_of(samples.num_samples, request.keep, request.rungs, request.shares)
+    fractions, shares = RUNGS if request.rungs is None else request.rungs, request.shares
+    shares = (SHARES if fractions else []) if shares is None else shares
+    rungs = rungs_of(samples.num_samples, request.keep, fractions, shares)
     accelerator, models = start(request.models, samples.output_dir, request.report_to)
     pipe = load_pipeline(models, ImagesThatSoundPipeline)
+    if request.rungs is None and memories_of(pipe.scheduler):
+        rungs = []
     scorer = load_scorer(judges, models, pipe)
     arguments = with_checkpoint_defaults(request.call, pipe)
     settings = complete_settings(models, pipe, arguments)
     say_unknown_words(settings)
-    made_by = {"model": models.model, "audio_model": models.audio_model, "scores": judges.scores, **judges.models}
+    made_by = {name: getattr(models, name) for name in ("model", "audio_model", "scheduler", "few_steps")}
+    made_by |= {"scores": judges.scores, **judges.models}
     folder = search_folder(samples.output_dir, {**arguments, **made_by})
-    with arguments_named(scheduler="scheduler` of `model"):
-        halving = Halving(pipe, arguments, scorer, folder, samples.num_images_per_prompt)
+    halving = Halving(pipe, arguments, scorer, folder, samples.num_images_per_prompt)
     report = halve(halving, request, rungs, arguments["num_inference_steps"], accelerator.num_processes)
     finalists = report[-1]["kept"]
 
@@ -104,7 +116,7 @@ def search(request: SearchRequest) -> Iterator[str]:
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         scores = {seed: scores_of(samples.folder(seed), scorer, judges.models) for seed in finalists}
-        yield from write_report(request, report, scores)
+        yield from write_report(request, report, scores, scorer)
     report_samples(accelerator, [samples.folder(seed) for seed in finalists])
 
 
@@ -137,13 +149,15 @@ def search_folder(output_dir: Path, settings: dict) -> Path:
     return folder
 
 
-def write_report(request: SearchRequest, report: list[dict], scores: dict[int, dict]) -> Iterator[str]:
+def write_report(
+    request: SearchRequest, report: list[dict], scores: dict[int, dict], scorer: "Scorer"
+) -> Iterator[str]:
     """Writes `search.json`: what happened at each rung, the finalists' scores, the best, and what it cost."""
-    from ..selection import best, best_of, combined_score
+    from ..selection import best, best_of
+    from .common.scoring import choice_scores
 
     samples, seeds = request.samples, list(scores)
-    columns = {name: [scores[seed][name] for seed in seeds] for name in scores[seeds[0]]}
-    combined = combined_score(columns)
+    combined = choice_scores([scores[seed] for seed in seeds], scorer)
     order = [seeds[i] for i in best(combined, len(seeds))]
     winners = [seeds[i] for i in best_of(combined, request.keep)]
     spent = sum(rung["num_candidates"] * (rung["step_rows"] + rung["judge_rows"]) for rung in report)
@@ -159,7 +173,8 @@ def write_report(request: SearchRequest, report: list[dict], scores: dict[int, d
     if len(winners) < request.keep:
         yield f"{len(order) - len(best_of(combined, len(order)))} of {len(order)} finalists have problems."
     for place, seed in enumerate(winners, start=1):
-        numbers = ", ".join(f"{name} {value:.3f}" for name, value in scores[seed].items())
+        shown = {**scores[seed], "combined": combined[seeds.index(seed)]}
+        numbers = ", ".join(f"{name} {shown[name]:.3f}" for name in ("combined", *scorer.names))
         yield f"{place}. {samples.folder(seed)}: {numbers}"
     yield f"This took {spent / total:.0%} of the work that all {samples.num_samples} in full would have been."
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .frechet import InceptionFeatures, VGGishFeatures, frechet_distance
     from .halving import Halving, Rung, rungs_of
     from .lift import prediction_lift
-    from .ranking import best, best_of, combined_score, mean_and_interval, share_and_interval, top_by_all
+    from .ranking import best, best_of, choice_score, combined_score, mean_and_interval, share_and_interval, top_by_all
     from .scorer import Scorer
 
 SCORES = ("clip", "clap", "lift")
@@ -24,6 +24,7 @@ _MODULES = {
     "VGGishFeatures": "frechet",
     "best": "ranking",
     "best_of": "ranking",
+    "choice_score": "ranking",
     "combined_score": "ranking",
     "frechet_distance": "frechet",
     "mean_and_interval": "ranking",

@@ -1,6 +1,7 @@
 """How well sounds are what prompts ask for, by CLAP."""
 
 import os
+from collections.abc import Sequence
 from math import gcd
 from typing import Any
 
@@ -24,6 +25,8 @@ class CLAPScore(ContrastiveScore):
         processor ([`~transformers.ClapProcessor`]): Prepares both for the model.
         batch_size (`int`, defaults to 16): Sounds that go through the model at once.
     """
+
+    logit_scale = "logit_scale_a"
 
     def __init__(self, model: ClapModel, processor: ClapProcessor, batch_size: int = 16):
         super().__init__(model, processor, batch_size)
@@ -78,16 +81,32 @@ class CLAPScore(ContrastiveScore):
         Raises:
             ValueError: If there are not as many prompts as sounds.
         """
+        return self.with_log_probabilities(audios, sampling_rate, prompts)[0]
+
+    def with_log_probabilities(
+        self, audios: np.ndarray, sampling_rate: int, prompts: list[str], other_prompts: Sequence[str] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Scores sounds, and says how sure it is that each is what its own prompt says and not what one of others does.
+
+        Args:
+            audios (`np.ndarray` of shape `(B, N)`): As of a call.
+            sampling_rate (`int`): Samples per second.
+            prompts (`list[str]` of length `B`): As of a call.
+            other_prompts (`Sequence[str]`): What else sounds might be.
+
+        Returns:
+            Two `torch.Tensor` of shape `(B,)`: The scores of a call, and logarithms of probabilities, see `compare`;
+            both `nan` for a sound that is not finite.
+        """
         check_integer("sampling_rate", sampling_rate, most=MOST["sampling_rate"])
         if not isinstance(audios, np.ndarray) or audios.ndim != 2 or not audios.size or audios.dtype.kind != "f":
             raise ValueError(f"`audios` has to be a floating-point array of shape (B, N), but is {shown(audios)}.")
-        directions = self.embed_prompts(prompts)
-        if len(prompts) != len(audios):
-            raise ValueError(f"`prompts` has to hold {len(audios)}, one per sound, but holds {len(prompts)}.")
+        self._check_prompts(prompts, len(audios), "sound")
         finite = torch.from_numpy(np.isfinite(audios).all(axis=1))
         embeddings = self.embed_audios(np.nan_to_num(audios, posinf=0, neginf=0), sampling_rate)
-        scores = (embeddings * directions).sum(dim=1).clamp(min=0).cpu()
-        return scores.masked_fill(~finite, float("nan"))
+        found = self.compare(embeddings, prompts, other_prompts)
+        return tuple(values.masked_fill(~finite, float("nan")) for values in found)
 
 
 def clap_features(feature_extractor: Any, audios: np.ndarray, sampling_rate: int) -> torch.Tensor:

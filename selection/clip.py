@@ -1,6 +1,7 @@
 """How well canvases show what prompts ask for, by CLIP."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -79,14 +80,29 @@ class CLIPScore(ContrastiveScore):
         Raises:
             ValueError: If there are not as many prompts as canvases.
         """
+        return self.with_log_probabilities(canvases, prompts)[0]
+
+    def with_log_probabilities(
+        self, canvases: torch.Tensor, prompts: list[str], other_prompts: Sequence[str] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Scores canvases, and says how sure it is that each shows its own prompt and not one of others.
+
+        Args:
+            canvases (`torch.Tensor` of shape `(B, C, H, W)`): As of a call.
+            prompts (`list[str]` of length `B`): As of a call.
+            other_prompts (`Sequence[str]`): What else canvases might show.
+
+        Returns:
+            Two `torch.Tensor` of shape `(B,)`: The scores of a call, and logarithms of probabilities, see `compare`;
+            both `nan` for a canvas that is not finite.
+        """
         check_tensor("canvases", canvases, ("B", "C", "H", "W"))
-        directions = self.embed_prompts(prompts)[..., None]
-        if len(prompts) != len(canvases):
-            raise ValueError(f"`prompts` has to hold {len(canvases)}, one per canvas, but holds {len(prompts)}.")
+        self._check_prompts(prompts, len(canvases), "canvas")
         finite = canvases.isfinite().flatten(1).all(dim=1).cpu()
-        cosines = self.embed_canvases(canvases.nan_to_num()) @ directions
-        scores = cosines.mean(dim=(1, 2)).clamp(min=0).cpu()
-        return scores.masked_fill(~finite, float("nan"))
+        embeddings = self.embed_canvases(canvases.nan_to_num()).mean(dim=1)
+        found = self.compare(embeddings, prompts, other_prompts)
+        return tuple(values.masked_fill(~finite, float("nan")) for values in found)
 
 
 def canvas_windows(canvases: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from ..pipelines.images_that_sound_files import written
 from ..pipelines.images_that_sound_spectrogram import audio_problems
 from ..pipelines.images_that_sound_steps import memories_of
-from .ranking import best, combined_score
+from .ranking import best, choice_score
 from .scorer import Scorer
 
 
@@ -60,15 +60,15 @@ class Halving:
     stopped run goes on and through which processes exchange what they found.
 
     Args:
-        pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`]): Its scheduler has to need nothing but the
-            latents from step to step, such as DDIM or Euler.
+        pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`]): With rungs its scheduler has to need nothing
+            but the latents from step to step, such as DDIM or Euler.
         arguments (`dict`): Of the call, with a prompt and an audio prompt, without those that say how many and which.
         scorer ([`Scorer`]): Judges the canvas that the scheduler expects in the end.
         folder (`str` or `Path`): For the files.
         batch_size (`int`, defaults to 8): Candidates computed at once.
 
     Raises:
-        ValueError: If the scheduler has a memory, or, when it is called, if no step is between two rungs.
+        ValueError: When it is called with rungs, if the scheduler has a memory or no step is between two of them.
     """
 
     def __init__(
@@ -79,12 +79,6 @@ class Halving:
         folder: str | os.PathLike,
         batch_size: int = 8,
     ):
-        memories = memories_of(pipe.scheduler)
-        if memories:
-            raise ValueError(
-                f"`scheduler` has to go from step to step without a memory, such as DDIMScheduler, but"
-                f" {type(pipe.scheduler).__name__} has {memories}."
-            )
         self.pipe, self.scorer, self.folder, self.batch_size = pipe, scorer, Path(folder), batch_size
         self.prompt, self.audio_prompt = arguments["prompt"], arguments["audio_prompt"]
         self.arguments = self._with_embeddings(arguments)
@@ -112,15 +106,24 @@ class Halving:
             for a sound with problems), the seeds `kept`, and the UNet rows spent on a candidate, `step_rows` and
             `judge_rows`.
         """
+        memories = memories_of(self.pipe.scheduler)
+        if rungs and memories:
+            raise ValueError(
+                f"`scheduler` has to go from step to step without a memory, such as DDIMScheduler, where there are"
+                f" `rungs`, but {type(self.pipe.scheduler).__name__} has {memories}."
+            )
         report, start = [], 0.0
-        for rung in (*rungs, Rung(1.0, keep or rungs[-1].keep)):
+        for rung in (*rungs, Rung(1.0, keep or (rungs[-1].keep if rungs else len(seeds)))):
             for seed_batch in self._batches(seeds, rung.fraction):
                 self._climb(seed_batch, start, rung.fraction)
                 callback_on_batch_end(len(seed_batch), start, rung.fraction)
             self.state.wait_for_everyone()
             found = {seed: self._read(seed, rung.fraction)[1] for seed in seeds}
-            scores = {name: [found[seed]["scores"][name] for seed in seeds] for name in found[seeds[0]]["scores"]}
-            kept = sorted(seeds[i] for i in best(combined_score(scores), rung.keep))
+            judged = [found[seed]["scores"] for seed in seeds]
+            # Files of an earlier version hold fewer.
+            names = [name for name in judged[0] if all(name in each for each in judged)]
+            scores = {name: [each[name] for each in judged] for name in names}
+            kept = sorted(seeds[i] for i in best(choice_score(scores), rung.keep))
             report.append(
                 {
                     "fraction": rung.fraction,

@@ -31,6 +31,23 @@ def combined_score(scores: dict[str, Sequence[float]]) -> list[float]:
     return np.where(unknown, np.nan, ranks).tolist()
 
 
+def choice_score(scores: dict[str, Sequence[float]]) -> list[float]:
+    """
+    One number per result to choose by: how probable it is that all of its prompts are the right ones, by the sum of
+    its log-probabilities. Where there are none, or lifts count too, `combined_score` of the other scores.
+
+    Args:
+        scores (`dict[str, Sequence[float]]`): Of a `Scorer`: for each score its values for all `N` results.
+
+    Returns:
+        `list[float]` of length `N`: 0..1, more is better; `nan` where a score is.
+    """
+    log_probabilities = [values for name, values in scores.items() if name.endswith("_log_probability")]
+    if log_probabilities and not any(name.endswith("_lift") for name in scores):
+        return np.exp(np.sum(log_probabilities, axis=0, dtype=np.float64)).tolist()
+    return combined_score({name: values for name, values in scores.items() if not name.endswith("_log_probability")})
+
+
 def _percentile_ranks(scores: Sequence[float]) -> np.ndarray:
     """Share of the other results that score lower, equal ones counted by half; 0..1."""
     values = np.asarray(scores, dtype=np.float64)

@@ -1,6 +1,7 @@
 """All scores that are asked for at once, by their names."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,22 +16,31 @@ from .lift import prediction_lift
 class Scorer:
     """
     Scores results by what it is given: `clip` and `clap` by the two models, `image_lift` and `audio_lift` by the
-    pipeline's own.
+    pipeline's own. Where other prompts are given, `clip_log_probability` and `clap_log_probability` say how sure the
+    two models are of a result's own prompt among them.
 
     Args:
         clip ([`CLIPScore`], *optional*): Judges pictures.
         clap ([`CLAPScore`], *optional*): Judges sounds.
         pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`], *optional*): Judges both by its UNets.
+        other_prompts (`Sequence[str]`, *optional*): What else pictures might show.
+        other_audio_prompts (`Sequence[str]`, *optional*): What else sounds might be.
     """
 
     def __init__(
-        self, clip: CLIPScore | None = None, clap: CLAPScore | None = None, pipe: DiffusionPipeline | None = None
+        self,
+        clip: CLIPScore | None = None,
+        clap: CLAPScore | None = None,
+        pipe: DiffusionPipeline | None = None,
+        other_prompts: Sequence[str] = (),
+        other_audio_prompts: Sequence[str] = (),
     ):
         self.clip, self.clap, self.pipe = clip, clap, pipe
+        self.other_prompts, self.other_audio_prompts = [*other_prompts], [*other_audio_prompts]
 
     @property
     def names(self) -> list[str]:
-        """Names of the scores."""
+        """Names of the scores, without log-probabilities."""
         given = {"clip": self.clip, "clap": self.clap, "image_lift": self.pipe, "audio_lift": self.pipe}
         return [name for name, judge in given.items() if judge is not None]
 
@@ -65,9 +75,11 @@ class Scorer:
         pictures, audios = pictures.nan_to_num(0, 0, 0), np.nan_to_num(audios, nan=0, posinf=0, neginf=0)
         scores = {}
         if self.clip is not None:
-            scores["clip"] = self.clip(pictures, prompts)
+            found = self.clip.with_log_probabilities(pictures, prompts, self.other_prompts)
+            scores |= _named("clip", found, self.other_prompts)
         if self.clap is not None:
-            scores["clap"] = self.clap(audios, sampling_rate, audio_prompts)
+            found = self.clap.with_log_probabilities(audios, sampling_rate, audio_prompts, self.other_audio_prompts)
+            scores |= _named("clap", found, self.other_audio_prompts)
         if self.pipe is not None:
             latents = self._encode(pictures) if latents is None else latents.nan_to_num(0, 0, 0)
             audio_latents = unfold_canvas(latents) if canvas_layout == "folded" else latents
@@ -80,3 +92,8 @@ class Scorer:
         vae = self.pipe.vae
         pixels = self.pipe.image_processor.normalize(pictures.expand(-1, 3, -1, -1).to(vae.device, vae.dtype))
         return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+
+
+def _named(name: str, found: tuple[torch.Tensor, torch.Tensor], others: list[str]) -> dict[str, torch.Tensor]:
+    """Cosines and log-probabilities by their names; the latter say nothing without others."""
+    return dict(zip((name, f"{name}_log_probability") if others else (name,), found))

@@ -24,9 +24,10 @@ def sizes_of(folder):
 
 def test_weights_are_small_and_float16():
     sizes = sizes_of(EMBEDDED)
-    assert sizes.keys() == {"unet", "unet_audio", "vae", "text_encoder", "clip", "clap"}
+    assert sizes.keys() == {"unet", "unet_audio", "vae", "text_encoder", "clip", "clap", "lcm_lora"}
+    assert sizes["lcm_lora"] <= 3 * 10**6
     assert sizes["clip"] + sizes["clap"] <= 10 * 10**6
-    assert sum(sizes.values()) - sizes["clip"] - sizes["clap"] <= 25 * 10**6
+    assert sum(sizes.values()) - sizes["clip"] - sizes["clap"] - sizes["lcm_lora"] <= 25 * 10**6
     colorization = sizes_of(SHIPPED["embedded-colorization"])
     assert colorization.keys() == {"text_encoder", "unet", "unet_super_resolution"}
     assert sum(colorization.values()) <= 15 * 10**6

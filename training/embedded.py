@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel, UniPCMultistepScheduler
 from diffusers.training_utils import compute_snr
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -41,7 +41,7 @@ DEFAULT_ARGUMENTS = {
     "height": HEIGHT,
     "width": WIDTH,
     "crop_right": 0,
-    "num_inference_steps": 25,
+    "num_inference_steps": 10,
     "num_audio_inference_steps": 25,
     "num_crops": 1,
     "crop_width": WIDTH,
@@ -271,7 +271,7 @@ def new_pipeline(
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        scheduler=UniPCMultistepScheduler(**NOISE, timestep_spacing="leading", steps_offset=1),
         unet_audio=unet_audio,
         vocoder=None,
         **dict.fromkeys(("vae_audio", "text_encoder_audio", "controlnet", "image_encoder", "feature_extractor")),

@@ -14,10 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import PIL.ImageDraw
-import PIL.ImageFont
 import torch
-from diffusers import ControlNetModel
+from diffusers import ControlNetModel, DDIMScheduler
 
 from images_that_sound.pipelines import (
     ImagesThatSoundImg2ImgPipeline,
@@ -39,8 +37,9 @@ from .world import HEIGHT, KINDS, SUBJECTS, WIDTH, describe, draw_picture
 SEED = 107
 FIRST_NOISE_SEED = 30_000
 GENERIC_PROMPT = "a picture"
+# Of DDIM.
+STEPS = 25
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-COLOURS = ("#555555", "#1f77b4", "#17becf", "#d62728", "#ff7f0e", "#2ca02c", "#9467bd")
 # By curve and number: the method, and what its call is told.
 SETTINGS = {
     **{f"imprint {ratio}": ("imprint", {"magnitude_ratio": ratio}) for ratio in SHARES},
@@ -117,6 +116,7 @@ class Methods:
 
     def _quiet(self, pipeline_class: type, **components: object) -> object:
         pipe = pipeline_class.from_pretrained(EMBEDDED, dtype=self.dtype, **components)
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -124,7 +124,9 @@ class Methods:
     def sounds(self) -> list[torch.Tensor]:
         """Spectrograms (B, 1, H, W) of the audio side alone, the same for all ratios of imprint."""
         return [
-            self.imprint_pipe(image=drawings_of(batch), magnitude_ratio=0.0, **self._shared(batch)).spectrograms
+            self.imprint_pipe(
+                image=drawings_of(batch), magnitude_ratio=0.0, num_audio_inference_steps=STEPS, **self._shared(batch)
+            ).spectrograms
             for batch in self.batches
         ]
 
@@ -140,6 +142,7 @@ class Methods:
         return pipe(
             **{"prompt": [pair.prompt for pair in batch], **lines, **arguments},
             image=drawings_of(batch),
+            num_inference_steps=STEPS,
             **self._shared(batch),
         )
 
@@ -203,33 +206,23 @@ def coordinates(numbers: dict) -> tuple[float, float, float]:
     return numbers["sound"]["share"], numbers["picture"]["share"], numbers["correlation"]["mean"]
 
 
-def plot(report: dict) -> PIL.Image.Image:
+def plot(report: dict, path: Path) -> None:
     """How often the picture is recognised, and how much of it is left, over how often the sound is."""
-    page = PIL.Image.new("RGB", (1560, 760), "white")
-    pen, font = PIL.ImageDraw.Draw(page), PIL.ImageFont.load_default(size=20)
-    for panel, title in enumerate(("picture recognised", "correlation with the given picture")):
-        left, top, side = 70 + 790 * panel, 60, 600
-        pen.text((left, 20), title, "black", font)
-        for tick in range(0, 11, 2):
-            x, y = left + side * tick / 10, top + side * (1 - tick / 10)
-            pen.line([(left, y), (left + side, y)], "#dddddd")
-            pen.line([(x, top), (x, top + side)], "#dddddd")
-            pen.text((left - 12, y), f"{tick / 10:.1f}" if panel else f"{10 * tick}", "black", font, anchor="rm")
-            pen.text((x, top + side + 8), f"{10 * tick}", "black", font, anchor="ma")
-        pen.text((left + side, top + side + 38), "sound recognised, %", "black", font, anchor="ra")
-        for index, (method, curve) in enumerate(curves_of(report).items()):
-            colour = COLOURS[index % len(COLOURS)]
-            points = []
-            for at, numbers in curve:
-                heard, seen, kept = coordinates(numbers)
-                points.append((left + side * heard, top + side * (1 - (kept if panel else seen))))
-                pen.text((points[-1][0] + 7, points[-1][1] - 7), at, colour, font, anchor="lb")
-            pen.line(points, colour, 3)
-            for x, y in points:
-                pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour)
-            if panel == 0:
-                pen.text((left + 12, top + side - 30 - 26 * index), method, colour, font)
-    return page
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 6.5), layout="constrained")
+    titles = ("picture recognised", "correlation with the given picture")
+    for panel, (axes, title) in enumerate(zip(figure.subplots(1, 2), titles)):
+        for method, curve in curves_of(report).items():
+            points = [coordinates(numbers) for _, numbers in curve]
+            heard, seen = [point[0] for point in points], [point[1 + panel] for point in points]
+            axes.plot(heard, seen, "o-", label=method)
+            for (at, _), *place in zip(curve, heard, seen):
+                axes.annotate(at, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.set(title=title, xlabel="sound recognised", xlim=(0, 1), ylim=(0, 1))
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(loc="lower left")
+    figure.savefig(path, dpi=100)
 
 
 def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
@@ -258,7 +251,7 @@ def main(input_args: list[str] | None = None) -> None:
     for method, curve in curves_of(report).items():
         print(f"{method}, where the sound is recognised in 80 %:", where_heard(curve))
     if args.plot:
-        plot(report).save(args.plot)
+        plot(report, args.plot)
 
 
 if __name__ == "__main__":

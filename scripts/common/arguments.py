@@ -25,6 +25,7 @@ from ...pipelines.images_that_sound_call import CallArgument, read_call
 from ...selection import SCORES
 from .files import parse_json
 from .own_files import COMPONENTS, OwnFile, listed, own_files, recorded
+from .presets import FEW_STEPS, SCHEDULERS
 from .progress import prepare_environment, tell
 
 
@@ -69,7 +70,7 @@ DEFAULTS = {
 }
 # What besides the arguments of the call makes samples, or searches, that can't share a folder with others.
 MADE_BY = (
-    *("model", "audio_model", "dtype", "spectrogram", *OWN_NUMBERS),
+    *("model", "audio_model", "dtype", "spectrogram", "scheduler", "few_steps", *OWN_NUMBERS),
     *("enable_layerwise_casting", "quantization", "scores", "clip_model", "clap_model"),
 )
 
@@ -95,6 +96,8 @@ class Models:
         device_map (`dict[str, str]`): Models that run on devices of their own.
         controlnet (`list[str]`): Repos or folders of ControlNets, or embedded.
         ip_adapter (`str`): Repo, folder or file of an IP-Adapter, perhaps with a weight: `REPO:0.6`.
+        scheduler (`str`): One of `SCHEDULERS` instead of the checkpoint's.
+        few_steps (`str`): One of `FEW_STEPS`, for both sides.
         lora (`list[str]`): Repos, folders or files of the image side's LoRAs, perhaps with weights.
         audio_lora (`list[str]`): The same of the audio side.
     """
@@ -112,6 +115,8 @@ class Models:
     device_map: dict[str, str] | None = None
     controlnet: list[str] | None = None
     ip_adapter: str | None = None
+    scheduler: str | None = None
+    few_steps: str | None = None
     lora: list[str] | None = None
     audio_lora: list[str] | None = None
 
@@ -359,6 +364,18 @@ def add_component_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def add_scheduler_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scheduler", choices=SCHEDULERS, help="Default: the checkpoint's.")
+
+
+def add_few_steps_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--few_steps",
+        choices=FEW_STEPS,
+        help="A LoRA for both sides that makes few steps without guidance do, with its scheduler.",
+    )
+
+
 def add_spectrogram_argument(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
         "--spectrogram",
@@ -555,6 +572,7 @@ def _known(
     kinds = {name: parser_options(argument) for name, argument in arguments.items()}
     kinds |= {"seed": {"type": int}, "dtype": {"choices": DTYPES}}
     kinds |= {"enable_layerwise_casting": {}, "quantization": {"choices": QUANTIZATIONS}}
+    kinds |= {"scheduler": {"choices": SCHEDULERS}, "few_steps": {"choices": FEW_STEPS}}
     kinds |= {name: {"type": float} for name in OWN_NUMBERS if name in own}
     known = {name: saved[name] for name in kinds if saved.get(name) is not None}
     for name, value in known.items():

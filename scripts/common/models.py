@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers import (
@@ -12,6 +13,7 @@ from diffusers import (
     DiffusionPipeline,
     MultiControlNetModel,
     PipelineQuantizationConfig,
+    SchedulerMixin,
     TorchAoConfig,
     UNet2DConditionModel,
 )
@@ -25,6 +27,7 @@ from ...pipelines.images_that_sound_guides import check_controlnet
 from .arguments import Models
 from .hub import checkpoint_errors
 from .own_files import source_and_weight
+from .presets import EMBEDDED_FEW_STEPS, FEW_STEPS, SCHEDULERS
 
 
 EMBEDDED = Path(embedded.__file__).parent
@@ -74,6 +77,10 @@ def load_pipeline(
     _add_controlnets(models, pipe)
     if models.ip_adapter is not None:
         _add_ip_adapter(models.ip_adapter, pipe)
+    if models.few_steps is not None:
+        _add_few_steps(models, pipe)
+    if models.scheduler is not None:
+        pipe.scheduler = new_scheduler(models.scheduler, pipe.scheduler.config)
     for argument in ("lora", "audio_lora"):
         _add_loras(argument, getattr(models, argument) or [], pipe)
     pipe = on_device(models, pipe)
@@ -147,11 +154,41 @@ def _add_ip_adapter(text: str, pipe: DiffusionPipeline) -> None:
         pipe.set_ip_adapter_scale(weight)
 
 
+def new_scheduler(name: str, config: dict[str, Any]) -> SchedulerMixin:
+    """The one of `SCHEDULERS`, for a checkpoint whose scheduler has such a config."""
+    scheduler_class, options = SCHEDULERS[name]
+    return getattr(diffusers, scheduler_class).from_config(config, **options)
+
+
+def _add_few_steps(models: Models, pipe: DiffusionPipeline) -> None:
+    _check_peft("few_steps")
+    source, scheduler, num_steps = FEW_STEPS[models.few_steps]
+    if "embedded" in (models.model, models.audio_model):
+        if models.few_steps not in EMBEDDED_FEW_STEPS or models.audio_model not in (None, "embedded"):
+            raise ValueError(
+                f"`few_steps` of the embedded checkpoint, by itself, has to be among {list(EMBEDDED_FEW_STEPS)}, but"
+                f" is {models.few_steps}."
+            )
+        folder, scheduler, num_steps = EMBEDDED_FEW_STEPS[models.few_steps]
+        source = str(EMBEDDED / folder)
+    with checkpoint_errors(source, "few_steps"):
+        repo, file = _repo_and_file(source)
+        pipe.load_few_step_lora_weights(
+            repo, new_scheduler(scheduler, pipe.scheduler.config), num_steps, use_safetensors=True, **file
+        )
+
+
+def _check_peft(argument: str) -> None:
+    if not is_peft_available():
+        raise ValueError(f"`{argument}` needs peft: pip install peft.")
+
+
 def _add_loras(argument: str, texts: list[str], pipe: DiffusionPipeline) -> None:
     """Those of a side, each with its weight."""
-    if texts and not is_peft_available():
-        raise ValueError(f"`{argument}` needs peft: pip install peft.")
+    if texts:
+        _check_peft(argument)
     audio, weights = "audio_" if argument == "audio_lora" else "", {}
+    earlier = getattr(pipe, f"get_active_{audio}adapters")() if texts else []
     for i, text in enumerate(texts):
         source, weights[f"lora_{i}"] = source_and_weight(text)
         with checkpoint_errors(source, argument):
@@ -161,7 +198,9 @@ def _add_loras(argument: str, texts: list[str], pipe: DiffusionPipeline) -> None
             if not any(f"lora_{i}" in names for names in listed().values()):
                 raise ValueError("It holds no LoRA for this model.")
     if weights:
-        getattr(pipe, f"set_{audio}adapters")(list(weights), list(weights.values()))
+        # Or what was loaded for few steps would no longer act.
+        acting = {**dict.fromkeys(earlier, 1.0), **weights}
+        getattr(pipe, f"set_{audio}adapters")(list(acting), list(acting.values()))
 
 
 def _repo_and_file(source: str) -> tuple[str, dict[str, str]]:

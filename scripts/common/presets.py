@@ -21,8 +21,8 @@ GENERATE_PRESETS = {
 
 # With the embedded checkpoint: seeds whose pictures show what they are to and whose sounds are recognised.
 EMBEDDED_SEEDS = {
-    **{"bell": 6, "kitten": 6, "dog": 0, "corgi": 1, "train": 0, "tiger": 6},
-    **{"garden": 1, "garden-v2": 13, "race": 12, "pond": 13, "horse": 11},
+    **{"bell": 8, "kitten": 7, "dog": 9, "corgi": 3, "train": 0, "tiger": 7},
+    **{"garden": 2, "garden-v2": 12, "race": 8, "pond": 3, "horse": 11},
 }
 # What is otherwise than published where that checkpoint makes an example.
 EMBEDDED_PRESETS = {name: {"seed": seed, "num_samples": 1} for name, seed in EMBEDDED_SEEDS.items()}
@@ -85,3 +85,24 @@ MIXED_PAIRS = [
     *MATCHED.items(),
     *((picture, list(WORLD_PROMPTS["sound"])[(i + 3) % 10]) for i, picture in enumerate(MATCHED)),
 ]
+
+# Schedulers of diffusers by what they are called, with what of their config is otherwise than the checkpoint's.
+SCHEDULERS = {
+    "ddim": ("DDIMScheduler", {}),
+    "ddim-trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "dpm++-2m": ("DPMSolverMultistepScheduler", {}),
+    "dpm++-2m-karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+    "tcd": ("TCDScheduler", {}),
+}
+# What was distilled from Stable Diffusion v1.5 for few steps: the LoRA, its scheduler, and a number of steps.
+FEW_STEPS = {
+    "lcm": ("latent-consistency/lcm-lora-sdv1-5", "lcm", 8),
+    "tcd": ("h1t/TCD-SD15-LoRA", "tcd", 8),
+    "hyper-sd": ("ByteDance/Hyper-SD/Hyper-SD15-8steps-lora.safetensors", "ddim-trailing", 8),
+}
+# What was distilled from the embedded checkpoint and ships in its folder.
+EMBEDDED_FEW_STEPS = {"lcm": ("lcm_lora", "tcd", 4)}

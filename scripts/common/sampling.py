@@ -86,6 +86,8 @@ def complete_settings(models: Models, pipe: DiffusionPipeline, settings: dict[st
         "dtype": models.dtype,
         "enable_layerwise_casting": models.enable_layerwise_casting or None,
         "quantization": models.quantization,
+        "scheduler": models.scheduler,
+        "few_steps": models.few_steps,
         "spectrogram": pipe.mel_spectrogram.to_dict(),
         "versions": {name: version(name) for name in ("images-that-sound", "diffusers", "transformers", "torch")},
     }

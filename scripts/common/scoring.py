@@ -13,15 +13,23 @@ from accelerate import Accelerator
 from accelerate.utils import tqdm
 
 from ...pipelines import ImagesThatSoundPipeline, MelSpectrogram, audio_problems, audio_remarks
-from ...selection import CLAPScore, CLIPScore, Scorer, mean_and_interval
+from ...selection import CLAPScore, CLIPScore, Scorer, choice_score, mean_and_interval
 from .arguments import Models, Scores, shipped_models
 from .canvases import canvas_of
 from .files import read_json, write_json, write_text
 from .hub import checkpoint_errors
 from .loudness import without_gain
 from .models import EMBEDDED, device_of, load_pipeline
+from .presets import WORLD_PROMPTS
 from .samples import find_samples, read_picture, read_waveform, sample_settings
 from .sampling import own_share
+
+
+# What a result might be instead of what was asked for: the prompts of the published examples.
+OTHER_PROMPTS = {
+    "other_prompts": WORLD_PROMPTS["picture"].values(),
+    "other_audio_prompts": WORLD_PROMPTS["sound"].values(),
+}
 
 
 def load_scorer_for(scores: Scores, models: Models, settings: list[dict]) -> tuple[Scorer, Scores]:
@@ -70,7 +78,7 @@ def load_scorer(scores: Scores, models: Models, pipe: ImagesThatSoundPipeline | 
             else:
                 score = score_class.from_pretrained(source)
         loaded[name] = score.to(device_of(models))
-    return Scorer(**loaded, pipe=pipe if "lift" in scores.scores else None)
+    return Scorer(**loaded, pipe=pipe if "lift" in scores.scores else None, **OTHER_PROMPTS)
 
 
 def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim: bool = False) -> dict[str, float]:
@@ -88,9 +96,10 @@ def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim:
     file = folder / "scores.json"
     known = _known_scores(file, models)
     missing = Scorer(
-        clip=None if "clip" in known else scorer.clip,
-        clap=None if "clap" in known else scorer.clap,
+        clip=None if {"clip", "clip_log_probability"} <= known.keys() else scorer.clip,
+        clap=None if {"clap", "clap_log_probability"} <= known.keys() else scorer.clap,
         pipe=None if "image_lift" in known else scorer.pipe,
+        **OTHER_PROMPTS,
     )
     settings = sample_settings(folder)
     new = _new_scores(folder, settings, missing) if missing.names else {}
@@ -104,6 +113,12 @@ def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim:
     if new:
         write_json(file, {"models": models, "scores": {**known, **new}})
     return {**known, **new}
+
+
+def choice_scores(scores: list[dict[str, float]], scorer: Scorer) -> list[float]:
+    """What samples are chosen by: `choice_score` of what the scorer gives, of all that is known."""
+    names = [name for name in scores[0] if name.removesuffix("_log_probability") in scorer.names]
+    return choice_score({name: [each[name] for each in scores] for name in names})
 
 
 def problems_of(folder: Path) -> list[str]:

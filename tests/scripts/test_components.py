@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import torch
 from conftest import controlnet_of, save_ip_adapter
-from diffusers import ControlNetModel, EulerDiscreteScheduler
+from diffusers import ControlNetModel, EulerDiscreteScheduler, TCDScheduler, UniPCMultistepScheduler
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts import generate, search
 from images_that_sound.scripts.common.lines import lines_of
-from images_that_sound.scripts.common.models import EMBEDDED, EMBEDDED_CONTROLNET
+from images_that_sound.scripts.common.models import EMBEDDED, EMBEDDED_CONTROLNET, new_scheduler
 from images_that_sound.scripts.common.own_files import source_and_weight
+from images_that_sound.scripts.common.presets import SCHEDULERS
 from images_that_sound.scripts.common.samples import write_picture
 
 
@@ -87,6 +88,45 @@ def test_components_act_as_the_pipeline_s_own_methods_load_them(pipe, parts, tmp
     assert settings["ip_adapter"] == "adapter:0.3" and settings["lora"] == ["style.safetensors:0.8"]
     names = ("ramp.png", "style.safetensors", "./style.safetensors")
     assert settings["sha256"] == {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in names}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_scheduler_has_the_checkpoint_s_noise(pipe, name):
+    scheduler = new_scheduler(name, pipe.scheduler.config)
+    class_name, options = SCHEDULERS[name]
+    assert type(scheduler).__name__ == class_name
+    torch.testing.assert_close(scheduler.alphas_cumprod, pipe.scheduler.alphas_cumprod)
+    expected = {"prediction_type": "epsilon", "timestep_spacing": "leading", **options}
+    assert expected.items() <= scheduler.config.items()
+
+
+def test_samples_are_made_by_the_scheduler_that_is_named(pipe, tmp_path):
+    generate.main(["--scheduler", "unipc", *WORDS, *QUICK, "--output_dir", str(tmp_path / "first")])
+    by_hand = copy.copy(pipe)
+    by_hand.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config)
+    expected = by_hand(**CALL, generator=[torch.Generator().manual_seed(0)]).images[0]
+    assert np.abs(made(tmp_path / "first") - np.asarray(expected)).max() <= 1
+    settings = tmp_path / "first" / "seed-000000" / "settings.json"
+    generate.main(["--params_from", str(settings), *QUICK[2:], "--output_dir", str(tmp_path / "again")])
+    assert np.array_equal(made(tmp_path / "again"), made(tmp_path / "first"))
+
+
+def test_few_steps_that_ship_and_a_lora_act_together(pipe, parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(parts)
+    call = ["--few_steps", "lcm", "--lora", "style.safetensors:0.5", *WORDS, "--width", "128", "--device", "cpu"]
+    generate.main([*call, "--no-video", "--output_dir", str(tmp_path / "first")])
+    by_hand = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
+    by_hand.set_progress_bar_config(disable=True)
+    by_hand.load_few_step_lora_weights(EMBEDDED / "lcm_lora", TCDScheduler.from_config(pipe.scheduler.config), 4)
+    by_hand.load_lora_weights("style.safetensors", adapter_name="style")
+    by_hand.set_adapters(["few_steps", "style"], [1.0, 0.5])
+    expected = by_hand(**PROMPTS, width=128, generator=[torch.Generator().manual_seed(0)])
+    assert np.abs(made(tmp_path / "first") - np.asarray(expected.images[0])).max() <= 1
+    settings = json.loads((tmp_path / "first" / "seed-000000" / "settings.json").read_text())
+    wanted = {"few_steps": "lcm", "num_inference_steps": 4, "guidance_scale": 1.0, "audio_guidance_scale": 1.0}
+    assert wanted.items() <= settings.items()
+    with pytest.raises(SystemExit, match=r"`few_steps` of the embedded checkpoint, by itself, .* but is tcd"):
+        generate.main(["--few_steps", "tcd", *WORDS, "--output_dir", str(tmp_path / "other")])
 
 
 def test_the_controlnet_that_ships_sees_lines_of_a_picture(parts, tmp_path):

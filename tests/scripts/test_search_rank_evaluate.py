@@ -23,6 +23,7 @@ from images_that_sound.selection import CLAPScore, CLIPScore
 QUICK = ["--width", "128", "--num_inference_steps", "5", "--no-video"]
 PROMPTS = ["--prompt", "a painting of castle towers, grayscale", "--audio_prompt", "bell ringing"]
 SEARCH = [*QUICK, *PROMPTS, "--num_samples", "6", "--keep", "1", "--rungs", "0.4", "--shares", "0.34"]
+SEARCH += ["--scheduler", "ddim"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,8 @@ def test_search_makes_samples_that_generate_would_make(searched, tmp_path):
     folders = sorted(searched.glob("seed-*"))
     assert len(folders) == 1, "what is kept and nothing else"
     seed = int(folders[0].name.removeprefix("seed-"))
-    generate.main([*QUICK, *PROMPTS, "--seed", str(seed), "--output_dir", str(tmp_path)])
+    same = [*QUICK, *PROMPTS, "--scheduler", "ddim"]
+    generate.main([*same, "--seed", str(seed), "--output_dir", str(tmp_path)])
     pictures = [np.asarray(PIL.Image.open(root / folders[0].name / "image.png"), int) for root in (searched, tmp_path)]
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
     # Griffin-Lim's phases tell rounding apart, so that sounds are compared by their spectrograms.
@@ -76,14 +78,15 @@ def test_search_reports_what_it_spent_and_found(searched):
     assert report["unet_rows_of_full_runs"] == 6 * 20
     scores = {int(seed): values for seed, values in last["scores"].items()}
     assert len(scores) == 3 and sorted(scores) == first["kept"]
-    assert report["best"] == last["kept"] == [max(scores, key=lambda seed: places(scores, seed))]
+    assert report["best"] == last["kept"] == [max(scores, key=lambda seed: sureness(scores[seed]))]
+    assert set(first["scores"]["0"]) == {"clip", "clap", "clip_log_probability", "clap_log_probability"}
     (finalist,) = report["finalists"].values()
-    assert finalist == pytest.approx(scores[report["best"][0]], abs=0.02), "judged again from its files"
+    assert finalist == pytest.approx(scores[report["best"][0]], abs=0.2), "judged again from its files"
+    assert finalist["clip"] == pytest.approx(scores[report["best"][0]]["clip"], abs=0.02)
 
 
-def places(scores, seed):
-    """How many others a seed is better than, by either score."""
-    return sum(other[name] < scores[seed][name] for other in scores.values() for name in ("clip", "clap"))
+def sureness(scores):
+    return scores["clip_log_probability"] + scores["clap_log_probability"]
 
 
 def test_search_goes_on_and_is_refused_with_other_settings(searched, capsys):
@@ -93,6 +96,29 @@ def test_search_goes_on_and_is_refused_with_other_settings(searched, capsys):
     assert "This took 70% of the work that all 6 in full would have been." in capsys.readouterr().out
     with pytest.raises(SystemExit, match="a search with other settings"):
         search.main([*SEARCH, "--output_dir", str(searched), "--guidance_scale", "3"])
+
+
+def test_with_a_scheduler_that_can_t_stop_all_candidates_run_in_full(tmp_path):
+    few = [*QUICK, *PROMPTS, "--num_samples", "2", "--keep", "1", "--scheduler", "unipc"]
+    search.main([*few, "--output_dir", str(tmp_path / "search")])
+    (end,) = read(tmp_path / "search" / "search.json")["rungs"]
+    assert end["fraction"] == 1 and end["num_candidates"] == 2 and end["judge_rows"] == 0
+    (folder,) = (tmp_path / "search").glob("seed-*")
+    (seed,) = end["kept"]
+    assert folder.name == f"seed-{seed:06d}"
+    assert end["scores"][str(seed)] == max(end["scores"].values(), key=lambda scores: sum_of_logarithms(scores))
+    whole = [*QUICK, *PROMPTS, "--scheduler", "unipc", "--seed", str(seed)]
+    generate.main([*whole, "--output_dir", str(tmp_path / "generate")])
+    pictures = [
+        np.asarray(PIL.Image.open(tmp_path / way / folder.name / "image.png"), int) for way in ("search", "generate")
+    ]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    with pytest.raises(SystemExit, match="`scheduler` has to go from step to step .* where there are `rungs`"):
+        search.main([*few, "--rungs", "0.4", "--shares", "0.5", "--output_dir", str(tmp_path / "rungs")])
+
+
+def sum_of_logarithms(scores):
+    return sum(value for name, value in scores.items() if name.endswith("log_probability"))
 
 
 def test_search_by_the_models_own_lift(tmp_path):
@@ -122,6 +148,12 @@ def test_rank_scores_each_sample_and_names_the_best(samples, capsys):
     ranking = read(samples / "ranking.json")
     by_clip = sorted(samples.glob("*/seed-*"), key=lambda folder: -read(folder / "scores.json")["scores"]["clip"])
     assert ranking["by clip"] == [str(folder.relative_to(samples)) for folder in by_clip[:2]]
+    sure = {
+        str(file.parent.relative_to(samples)): sureness(read(file)["scores"])
+        for file in samples.glob("*/*/scores.json")
+    }
+    assert ranking["by all, combined"] == sorted(sure, key=sure.get, reverse=True)[:2]
+    assert f'data-value="{np.exp(max(sure.values()))}"' in (samples / "index.html").read_text(encoding="utf-8")
     assert ranking["in the top 20% by each"] in ([], ranking["by clip"][:1])
     if not ranking["in the top 20% by each"]:
         assert "in the top 20% by each: no sample" in printed
@@ -135,20 +167,26 @@ def test_rank_says_when_no_sample_is_good_by_every_score(samples, tmp_path, caps
     folder = shutil.copytree(samples / "castle", tmp_path / "copy")
     models = {"clip_model": "embedded", "clap_model": "embedded"}
     for i, sample in enumerate(sorted(folder.iterdir())):
-        facts = {"models": models, "scores": {"clip": i / 10, "clap": -i / 10}}
+        logarithms = {"clip_log_probability": i / 10 - 1, "clap_log_probability": -i / 10}
+        facts = {"models": models, "scores": {"clip": i / 10, "clap": -i / 10, **logarithms}}
         (sample / "scores.json").write_text(json.dumps(facts))
     rank.main(["--sample_dir", str(folder), "--share", "0.5"])
     assert "in the top 50% by each: no sample" in capsys.readouterr().out
     assert "None is in the top 50% by each score" in (folder / "index.html").read_text()
 
 
-def test_scores_are_kept_and_made_anew_by_other_models(samples, tmp_path):
+def test_scores_are_kept_completed_and_made_anew_by_other_models(samples, tmp_path):
     folder = shutil.copytree(samples / "train", tmp_path / "copy")
     rank.main(["--sample_dir", str(folder)])
     files = sorted(folder.glob("*/scores.json"))
     times = [file.stat().st_mtime_ns for file in files]
     rank.main(["--sample_dir", str(folder)])
     assert [file.stat().st_mtime_ns for file in files] == times
+    facts = read(files[1])
+    old = {**facts, "scores": {name: facts["scores"][name] for name in ("clip", "clap")}}
+    files[1].write_text(json.dumps(old))
+    rank.main(["--sample_dir", str(folder)])
+    assert read(files[1])["scores"] == pytest.approx(facts["scores"]) and files[0].stat().st_mtime_ns == times[0]
     rank.main(["--sample_dir", str(folder), "--clip_model", str(EMBEDDED / "clip")])
     assert read(files[0])["models"]["clip_model"] == str(EMBEDDED / "clip")
 

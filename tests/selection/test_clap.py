@@ -33,6 +33,16 @@ def test_score_is_the_published_formula(clap):
         assert score.item() == pytest.approx(max(cosine, 0), abs=1e-5)
 
 
+def test_log_probability_is_that_of_the_own_prompt_among_others(clap):
+    audios, others = noise(1, 2), ["dog barking", "ocean waves", "a train whistling"]
+    scores, log_probabilities = clap.with_log_probabilities(audios, 16000, ["bell ringing", "dog barking"], others)
+    torch.testing.assert_close(scores, clap(audios, 16000, ["bell ringing", "dog barking"]), atol=1e-6, rtol=0)
+    for audio, bank, found in zip(audios, (["bell ringing", *others], others), log_probabilities.tolist()):
+        cosines = (clap.embed_audios(audio[None], 16000) @ clap.embed_prompts(bank).T)[0].numpy()
+        odds = np.exp(np.exp(clap.model.logit_scale_a.item()) * cosines)
+        assert found == pytest.approx(np.log(odds[0] / odds.sum()), abs=1e-4)
+
+
 def test_long_sounds_are_cut_the_same_way_every_time(clap):
     audios = noise(12)
     np.random.seed(0)

@@ -50,6 +50,18 @@ def test_score_is_the_published_formula(clip):
         assert score.item() == pytest.approx(max(np.mean(cosines), 0), abs=1e-5)
 
 
+def test_log_probability_is_that_of_the_own_prompt_among_others(clip):
+    canvases, others = torch.rand(2, 1, 64, 128), ["a dog", "a train", "a horse"]
+    scores, log_probabilities = clip.with_log_probabilities(canvases, ["a castle", "a dog"], others)
+    torch.testing.assert_close(scores, clip(canvases, ["a castle", "a dog"]), atol=1e-6, rtol=0)
+    for canvas, bank, found in zip(canvases, (["a castle", *others], others), log_probabilities.tolist()):
+        cosines = clip.embed_canvases(canvas[None])[0].numpy() @ clip.embed_prompts(bank).numpy().T
+        odds = np.exp(np.exp(clip.model.logit_scale.item()) * cosines.mean(axis=0))
+        assert found == pytest.approx(np.log(odds[0] / odds.sum()), abs=1e-4)
+    with pytest.raises(ValueError, match="`prompts` has to be a list of strings, but is 'a castle'"):
+        clip.with_log_probabilities(canvases, "a castle", others)
+
+
 def test_cosines_below_zero_count_as_zero(clip):
     canvases = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(2)).expand(10, -1, -1, -1)
     scores = clip(canvases, list(WORLD_PROMPTS["picture"].values()))

@@ -32,6 +32,14 @@ class BrightnessScore:
         return {"brightness": pictures.mean(dim=(1, 2, 3)).tolist()}
 
 
+class SureScore(BrightnessScore):
+    """Is the surer, the darker a canvas is."""
+
+    def __call__(self, *args):
+        scores = super().__call__(*args)
+        return {**scores, "clip_log_probability": [-value for value in scores["brightness"]]}
+
+
 def full_runs(pipe, seeds, **arguments):
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return pipe(
@@ -80,6 +88,16 @@ def test_of_those_that_reach_the_end_the_best_are_kept(pipe, tmp_path):
     assert np.asarray(pictures.images[0]).mean() / 255 == pytest.approx(values[end["kept"][0]], abs=0.01)
 
 
+def test_what_is_surest_is_kept_unless_files_of_an_earlier_version_do_not_say(pipe, tmp_path):
+    first, _ = Halving(pipe, CALL, SureScore(), tmp_path / "new")(SEEDS[:3], [Rung(0.4, 1)])
+    values = {int(seed): scores["brightness"] for seed, scores in first["scores"].items()}
+    assert first["kept"] == [min(values, key=values.get)]
+    Halving(pipe, CALL, BrightnessScore(), tmp_path / "old")(SEEDS[:3], [Rung(0.4, 1)])
+    next((tmp_path / "old").glob("seed-000010-0.4*")).unlink()
+    first, _ = Halving(pipe, CALL, SureScore(), tmp_path / "old")(SEEDS[:3], [Rung(0.4, 1)])
+    assert first["kept"] == [max(values, key=values.get)]
+
+
 def test_what_has_problems_in_the_end_has_no_scores(pipe, tmp_path):
     for parameter in pipe.vocoder.parameters():
         parameter.data.zero_()
@@ -124,8 +142,9 @@ def test_a_stopped_search_goes_on(pipe, tmp_path):
 
 def test_a_scheduler_with_a_memory_is_refused(pipe, tmp_path):
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    halving = Halving(pipe, CALL, BrightnessScore(), tmp_path)
     with pytest.raises(ValueError, match="`scheduler` has to go from step to step without a memory"):
-        Halving(pipe, CALL, BrightnessScore(), tmp_path)
+        halving(SEEDS, [Rung(0.5, 2)])
 
 
 def test_rungs_of_shares():

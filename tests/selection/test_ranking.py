@@ -9,6 +9,7 @@ import scipy.stats
 from images_that_sound.selection import (
     best,
     best_of,
+    choice_score,
     combined_score,
     mean_and_interval,
     share_and_interval,
@@ -35,6 +36,15 @@ def test_combined_score_counts_equal_ones_by_half_and_has_none_for_what_lacks_a_
     assert best(combined, 3) == [2, 1, 0] and best_of(combined, 3) == [2, 1]
     assert top_by_all({"clip": [math.nan] * 2, "clap": [1, 2]}, 1.0) == []
     assert combined_score({"clip": [0.3]}) == [0.0]
+
+
+def test_what_is_chosen_is_probable_or_has_high_ranks_where_lifts_count():
+    cosines = {"clip": [0.9, 0.2, 0.1], "clap": [0.8, 0.3, 0.4]}
+    logarithms = {"clip_log_probability": [-2.0, -0.1, math.nan], "clap_log_probability": [-0.1, -0.5, -0.1]}
+    np.testing.assert_allclose(choice_score({**cosines, **logarithms}), [math.exp(-2.1), math.exp(-0.6), math.nan])
+    assert choice_score(cosines) == combined_score(cosines)
+    lifts = {"image_lift": [0.1, 0.2, 0.3], "audio_lift": [0.1, 0.2, 0.3]}
+    assert choice_score({**cosines, **logarithms, **lifts}) == combined_score({**cosines, **lifts})
 
 
 def test_top_by_all_is_the_published_rule():

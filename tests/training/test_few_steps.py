@@ -1,0 +1,56 @@
+"""Distillation into few steps in small: its arithmetic is that of diffusers' schedulers, and it resumes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, LCMScheduler
+from killed_trainings import kill_at, train
+from safetensors.torch import load_file
+
+from images_that_sound.pipelines import ImagesThatSoundPipeline
+from images_that_sound.scripts.common.models import EMBEDDED
+from training.embedded import NOISE
+from training.few_steps import NUM_LEVELS, Levels
+
+
+@pytest.mark.parametrize("level", [1, 2, 12, NUM_LEVELS])
+def test_levels_are_those_of_the_schedulers(level):
+    noisy, noise = torch.randn(2, 2, 4, 16, 8, generator=torch.Generator().manual_seed(0))
+    levels, timestep = Levels("cpu"), level * 1000 // NUM_LEVELS - 1
+    timesteps = torch.full((2,), timestep)
+
+    lcm = LCMScheduler(**NOISE, original_inference_steps=NUM_LEVELS)
+    lcm.set_timesteps(NUM_LEVELS)
+    assert timestep in lcm.timesteps
+    expected = lcm.step(noise, lcm.timesteps[NUM_LEVELS - level], noisy, generator=torch.Generator()).denoised
+    torch.testing.assert_close(levels.consistent(noisy, noise, timesteps), expected)
+
+    ddim = DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False)
+    ddim.set_timesteps(NUM_LEVELS)
+    closer, nearer = levels.next(noisy, noise, timesteps)
+    torch.testing.assert_close(closer, ddim.step(noise, timestep, noisy).prev_sample)
+    assert nearer.tolist() == [max(timestep - 1000 // NUM_LEVELS, 0)] * 2
+
+
+@pytest.mark.slow
+def test_a_killed_distillation_resumes_exactly(tmp_path):
+    def command(folder: Path) -> list[str]:
+        numbers = ["--num_draws=50", "--lora_steps=4", "--batch_size=1", "--save_every=2"]
+        return [
+            *(sys.executable, "-m", "training.few_steps", *numbers),
+            *(f"--work_dir={folder / 'work'}", f"--output_dir={folder / 'lora'}"),
+        ]
+
+    train(command(tmp_path / "whole"))
+    kill_at(tmp_path / "killed" / "work" / "lora.pt", command(tmp_path / "killed"))
+    train(command(tmp_path / "killed"))
+
+    file = "lora/pytorch_lora_weights.safetensors"
+    expected, resumed = (load_file(tmp_path / name / file) for name in ("whole", "killed"))
+    assert expected.keys() == resumed.keys() and all((expected[name] == resumed[name]).all() for name in expected)
+    assert any(value.any() for name, value in expected.items() if name.startswith("unet_audio.") and "lora_B" in name)
+    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
+    pipe.load_few_step_lora_weights(tmp_path / "killed" / "lora")
+    assert pipe.get_list_audio_adapters() == {"unet_audio": ["few_steps"]}
