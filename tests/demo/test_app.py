@@ -223,7 +223,8 @@ def test_settings_make_the_same_again(made, tmp_path, monkeypatch):
     for home in (folder, tmp_path / "python"):
         # Batches of other sizes round otherwise.
         assert np.abs(picture_of((home / "image.png").read_bytes()) - made.picture()).max() <= 2
-        np.testing.assert_allclose(soundfile.read(home / "audio.wav")[0], made.audio(), atol=0.02)
+        # Griffin-Lim's phases tell rounding apart.
+        assert np.corrcoef(soundfile.read(home / "audio.wav")[0], made.audio())[0, 1] > 0.999
 
 
 def test_gray_and_video_can_be_had(made):
@@ -251,6 +252,7 @@ def test_all_of_a_run_is_downloaded(made, tmp_path):
         np.testing.assert_array_equal(audio, made.audio())
 
 
+@pytest.mark.slow
 def test_colours_are_stopped_and_made(made):
     made.open_tab("Colour")
     made.click("paint")
@@ -319,11 +321,11 @@ def test_prompts_are_filled_in_and_examples_chosen(browser, address):
         fields = ("#prompt input, #prompt textarea", "#audio_prompt input, #audio_prompt textarea", "#seed input")
         return [browser.execute_script(f"{READ}.value", field) for field in fields]
 
-    assert filled() == [PROMPT, AUDIO_PROMPT, "6"] and page.audio().size
+    assert filled() == [PROMPT, AUDIO_PROMPT, "8"] and page.audio().size
     browser.find_elements(By.CSS_SELECTOR, "#examples .thumbnail-item")[1].click()
-    page.wait(lambda: filled() == ["a painting of furry kittens, grayscale", "a kitten meowing for attention", "6"])
+    page.wait(lambda: filled() == ["a painting of furry kittens, grayscale", "a kitten meowing for attention", "7"])
     browser.find_element(By.CSS_SELECTOR, "#seed button").click()
-    page.wait(lambda: filled()[2] != "6" and filled()[2].isdigit())
+    page.wait(lambda: filled()[2] != "7" and filled()[2].isdigit())
 
 
 def test_a_run_is_stopped_and_another_survives_a_reload(browser, address):

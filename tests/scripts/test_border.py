@@ -112,7 +112,10 @@ def test_damaged_checkpoints(tmp_path, name, content):
 
 @pytest.mark.parametrize(
     "command, more",
-    [(generate, []), (search, ["--num_samples", "2", "--keep", "1", "--rungs", "0.5", "--shares", "1"])],
+    [
+        (generate, []),
+        (search, ["--num_samples", "2", "--keep", "1", "--scheduler", "ddim", "--rungs", "0.5", "--shares", "1"]),
+    ],
 )
 def test_a_full_disk_leaves_nothing_half(tmp_path, command, more):
     """Files may not grow beyond 2 kB, of which Python and the libraries learn as of a full disk."""

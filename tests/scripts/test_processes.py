@@ -91,6 +91,7 @@ debug_launcher(main, tuple(map(json.loads, sys.argv[1:])))
 
 def test_search_evaluate_and_compare_in_two_processes(run_fresh, tmp_path, stable_diffusion_folder, auffusion_folder):
     search = [*QUICK, *PROMPTS, "--num_samples", "5", "--keep", "1", "--rungs", "0.34", "--shares", "0.4"]
+    search += ["--scheduler", "ddim"]
     one, two = (str(tmp_path / name) for name in ("one", "two"))
     search_module.main([*search, "--output_dir", one])
     evaluate.main(["--sample_dir", one, "--device", "cpu"])
