@@ -84,9 +84,9 @@ class Bench:
 
     @torch.no_grad()
     def __call__(self, setting: str, pairs: list[tuple[str, str]], seeds: list[int]) -> list[dict]:
-        kind, _, rest = setting.partition(" ")
-        pipe = self.distilled if kind == "distilled" else self.pipe
-        pipe.scheduler, arguments = read_setting(rest if kind == "distilled" else setting, self.config)
+        own = setting.removeprefix("distilled ")
+        pipe = self.pipe if own == setting else self.distilled
+        pipe.scheduler, arguments = read_setting(own, self.config)
         start = time.process_time()
         with counted_rows(pipe) as rows:
             output = pipe(

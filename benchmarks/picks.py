@@ -35,8 +35,6 @@ PAIR_SETS = {
 PAIR_SETS["all"] = sorted(PAIR_SETS["mixed"] + PAIR_SETS["fresh"])
 # What a choice may cost: three samples of the first setting.
 ROWS = 288
-# Of the first setting, after which what is expected in the end is looked at too.
-LOOKS = (5, 10, 15)
 # Seeds that nothing else uses; the same of each setting.
 FIRST_SEED = 400_000
 
@@ -47,32 +45,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--settings", nargs="+", default=SETTINGS, help="As of `benchmarks.frontier`.")
     parser.add_argument("--num_seeds", type=int, default=32, help="Samples of each pair.")
     parser.add_argument("--pairs", choices=PAIR_SETS, default="mixed", help="Default: %(default)s.")
-    parser.add_argument("--looks", action="store_true", help="Look at what is expected on the way, too.")
     parser.add_argument("--report", action="store_true", help="Make nothing.")
     return parser.parse_args()
 
 
 @torch.no_grad()
 def denoise(bench: Bench, setting: str, pair: int, seeds: list[int]) -> dict[str, torch.Tensor]:
-    """Latents in the end, and what is expected on the way."""
+    """Latents, and UNet rows of each."""
     bench.pipe.scheduler, arguments = read_setting(setting, bench.config)
-    expected = {}
-
-    def note(pipe, step, timestep, tensors):
-        if setting == SETTINGS[0] and step + 1 in LOOKS:
-            expected[f"at {step + 1}"] = tensors["pred_original_sample"]
-        return {}
-
     with counted_rows(bench.pipe) as rows:
         latents = bench.pipe(
             **prompts_of(pair, len(seeds)),
             generator=[torch.Generator().manual_seed(FIRST_SEED + seed * len(PAIRS) + pair) for seed in seeds],
             output_type="latent",
-            callback_on_step_end=note,
-            callback_on_step_end_tensor_inputs=["pred_original_sample"] if setting == SETTINGS[0] else ["latents"],
             **arguments,
         ).images
-    return {"latents": latents, **expected, "rows": torch.full((len(seeds),), sum(rows) / len(seeds))}
+    return {"latents": latents, "rows": torch.full((len(seeds),), sum(rows) / len(seeds))}
 
 
 def prompts_of(pair: int, count: int) -> dict[str, list[str]]:
@@ -95,9 +83,7 @@ def look(bench: Bench, pair: int, latents: torch.Tensor) -> dict[str, torch.Tens
         "picture": bench.judges["picture"](output.images.float().mean(dim=1, keepdim=True)),
         "sound": bench.judges["sound"](heard),
         "clip": bench.scores["picture"].embed_canvases(output.images.float()),
-        "clip_heard": bench.scores["picture"].embed_canvases(heard),
         "clap": bench.scores["sound"].embed_audios(output.audios.numpy(), bench.pipe.sampling_rate),
-        "peak": output.audios.abs().amax(dim=1),
     }
 
 
@@ -111,17 +97,11 @@ def name_of(pair: int, first: int) -> str:
     return f"{pair:03d}-{first:03d}-{first + 15:03d}.safetensors"
 
 
-def make(bench: Bench, work_dir: Path, setting: str, pair: int, seeds: list[int], looks: bool) -> None:
-    name = name_of(pair, seeds[0])
-    file = work_dir / setting / name
+def make(bench: Bench, work_dir: Path, setting: str, pair: int, seeds: list[int]) -> None:
+    file = work_dir / setting / name_of(pair, seeds[0])
     if not file.exists():
         tensors = denoise(bench, setting, pair, seeds)
         save(file, {**tensors, **look(bench, pair, tensors["latents"])})
-    for step in LOOKS if looks and setting == SETTINGS[0] else ():
-        file_of_look = work_dir / f"{setting} at {step}" / name
-        if not file_of_look.exists():
-            dtype = bench.pipe.unet.dtype
-            save(file_of_look, look(bench, pair, load_file(file)[f"at {step}"].to(dtype)))
 
 
 # -------------------- Report --------------------
@@ -235,7 +215,7 @@ def main() -> None:
     for setting in args.settings:
         for pair in PAIR_SETS[args.pairs]:
             for first in range(0, args.num_seeds, 16):
-                make(bench, args.work_dir, setting, pair, list(range(first, first + 16)), args.looks)
+                make(bench, args.work_dir, setting, pair, list(range(first, first + 16)))
         print(f"{setting}: done", flush=True)
     print(*report(args), sep="\n")
 

@@ -256,6 +256,10 @@ def save(pipe: DiffusionPipeline, output_dir: Path) -> None:
         if isinstance(component, torch.nn.Module):
             component.to("cpu", torch.float16)
     pipe.save_pretrained(output_dir)
-    # transformers would take the weights' type for the one to compute in.
-    config_file = output_dir / "text_encoder" / "config.json"
+    load_as_float32(output_dir / "text_encoder")
+
+
+def load_as_float32(folder: Path) -> None:
+    """Says so in a model's config: transformers would take the weights' type for the one to compute in."""
+    config_file = folder / "config.json"
     write_json(config_file, {**json.loads(config_file.read_text()), "dtype": "float32"})

@@ -4,7 +4,6 @@ canvases that are both a picture and a sound. Stages: data, vocoder. A killed ru
 arguments goes on where it was; one that is started with more steps goes on from there.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +12,10 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from images_that_sound.scripts.common.files import write_json
 from images_that_sound.scripts.common.models import EMBEDDED
 
 from .embedded import to_vae_input
-from .loop import Run, make_data, parse_run, train, trapezoid
+from .loop import Run, load_as_float32, make_data, parse_run, train, trapezoid
 from .world import HEIGHT, SPECTROGRAM, WIDTH, draw, draw_waveform
 
 
@@ -121,8 +119,7 @@ def train_vocoder(run: Run, data: dict, vae: AutoencoderKL) -> SpeechT5HifiGan:
 def save_vocoder(vocoder: SpeechT5HifiGan, folder: Path) -> None:
     """Writes float16 weights that load as float32 unless asked otherwise."""
     vocoder.to("cpu", torch.float16).save_pretrained(folder)
-    config_file = folder / "config.json"
-    write_json(config_file, {**json.loads(config_file.read_text()), "dtype": "float32"})
+    load_as_float32(folder)
 
 
 def main(input_args: list[str] | None = None) -> None:

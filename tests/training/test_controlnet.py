@@ -1,13 +1,10 @@
 """Training of the ControlNet in small."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from killed_trainings import kill_at, train
+from killed_trainings import command_of, kill_at, train
 from safetensors.torch import load_file
 from scipy import ndimage
 
@@ -44,16 +41,11 @@ def test_lines_of_a_hand_stay_near_and_some_are_missing():
 
 @pytest.mark.slow
 def test_a_killed_training_resumes_exactly(tmp_path):
-    def command(folder: Path) -> list[str]:
-        numbers = ["--num_draws=500", "--controlnet_steps=6", "--batch_size=2", "--save_every=2"]
-        return [
-            *(sys.executable, "-m", "training.controlnet", *numbers),
-            *(f"--work_dir={folder / 'work'}", f"--output_dir={folder / 'checkpoint'}"),
-        ]
-
-    train(command(tmp_path / "whole"))
-    kill_at(tmp_path / "killed" / "work" / "controlnet.pt", command(tmp_path / "killed"))
-    train(command(tmp_path / "killed"))
+    numbers = ["--num_draws=500", "--controlnet_steps=6", "--batch_size=2", "--save_every=2"]
+    whole, killed = (command_of("training.controlnet", tmp_path / name, *numbers) for name in ("whole", "killed"))
+    train(whole)
+    kill_at(tmp_path / "killed" / "work" / "controlnet.pt", killed)
+    train(killed)
 
     expected, resumed = (load_file(next((tmp_path / name).rglob("*.safetensors"))) for name in ("whole", "killed"))
     assert all((expected[name] == resumed[name]).all() for name in expected)

@@ -1,12 +1,9 @@
 """Distillation into few steps in small: its arithmetic is that of diffusers' schedulers, and it resumes."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import DDIMScheduler, LCMScheduler
-from killed_trainings import kill_at, train
+from killed_trainings import command_of, kill_at, train
 from safetensors.torch import load_file
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
@@ -36,21 +33,16 @@ def test_levels_are_those_of_the_schedulers(level):
 
 @pytest.mark.slow
 def test_a_killed_distillation_resumes_exactly(tmp_path):
-    def command(folder: Path) -> list[str]:
-        numbers = ["--num_draws=50", "--lora_steps=4", "--batch_size=1", "--save_every=2"]
-        return [
-            *(sys.executable, "-m", "training.few_steps", *numbers),
-            *(f"--work_dir={folder / 'work'}", f"--output_dir={folder / 'lora'}"),
-        ]
+    numbers = ["--num_draws=50", "--lora_steps=4", "--batch_size=1", "--save_every=2"]
+    whole, killed = (command_of("training.few_steps", tmp_path / name, *numbers) for name in ("whole", "killed"))
+    train(whole)
+    kill_at(tmp_path / "killed" / "work" / "lora.pt", killed)
+    train(killed)
 
-    train(command(tmp_path / "whole"))
-    kill_at(tmp_path / "killed" / "work" / "lora.pt", command(tmp_path / "killed"))
-    train(command(tmp_path / "killed"))
-
-    file = "lora/pytorch_lora_weights.safetensors"
+    file = "checkpoint/pytorch_lora_weights.safetensors"
     expected, resumed = (load_file(tmp_path / name / file) for name in ("whole", "killed"))
     assert expected.keys() == resumed.keys() and all((expected[name] == resumed[name]).all() for name in expected)
     assert any(value.any() for name, value in expected.items() if name.startswith("unet_audio.") and "lora_B" in name)
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
-    pipe.load_few_step_lora_weights(tmp_path / "killed" / "lora")
+    pipe.load_few_step_lora_weights(tmp_path / "killed" / "checkpoint")
     assert pipe.get_list_audio_adapters() == {"unet_audio": ["few_steps"]}
