@@ -75,6 +75,11 @@ class AudioLoraLoader(StableDiffusionLoraLoaderMixin):
             ) from error
         return state_dict, network_alphas, metadata
 
+    def load_lora_into_text_encoder(self, state_dict: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> None:
+        """Loads what is for one; where nothing is, as in most LoRAs, diffusers would warn of it."""
+        if any(key.startswith(f"{self.text_encoder_name}.") for key in state_dict):
+            super().load_lora_into_text_encoder(state_dict, *args, **kwargs)
+
     def _load_into_empty(self, parts: list[str], state_dict: dict[str, torch.Tensor], **read: Any) -> None:
         """Loads shapes into models without weights: in real ones what fits by half would leave something behind."""
         state_dict = {key: value.to("meta") for key, value in state_dict.items()}

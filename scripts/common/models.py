@@ -1,5 +1,6 @@
 """Loads what `--model` and its like name, and puts it where it is to run."""
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,8 @@ def _add_few_steps(models: Models, pipe: DiffusionPipeline) -> None:
 def _check_peft(argument: str) -> None:
     if not is_peft_available():
         raise ValueError(f"`{argument}` needs peft: pip install peft.")
+    # It warns of each LoRA that has nothing for a text encoder, as most have not.
+    logging.getLogger("diffusers.loaders.lora_base").setLevel(logging.ERROR)
 
 
 def _add_loras(argument: str, texts: list[str], pipe: DiffusionPipeline) -> None:
