@@ -239,6 +239,8 @@ def train_unet(
     their prompts, `read` the embeddings (B, L, D) of prompts, `schedule` what else `train` takes.
     """
     scheduler = DDPMScheduler(**NOISE)
+    if run.compile:
+        unet.compile(dynamic=False)
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, generator = run.generators(2 if kind == "picture" else 3, step)

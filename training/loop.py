@@ -35,6 +35,7 @@ class Run:
     learning_rate: float
     save_every: int
     bfloat16: bool
+    compile: bool
     steps: dict[str, int]
 
     def autocast(self) -> torch.autocast:
@@ -75,6 +76,7 @@ def parse_run(
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--save_every", type=int, default=200, help="Steps between checkpoints.")
     parser.add_argument("--bfloat16", action="store_true", help="Run forward passes in bfloat16.")
+    parser.add_argument("--compile", action="store_true", help="Compile the UNets, which takes minutes at first.")
     values = vars(parser.parse_args(input_args))
     values["steps"] = {stage: values[f"{stage}_steps"] for stage in steps}
     return Run(**{field.name: values[field.name] for field in fields(Run)})
