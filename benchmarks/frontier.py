@@ -82,11 +82,16 @@ class Bench:
         pipe.load_few_step_lora_weights(EMBEDDED / "lcm_lora")
         return pipe
 
-    @torch.no_grad()
-    def __call__(self, setting: str, pairs: list[tuple[str, str]], seeds: list[int]) -> list[dict]:
+    def set_up(self, setting: str) -> tuple[ImagesThatSoundPipeline, dict[str, float]]:
+        """The pipeline of a setting, and the arguments of the call."""
         own = setting.removeprefix("distilled ")
         pipe = self.pipe if own == setting else self.distilled
         pipe.scheduler, arguments = read_setting(own, self.config)
+        return pipe, arguments
+
+    @torch.no_grad()
+    def __call__(self, setting: str, pairs: list[tuple[str, str]], seeds: list[int]) -> list[dict]:
+        pipe, arguments = self.set_up(setting)
         start = time.process_time()
         with counted_rows(pipe) as rows:
             output = pipe(

@@ -5,6 +5,7 @@ classifiers of `training.judges`, which steer nothing. A stopped run goes on.
 
     python -m benchmarks.picks --num_seeds 32
     python -m benchmarks.picks --num_seeds 16 --pairs fresh
+    python -m benchmarks.picks --num_seeds 64 --settings "distilled TCD 4"
     python -m benchmarks.picks --num_seeds 32 --report     # of what there is
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.frontier import PAIRS, Bench, read_setting
+from benchmarks.frontier import PAIRS, Bench
 from images_that_sound.pipelines.images_that_sound_files import written
 from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.scripts.common.presets import MIXED_PAIRS, WORLD_PROMPTS
@@ -52,9 +53,9 @@ def parse_args() -> argparse.Namespace:
 @torch.no_grad()
 def denoise(bench: Bench, setting: str, pair: int, seeds: list[int]) -> dict[str, torch.Tensor]:
     """Latents, and UNet rows of each."""
-    bench.pipe.scheduler, arguments = read_setting(setting, bench.config)
-    with counted_rows(bench.pipe) as rows:
-        latents = bench.pipe(
+    pipe, arguments = bench.set_up(setting)
+    with counted_rows(pipe) as rows:
+        latents = pipe(
             **prompts_of(pair, len(seeds)),
             generator=[torch.Generator().manual_seed(FIRST_SEED + seed * len(PAIRS) + pair) for seed in seeds],
             output_type="latent",
@@ -74,7 +75,7 @@ def prompts_of(pair: int, count: int) -> dict[str, list[str]]:
 @torch.no_grad()
 def look(bench: Bench, pair: int, latents: torch.Tensor) -> dict[str, torch.Tensor]:
     """What latents (B, C, H / 8, W / 8) are: to the judges (logits), to CLIP (B, K, D), and to CLAP (B, D)."""
-    bench.pipe.scheduler, _ = read_setting(SETTINGS[0], bench.config)
+    bench.set_up(SETTINGS[0])
     # A call with no step left decodes.
     call = {**prompts_of(pair, len(latents)), "denoising_start": 1.0, "output_type": "pt"}
     output = bench.pipe(**call, latents=latents)

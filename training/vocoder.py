@@ -78,11 +78,11 @@ def overlay_pictures(
         left = int(numbers.integers(WIDTH - CROP_WIDTH + 1))
         crops[row] = pictures[int(numbers.integers(len(pictures)))][:, left : left + CROP_WIDTH]
     sounds = SPECTROGRAM.log_mel_to_canvas(log_mel)[:, 0].cpu().numpy() * 255
-    latents = vae.encode(to_vae_input(np.concatenate([sounds, crops]), log_mel.device)).latent_dist.mean
+    latents = vae.encode(to_vae_input(np.concatenate([sounds, crops]), log_mel.device)).latent_dist.mean.float()
     weights = torch.from_numpy(numbers.uniform(0.3, 0.7, (len(log_mel), 1, 1, 1)).astype(np.float32))
     of_sounds, of_pictures = latents.chunk(2)
     decoded = vae.decode(torch.lerp(of_sounds, of_pictures, weights.to(latents.device))).sample
-    return SPECTROGRAM.canvas_to_log_mel((decoded / 2 + 0.5).clamp(0, 1))
+    return SPECTROGRAM.canvas_to_log_mel((decoded.float() / 2 + 0.5).clamp(0, 1))
 
 
 def distance(heard: torch.Tensor, log_mel: torch.Tensor, any_gain: bool = False) -> torch.Tensor:
@@ -106,8 +106,9 @@ def train_vocoder(run: Run, data: dict, vae: AutoencoderKL) -> SpeechT5HifiGan:
         numbers, _ = run.generators(0, step)
         audio, log_mel = (each.to(run.device) for each in crop_sounds(sounds, numbers, run.batch_size))
         half = run.batch_size // 2
-        overlaid = overlay_pictures(vae, log_mel[half:], pictures, numbers)
-        played = vocoder(torch.cat([log_mel[:half], overlaid]).transpose(1, 2))
+        with run.autocast():
+            overlaid = overlay_pictures(vae, log_mel[half:], pictures, numbers)
+            played = vocoder(torch.cat([log_mel[:half], overlaid]).transpose(1, 2)).float()
         of_sounds, of_overlaid = SPECTROGRAM.audio_to_log_mel(played).split([half, len(played) - half])
         short = distance(SHORT.audio_to_log_mel(played[:half]), SHORT.audio_to_log_mel(audio[:half]))
         return distance(of_sounds, log_mel[:half]) + distance(of_overlaid, overlaid, any_gain=True) + 0.5 * short
