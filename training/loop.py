@@ -35,8 +35,8 @@ class Run:
     learning_rate: float
     save_every: int
     bfloat16: bool
-    compile: bool
     steps: dict[str, int]
+    compile: bool = False
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16)

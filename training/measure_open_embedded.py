@@ -256,7 +256,6 @@ def main(input_args: list[str] | None = None) -> None:
         learning_rate=2e-3,
         save_every=200,
         bfloat16=True,
-        compile=False,
         steps={f"judge_{kind}": args.judge_steps for kind in KINDS},
     )
     judges = train_judges(run)
