@@ -15,6 +15,15 @@ def command_of(module: str, folder: Path, *numbers: str) -> list[str]:
     return [sys.executable, "-m", module, *numbers, *folders]
 
 
+def whole_and_killed(module: str, stage: str, folder: Path, *numbers: str) -> tuple[Path, Path]:
+    """The checkpoints of a run that went through, and of one that was killed in a stage and started again."""
+    whole, killed = folder / "whole", folder / "killed"
+    train(command_of(module, whole, *numbers))
+    kill_at(killed / "work" / f"{stage}.pt", command_of(module, killed, *numbers))
+    train(command_of(module, killed, *numbers))
+    return whole / "checkpoint", killed / "checkpoint"
+
+
 def train(command: list[str]) -> None:
     subprocess.run(command, cwd=ROOT, check=True, timeout=900)
 

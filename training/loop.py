@@ -76,7 +76,11 @@ def parse_run(
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--save_every", type=int, default=200, help="Steps between checkpoints.")
     parser.add_argument("--bfloat16", action="store_true", help="Run forward passes in bfloat16.")
-    parser.add_argument("--compile", action="store_true", help="Compile the UNets, which takes minutes at first.")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="Compile the UNets, which takes minutes at first (`embedded` and `open_embedded`).",
+    )
     values = vars(parser.parse_args(input_args))
     values["steps"] = {stage: values[f"{stage}_steps"] for stage in steps}
     return Run(**{field.name: values[field.name] for field in fields(Run)})

@@ -162,7 +162,7 @@ def new_scheduler(name: str, config: dict[str, Any]) -> SchedulerMixin:
 
 
 def _add_few_steps(models: Models, pipe: DiffusionPipeline) -> None:
-    _check_peft("few_steps")
+    _prepare_loras("few_steps")
     source, scheduler, num_steps = FEW_STEPS[models.few_steps]
     if "embedded" in (models.model, models.audio_model):
         if models.few_steps not in EMBEDDED_FEW_STEPS or models.audio_model not in (None, "embedded"):
@@ -179,17 +179,18 @@ def _add_few_steps(models: Models, pipe: DiffusionPipeline) -> None:
         )
 
 
-def _check_peft(argument: str) -> None:
+def _prepare_loras(argument: str) -> None:
+    """Raises `ValueError` without PEFT, and keeps diffusers quiet about what most LoRAs have not."""
     if not is_peft_available():
         raise ValueError(f"`{argument}` needs peft: pip install peft.")
-    # It warns of each LoRA that has nothing for a text encoder, as most have not.
+    # It warns of each LoRA that has nothing for a text encoder.
     logging.getLogger("diffusers.loaders.lora_base").setLevel(logging.ERROR)
 
 
 def _add_loras(argument: str, texts: list[str], pipe: DiffusionPipeline) -> None:
     """Those of a side, each with its weight."""
     if texts:
-        _check_peft(argument)
+        _prepare_loras(argument)
     audio, weights = "audio_" if argument == "audio_lora" else "", {}
     earlier = getattr(pipe, f"get_active_{audio}adapters")() if texts else []
     for i, text in enumerate(texts):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from killed_trainings import command_of, kill_at, train
+from killed_trainings import whole_and_killed
 from safetensors.torch import load_file
 from scipy import ndimage
 
@@ -42,12 +42,9 @@ def test_lines_of_a_hand_stay_near_and_some_are_missing():
 @pytest.mark.slow
 def test_a_killed_training_resumes_exactly(tmp_path):
     numbers = ["--num_draws=500", "--controlnet_steps=6", "--batch_size=2", "--save_every=2"]
-    whole, killed = (command_of("training.controlnet", tmp_path / name, *numbers) for name in ("whole", "killed"))
-    train(whole)
-    kill_at(tmp_path / "killed" / "work" / "controlnet.pt", killed)
-    train(killed)
+    whole, killed = whole_and_killed("training.controlnet", "controlnet", tmp_path, *numbers)
 
-    expected, resumed = (load_file(next((tmp_path / name).rglob("*.safetensors"))) for name in ("whole", "killed"))
+    expected, resumed = (load_file(next(each.glob("*.safetensors"))) for each in (whole, killed))
     assert all((expected[name] == resumed[name]).all() for name in expected)
     assert any(value.any() for name, value in expected.items() if name.startswith("controlnet_mid_block"))
-    assert ControlNetModel.from_pretrained(tmp_path / "killed" / "checkpoint").dtype == torch.float32
+    assert ControlNetModel.from_pretrained(killed).dtype == torch.float32

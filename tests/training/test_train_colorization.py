@@ -1,38 +1,25 @@
 """Training of the colorization models in small: a killed run goes on to the same weights."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from killed_trainings import kill_at, train
+from killed_trainings import whole_and_killed
 from safetensors.torch import load_file
 
 from images_that_sound.pipelines import FactorizedColorizationPipeline
 from training import colorization
 
 
-STEPS = {"num_draws": 500, "text_steps": 4, "stage_1_steps": 8, "stage_2_steps": 4}
-
-
-def command(folder: Path) -> list[str]:
-    arguments = [f"--{name}={value}" for name, value in STEPS.items()]
-    folders = [f"--work_dir={folder / 'work'}", f"--output_dir={folder / 'checkpoint'}"]
-    return [sys.executable, "-m", "training.colorization", *arguments, *folders, "--batch_size=2", "--save_every=2"]
-
-
 @pytest.mark.slow
 def test_a_killed_training_resumes_exactly(tmp_path):
-    train(command(tmp_path / "whole"))
-    kill_at(tmp_path / "killed" / "work" / "stage_1.pt", command(tmp_path / "killed"))
-    train(command(tmp_path / "killed"))
+    steps = ("--num_draws=500", "--text_steps=4", "--stage_1_steps=8", "--stage_2_steps=4")
+    numbers = (*steps, "--batch_size=2", "--save_every=2")
+    whole, killed = whole_and_killed("training.colorization", "stage_1", tmp_path, *numbers)
 
-    for file in (tmp_path / "whole" / "checkpoint").rglob("*.safetensors"):
-        expected = load_file(file)
-        resumed = load_file(tmp_path / "killed" / file.relative_to(tmp_path / "whole"))
+    for file in whole.rglob("*.safetensors"):
+        expected, resumed = load_file(file), load_file(killed / file.relative_to(whole))
         assert all((expected[name] == resumed[name]).all() for name in expected), file
-    pipe = FactorizedColorizationPipeline.from_pretrained(tmp_path / "killed" / "checkpoint")
+    pipe = FactorizedColorizationPipeline.from_pretrained(killed)
     gray = torch.rand(1, 1, 128, 512).expand(-1, 3, -1, -1)
     output = pipe(gray, "a colorful photo of tigers", num_inference_steps=2, start_diffusion_step=1)
     assert output.images[0].size == (512, 128)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from diffusers import DDIMScheduler, LCMScheduler
-from killed_trainings import command_of, kill_at, train
+from killed_trainings import whole_and_killed
 from safetensors.torch import load_file
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
@@ -34,15 +34,11 @@ def test_levels_are_those_of_the_schedulers(level):
 @pytest.mark.slow
 def test_a_killed_distillation_resumes_exactly(tmp_path):
     numbers = ["--num_draws=50", "--lora_steps=4", "--batch_size=1", "--save_every=2"]
-    whole, killed = (command_of("training.few_steps", tmp_path / name, *numbers) for name in ("whole", "killed"))
-    train(whole)
-    kill_at(tmp_path / "killed" / "work" / "lora.pt", killed)
-    train(killed)
+    whole, killed = whole_and_killed("training.few_steps", "lora", tmp_path, *numbers)
 
-    file = "checkpoint/pytorch_lora_weights.safetensors"
-    expected, resumed = (load_file(tmp_path / name / file) for name in ("whole", "killed"))
+    expected, resumed = (load_file(each / "pytorch_lora_weights.safetensors") for each in (whole, killed))
     assert expected.keys() == resumed.keys() and all((expected[name] == resumed[name]).all() for name in expected)
     assert any(value.any() for name, value in expected.items() if name.startswith("unet_audio.") and "lora_B" in name)
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
-    pipe.load_few_step_lora_weights(tmp_path / "killed" / "checkpoint")
+    pipe.load_few_step_lora_weights(killed)
     assert pipe.get_list_audio_adapters() == {"unet_audio": ["few_steps"]}
