@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import torch
 from diffusers import ControlNetModel, DDPMScheduler, UNet2DConditionModel
-from diffusers.training_utils import compute_snr
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
@@ -17,7 +16,7 @@ from images_that_sound.scripts.common.lines import lines_of
 from images_that_sound.scripts.common.models import EMBEDDED
 
 from .embedded import NOISE, encode_data, mostly, tokenize
-from .loop import Run, make_data, noised, parse_run, train, trapezoid
+from .loop import Run, make_data, noised, parse_run, train, trapezoid, velocity_weights
 from .world import HEIGHT, WIDTH, describe, draw
 
 
@@ -113,7 +112,7 @@ def train_controlnet(run: Run, data: dict, pipe: ImagesThatSoundPipeline) -> Con
             down, middle = controlnet(noisy, timesteps, embeddings, lines, return_dict=False)
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
             predicted = unet(noisy, timesteps, embeddings, **residuals).sample.float()
-        weights = 1 + 1 / compute_snr(scheduler, timesteps)
+        weights = velocity_weights(scheduler, timesteps)
         return (weights * (predicted - noise).square().mean(dim=(1, 2, 3))).mean()
 
     train(run, "controlnet", controlnet, loss_of_step, learning_rate_at=trapezoid)

@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel, UniPCMultistepScheduler
-from diffusers.training_utils import compute_snr
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
@@ -22,6 +21,7 @@ from .loop import (
     Run,
     learn_tokenizer,
     make_data,
+    min_snr_weights,
     noised,
     parse_run,
     save,
@@ -123,17 +123,26 @@ def train_vae(run: Run, data: dict) -> AutoencoderKL:
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, generator = run.generators(1, step)
-        batch = to_vae_input(_mixed_crops(data, numbers, max(run.batch_size // 4, 1)), run.device)
-        with run.autocast():
-            posterior = vae.encode(batch).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator).to(run.device)
-            decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-        error = decoded.float() - batch
-        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-        return error.abs().mean() + 0.5 * edges + 3e-4 * posterior.kl().float().mean() / posterior.mean[0].numel()
+        crops = _mixed_crops(data, numbers, max(run.batch_size // 4, 1))
+        return vae_loss(run, vae, crops, generator, divergence_weight=3e-4)
 
     train(run, "vae", vae, loss_of_step)
     return vae.requires_grad_(False)
+
+
+def vae_loss(
+    run: Run, vae: AutoencoderKL, crops: np.ndarray, generator: torch.Generator, divergence_weight: float
+) -> torch.Tensor:
+    """Of crops (B, H, W) in 0..255 the error of what is decoded and of its edges, and the posterior's divergence."""
+    batch = to_vae_input(crops, run.device)
+    with run.autocast():
+        posterior = vae.encode(batch).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(run.device)
+        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+    error = decoded.float() - batch
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
+    return error.abs().mean() + 0.5 * edges + divergence_weight * divergence
 
 
 def _mixed_crops(data: dict, numbers: np.random.Generator, batch_size: int) -> np.ndarray:
@@ -232,11 +241,13 @@ def train_unet(
     unet: UNet2DConditionModel,
     batch_of_step: Callable[[int, np.random.Generator], tuple[torch.Tensor, list[str]]],
     read: Callable[[list[str]], torch.Tensor],
+    *,
+    weights_of: Callable[[DDPMScheduler, torch.Tensor], torch.Tensor] = min_snr_weights,
     **schedule: object,
 ) -> None:
     """
-    Learns to predict noise; min-SNR weights (arXiv 2303.09556). `batch_of_step` gives clean latents (B, C, H, W) and
-    their prompts, `read` the embeddings (B, L, D) of prompts, `schedule` what else `train` takes.
+    Learns to predict noise. `batch_of_step` gives clean latents (B, C, H, W) and their prompts, `read` the embeddings
+    (B, L, D) of prompts, `weights_of` the weights (B,) of the errors at timesteps, `schedule` what else `train` takes.
     """
     scheduler = DDPMScheduler(**NOISE)
     if run.compile:
@@ -249,8 +260,7 @@ def train_unet(
         noisy, timesteps, noise = noised(scheduler, clean.to(run.device), generator)
         with run.autocast():
             predicted = unet(noisy.contiguous(memory_format=torch.channels_last), timesteps, embeddings).sample.float()
-        signal_to_noise = compute_snr(scheduler, timesteps)
-        weights = signal_to_noise.clamp(max=5) / signal_to_noise
+        weights = weights_of(scheduler, timesteps)
         return (weights * (predicted - noise).square().mean(dim=(1, 2, 3))).mean()
 
     train(run, {"picture": "image", "sound": "audio"}[kind], unet, loss_of_step, **schedule)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
-from diffusers.training_utils import EMAModel
+from diffusers.training_utils import EMAModel, compute_snr
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerBase
 
@@ -159,6 +159,17 @@ def noised(
     timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=generator)
     timesteps = timesteps.to(clean.device)
     return scheduler.add_noise(clean, noise, timesteps), timesteps, noise
+
+
+def min_snr_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> torch.Tensor:
+    """Weights (B,) of errors of the noise that keep details, which hardly count, from ruling (arXiv 2303.09556)."""
+    signal_to_noise = compute_snr(scheduler, timesteps)
+    return signal_to_noise.clamp(max=5) / signal_to_noise
+
+
+def velocity_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> torch.Tensor:
+    """Weights (B,) that make errors of the noise those of the velocity (arXiv 2202.00512)."""
+    return 1 + 1 / compute_snr(scheduler, timesteps)
 
 
 def trapezoid(share: float) -> float:

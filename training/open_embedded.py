@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.embeddings import TextTimeEmbedding
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from images_that_sound.scripts.common.files import write_json
@@ -23,17 +24,28 @@ from .embedded import (
     known_words,
     mostly,
     new_pipeline,
-    to_vae_input,
     tokenize,
     train_unet,
+    vae_loss,
     whiten,
 )
-from .loop import Run, learn_tokenizer, make_data, parse_run, save, small_text_config, train, trapezoid
+from .loop import (
+    Run,
+    learn_tokenizer,
+    make_data,
+    parse_run,
+    save,
+    small_text_config,
+    train,
+    trapezoid,
+    velocity_weights,
+)
 from .open_world import HEIGHT, KINDS, WIDTH, describe, draw
 from .open_world.pictures import describe_picture
 
 
 TEXT_WIDTH, MAX_TOKENS = 128, 48
+POOLED_WIDTH, POOLING_HEADS = 384, 4
 # The image UNet learns what things look like from squares around one of them, four times as many a step, in the first
 # so many of its steps; then whole canvases.
 SQUARE_SHARE, SQUARES = 0.6, 4
@@ -59,14 +71,8 @@ def train_vae(run: Run, data: dict) -> AutoencoderKL:
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, generator = run.generators(1, step)
-        batch = to_vae_input(_mixed_crops(data, numbers, max(run.batch_size // 4, 1)), run.device)
-        with run.autocast():
-            posterior = vae.encode(batch).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator).to(run.device)
-            decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-        error = decoded.float() - batch
-        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-        return error.abs().mean() + 0.5 * edges + 1e-4 * posterior.kl().float().mean() / posterior.mean[0].numel()
+        crops = _mixed_crops(data, numbers, max(run.batch_size // 4, 1))
+        return vae_loss(run, vae, crops, generator, divergence_weight=1e-4)
 
     train(run, "vae", vae, loss_of_step, learning_rate_at=lambda share: 0.5 * trapezoid(share))
     return vae.requires_grad_(False)
@@ -92,8 +98,11 @@ def _busy_crop(canvases: np.ndarray, numbers: np.random.Generator) -> np.ndarray
 # -------------------- Text encoder --------------------
 
 
-def train_text_encoder(run: Run, data: dict, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Learns to read: the pooled embedding has to tell what is described, and each attribute of it."""
+def train_text_encoder(run: Run, data: dict, tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, TextTimeEmbedding]:
+    """
+    Learns to read: the embeddings, pooled, have to tell what is described, and each attribute of it. The pooling is
+    what the UNets begin with: an untrained one gives nearly the same for all prompts.
+    """
     torch.manual_seed(run.seed)
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
@@ -109,8 +118,10 @@ def train_text_encoder(run: Run, data: dict, tokenizer: CLIPTokenizer) -> CLIPTe
             values.setdefault(name, ["none"])
             if value not in values[name]:
                 values[name].append(value)
-    heads = {name.replace(".", "_"): torch.nn.Linear(TEXT_WIDTH, len(each)) for name, each in values.items()}
-    reader = torch.nn.ModuleDict({"text_encoder": text_encoder, "heads": torch.nn.ModuleDict(heads)}).to(run.device)
+    pooling = TextTimeEmbedding(TEXT_WIDTH, POOLED_WIDTH, POOLING_HEADS)
+    heads = {name.replace(".", "_"): torch.nn.Linear(POOLED_WIDTH, len(each)) for name, each in values.items()}
+    parts = {"text_encoder": text_encoder, "pooling": pooling, "heads": torch.nn.ModuleDict(heads)}
+    reader = torch.nn.ModuleDict(parts).to(run.device)
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, _ = run.generators(0, step)
@@ -121,7 +132,7 @@ def train_text_encoder(run: Run, data: dict, tokenizer: CLIPTokenizer) -> CLIPTe
             prompts.append(describe(kind, data[kind][1][index], numbers))
             targets.append(told[kind][index])
         with run.autocast():
-            pooled = text_encoder(tokenize(tokenizer, prompts, run.device)).pooler_output
+            pooled = pooling(text_encoder(tokenize(tokenizer, prompts, run.device)).last_hidden_state)
         losses = []
         for name, each in values.items():
             target = torch.tensor([each.index(told_of.get(name, "none")) for told_of in targets], device=run.device)
@@ -130,7 +141,7 @@ def train_text_encoder(run: Run, data: dict, tokenizer: CLIPTokenizer) -> CLIPTe
         return sum(losses)
 
     train(run, "text", reader, loss_of_step)
-    return text_encoder.requires_grad_(False)
+    return text_encoder.requires_grad_(False), pooling.cpu()
 
 
 def facts(kind: str, label: dict) -> dict[str, str]:
@@ -145,27 +156,53 @@ def facts(kind: str, label: dict) -> dict[str, str]:
 # -------------------- UNets --------------------
 
 
-def new_unet(run: Run) -> UNet2DConditionModel:
+def new_unet(run: Run, pooling: TextTimeEmbedding) -> UNet2DConditionModel:
+    """One that reads prompts by `pooling` and predicts of any latents that they are nothing but noise."""
     torch.manual_seed(run.seed)
     unet = UNet2DConditionModel(
         sample_size=(HEIGHT // 8, WIDTH // 8),
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         layers_per_block=1,
-        block_out_channels=(64, 96, 176),
+        block_out_channels=(64, 96, 224),
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         cross_attention_dim=TEXT_WIDTH,
         # The prompt, pooled, joins the time embedding, which scales and shifts all features: the cheapest memory for
         # many things, since it is spent once a canvas and not once a pixel.
         addition_embed_type="text",
-        addition_embed_type_num_heads=4,
-        time_embedding_dim=384,
+        addition_embed_type_num_heads=POOLING_HEADS,
+        time_embedding_dim=POOLED_WIDTH,
         resnet_time_scale_shift="scale_shift",
         attention_head_dim=4,
         norm_num_groups=16,
     )
+    unet.add_embedding.load_state_dict(pooling.state_dict())
+    predict_input(unet)
     return unet.to(run.device, memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def predict_input(unet: UNet2DConditionModel) -> None:
+    """
+    Sets an untrained UNet's weights such that it predicts its input, which strong noise nearly is. Otherwise it first
+    has to learn to copy noise exactly, and what a prompt tells of it hides in its errors until then.
+
+    Each channel of the latents travels in two of `conv_in`'s, once negated, over the last skip connection to
+    `conv_out`. In pairs they pass the normalisation on the way, since their mean is zero and the variance of whitened
+    latents one, and the activation, since silu(x) - silu(-x) = x.
+    """
+    first, last, final = unet.conv_in, unet.up_blocks[-1].resnets[-1], unet.conv_out
+    pairs = torch.eye(first.in_channels).repeat_interleave(2, dim=0)
+    pairs[1::2] *= -1
+    count, skipped = len(pairs), last.in_channels - first.out_channels
+    for layer in (first, last.conv2, last.conv_shortcut):
+        layer.weight[:count] = layer.bias[:count] = 0
+    first.weight[:count, :, 1, 1] = pairs
+    last.conv_shortcut.weight[:count, skipped : skipped + count, 0, 0] = torch.eye(count)
+    final.weight.zero_()
+    final.bias.zero_()
+    final.weight[:, :count, 1, 1] = pairs.T
 
 
 def squares(
@@ -191,7 +228,11 @@ def squares(
 
 
 def train_unets(
-    run: Run, data: dict, latents: dict[str, torch.Tensor], read: Callable[[list[str]], torch.Tensor]
+    run: Run,
+    data: dict,
+    latents: dict[str, torch.Tensor],
+    read: Callable[[list[str]], torch.Tensor],
+    pooling: TextTimeEmbedding,
 ) -> tuple[UNet2DConditionModel, UNet2DConditionModel]:
     """The image UNet, from squares to canvases, and the audio UNet, which starts as the image one."""
 
@@ -215,8 +256,12 @@ def train_unets(
 
         return batch_of_step
 
-    unet, unet_audio = new_unet(run), new_unet(run)
-    schedule = {"learning_rate_at": lambda share: 0.8 * trapezoid(share), "average_decay": 0.999}
+    unet, unet_audio = new_unet(run, pooling), new_unet(run, pooling)
+    schedule = {
+        "weights_of": velocity_weights,
+        "learning_rate_at": lambda share: 0.8 * trapezoid(share),
+        "average_decay": 0.999,
+    }
     train_unet(run, "picture", unet, canvases_of("picture"), read, **schedule)
     unet_audio.load_state_dict(unet.state_dict())
     train_unet(run, "sound", unet_audio, canvases_of("sound"), read, **schedule)
@@ -231,13 +276,13 @@ def main(input_args: list[str] | None = None) -> None:
     vae = train_vae(run, data)
     latents = whiten(vae, encode_data(run, data, vae))
     tokenizer = make_tokenizer(run, data)
-    text_encoder = train_text_encoder(run, data, tokenizer)
+    text_encoder, pooling = train_text_encoder(run, data, tokenizer)
 
     @torch.no_grad()
     def read(prompts: list[str]) -> torch.Tensor:
         return text_encoder(tokenize(tokenizer, prompts, run.device)).last_hidden_state
 
-    unet, unet_audio = train_unets(run, data, latents, read)
+    unet, unet_audio = train_unets(run, data, latents, read, pooling)
     save(new_pipeline(vae, text_encoder, tokenizer, unet, unet_audio), run.output_dir)
     write_json(run.output_dir / "vocabulary.json", known_words(data, KINDS, describe))
 

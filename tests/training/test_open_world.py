@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+from diffusers.models.embeddings import TextTimeEmbedding
 
 from training import open_embedded
+from training.loop import parse_run
 from training.open_world import KINDS, describe, material, pictures, sounds
 from training.open_world.vocabulary import PICTURES, SOUNDS, article, one_and_many
 
@@ -143,6 +145,21 @@ def test_a_square_shows_the_thing_that_its_label_names():
         assert {1: "owl", 2: "fox"}[int(crop.median())] == label["name"]
         assert "other" not in label["attributes"]
     assert {label["name"] for label in shown} == {"owl", "fox"}
+
+
+def test_an_untrained_unet_predicts_its_input_and_pools_as_the_text_encoder_learned_to():
+    pooling = TextTimeEmbedding(open_embedded.TEXT_WIDTH, open_embedded.POOLED_WIDTH, open_embedded.POOLING_HEADS)
+    run = parse_run("", ["--output_dir", "unused"], work_dir="unused", num_draws=1, batch_size=1, steps={})
+    unet = open_embedded.new_unet(run, pooling)
+    latents = torch.randn(2, 4, 16, 64, generator=torch.Generator().manual_seed(0))
+    embeddings = torch.randn(2, 8, open_embedded.TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        predicted = unet(latents, torch.tensor([20, 980]), embeddings).sample
+        assert torch.equal(unet.add_embedding(embeddings), pooling(embeddings))
+    assert (predicted - latents).square().mean() < 1e-3
+    predicted = unet(latents, 500, embeddings).sample
+    predicted.square().sum().backward()
+    assert unet.conv_out.weight.grad.abs().amin(dim=(0, 2, 3)).gt(0).all()
 
 
 @pytest.mark.parametrize("key", [57, 60, 63])
