@@ -16,7 +16,7 @@ from images_that_sound.scripts.common.lines import lines_of
 from images_that_sound.scripts.common.models import EMBEDDED
 
 from .embedded import NOISE, encode_data, mostly, tokenize
-from .loop import Run, make_data, noised, parse_run, train, trapezoid, velocity_weights
+from .loop import Run, make_data, noise_loss, noised, parse_run, train, trapezoid, velocity_weights
 from .world import HEIGHT, WIDTH, describe, draw
 
 
@@ -112,8 +112,7 @@ def train_controlnet(run: Run, data: dict, pipe: ImagesThatSoundPipeline) -> Con
             down, middle = controlnet(noisy, timesteps, embeddings, lines, return_dict=False)
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
             predicted = unet(noisy, timesteps, embeddings, **residuals).sample.float()
-        weights = velocity_weights(scheduler, timesteps)
-        return (weights * (predicted - noise).square().mean(dim=(1, 2, 3))).mean()
+        return noise_loss(predicted, noise, velocity_weights(scheduler, timesteps))
 
     train(run, "controlnet", controlnet, loss_of_step, learning_rate_at=trapezoid)
     return controlnet

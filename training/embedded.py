@@ -22,6 +22,7 @@ from .loop import (
     learn_tokenizer,
     make_data,
     min_snr_weights,
+    noise_loss,
     noised,
     parse_run,
     save,
@@ -260,8 +261,7 @@ def train_unet(
         noisy, timesteps, noise = noised(scheduler, clean.to(run.device), generator)
         with run.autocast():
             predicted = unet(noisy.contiguous(memory_format=torch.channels_last), timesteps, embeddings).sample.float()
-        weights = weights_of(scheduler, timesteps)
-        return (weights * (predicted - noise).square().mean(dim=(1, 2, 3))).mean()
+        return noise_loss(predicted, noise, weights_of(scheduler, timesteps))
 
     train(run, {"picture": "image", "sound": "audio"}[kind], unet, loss_of_step, **schedule)
 

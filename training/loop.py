@@ -172,6 +172,11 @@ def velocity_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> torch
     return 1 + 1 / compute_snr(scheduler, timesteps)
 
 
+def noise_loss(predicted: torch.Tensor, noise: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The squared error of predicted noise (B, C, H, W), samples weighted by (B,)."""
+    return (weights * (predicted - noise).square().mean(dim=(1, 2, 3))).mean()
+
+
 def trapezoid(share: float) -> float:
     """Share of the highest learning rate after a share of all steps: a short rise, a plateau, a long way down."""
     return min(share / 0.02 + 1e-3, 1.0, (1 - share) / 0.3)
