@@ -197,7 +197,7 @@ def train(
 
     Args:
         run ([`Run`]): Its folder gets the checkpoint.
-        stage (`str`): Name of the checkpoint, and of the steps in `run.steps`.
+        stage (`str`): Name of the checkpoint, and of the steps in `run.steps`; no steps change nothing.
         model (`torch.nn.Module`): All its parameters are trained.
         loss_of_step (`Callable`): From a step, whose draws `run.generators` makes, to the loss.
         learning_rate_at (`Callable`, *optional*): Instead of one cycle: from the share of the steps that are done to
@@ -205,6 +205,9 @@ def train(
         average_decay (`float`, defaults to 0.998): Of the average of the weights.
     """
     num_steps = run.steps[stage]
+    if num_steps == 0:
+        model.eval()
+        return
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, weight_decay=1e-2)
     if learning_rate_at is None:
         schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -1,7 +1,8 @@
 """
-Trains a checkpoint of the open world: the embedded one's architecture with more channels, hundreds of pictures and a
-hundred sounds. Stages: data, tokenizer, VAE (on from the one that ships), text encoder, image UNet, audio UNet (from
-the image one). A killed run that is started again goes on where it was, also to another number of steps.
+Trains a checkpoint of the open world: the embedded one's architecture, its features spread otherwise, hundreds of
+pictures and a hundred sounds. Stages: data, tokenizer, VAE (on from the one that ships), text encoder, image UNet,
+audio UNet (from the image one). A killed run that is started again goes on where it was, also to another number of
+steps.
 
 `python -m training.open_world` makes the material first; `OPEN_WORLD_MATERIAL` names its folder.
 """
@@ -45,7 +46,10 @@ from .open_world.pictures import describe_picture
 
 
 TEXT_WIDTH, MAX_TOKENS = 128, 48
-POOLED_WIDTH, POOLING_HEADS = 384, 4
+# More where a canvas is small and a feature costs little: a sample takes as long as with the checkpoint that ships.
+CHANNELS = (64, 64, 144)
+# The time embedding is this wide in diffusers; a ControlNet has no other.
+POOLED_WIDTH, POOLING_HEADS = 4 * CHANNELS[0], 4
 # The image UNet learns what things look like from squares around one of them, four times as many a step, in the first
 # so many of its steps; then whole canvases.
 SQUARE_SHARE, SQUARES = 0.6, 4
@@ -164,7 +168,7 @@ def new_unet(run: Run, pooling: TextTimeEmbedding) -> UNet2DConditionModel:
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         layers_per_block=1,
-        block_out_channels=(64, 96, 224),
+        block_out_channels=CHANNELS,
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         cross_attention_dim=TEXT_WIDTH,
@@ -172,7 +176,6 @@ def new_unet(run: Run, pooling: TextTimeEmbedding) -> UNet2DConditionModel:
         # many things, since it is spent once a canvas and not once a pixel.
         addition_embed_type="text",
         addition_embed_type_num_heads=POOLING_HEADS,
-        time_embedding_dim=POOLED_WIDTH,
         resnet_time_scale_shift="scale_shift",
         attention_head_dim=4,
         norm_num_groups=16,

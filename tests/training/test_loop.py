@@ -41,6 +41,14 @@ def test_a_run_may_go_on_to_another_number_of_steps(tmp_path):
     assert torch.allclose(longer, torch.ones(1, 3), atol=0.02)
 
 
+@pytest.mark.parametrize("schedule", [{}, {"learning_rate_at": trapezoid}])
+def test_a_stage_of_no_steps_leaves_the_weights(tmp_path, schedule):
+    weights = fit(tmp_path, 0, **schedule)
+    torch.manual_seed(0)
+    assert torch.equal(weights, torch.nn.Linear(3, 1).weight)
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_trapezoid_rises_stays_and_falls():
     assert trapezoid(0) == pytest.approx(1e-3)
     assert trapezoid(0.3) == trapezoid(0.7) == 1

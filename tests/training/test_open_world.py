@@ -7,6 +7,7 @@ import torch
 from diffusers.models.embeddings import TextTimeEmbedding
 
 from training import open_embedded
+from training.controlnet import new_controlnet
 from training.loop import parse_run
 from training.open_world import KINDS, describe, material, pictures, sounds
 from training.open_world.vocabulary import PICTURES, SOUNDS, article, one_and_many
@@ -147,10 +148,26 @@ def test_a_square_shows_the_thing_that_its_label_names():
     assert {label["name"] for label in shown} == {"owl", "fox"}
 
 
-def test_an_untrained_unet_predicts_its_input_and_pools_as_the_text_encoder_learned_to():
-    pooling = TextTimeEmbedding(open_embedded.TEXT_WIDTH, open_embedded.POOLED_WIDTH, open_embedded.POOLING_HEADS)
+@pytest.fixture
+def pooling():
+    return TextTimeEmbedding(open_embedded.TEXT_WIDTH, open_embedded.POOLED_WIDTH, open_embedded.POOLING_HEADS)
+
+
+@pytest.fixture
+def untrained_unet(pooling):
     run = parse_run("", ["--output_dir", "unused"], work_dir="unused", num_draws=1, batch_size=1, steps={})
-    unet = open_embedded.new_unet(run, pooling)
+    return open_embedded.new_unet(run, pooling)
+
+
+def test_a_controlnet_begins_as_the_unet(untrained_unet):
+    controlnet = new_controlnet(untrained_unet)
+    prompts = torch.randn(1, 8, open_embedded.TEXT_WIDTH, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(controlnet.add_embedding(prompts), untrained_unet.add_embedding(prompts))
+    assert torch.equal(controlnet.conv_in.weight, untrained_unet.conv_in.weight)
+
+
+def test_an_untrained_unet_predicts_its_input_and_pools_as_the_text_encoder_learned_to(pooling, untrained_unet):
+    unet = untrained_unet
     latents = torch.randn(2, 4, 16, 64, generator=torch.Generator().manual_seed(0))
     embeddings = torch.randn(2, 8, open_embedded.TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
     assert torch.equal(unet.add_embedding(embeddings), pooling(embeddings))

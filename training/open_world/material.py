@@ -54,7 +54,7 @@ def make_material(folder: Path = MATERIAL) -> None:
         if not file.exists():
             arrays = render(folder)
             with written(file) as partial:
-                np.savez(partial, **arrays)
+                np.savez_compressed(partial, **arrays)
 
 
 @lru_cache
