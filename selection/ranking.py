@@ -93,4 +93,4 @@ def share_and_interval(count: int, total: int) -> tuple[float, float, float]:
     z, share = 1.96, count / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     spread = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    return share, float(middle - spread), float(middle + spread)
+    return share, max(float(middle - spread), 0.0), min(float(middle + spread), 1.0)

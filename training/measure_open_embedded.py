@@ -122,12 +122,15 @@ def wordings(args: argparse.Namespace) -> dict[str, list[tuple]]:
         ]
     first, second = slice(0, args.num_samples), slice(args.num_samples, None)
     numbers = np.random.default_rng(PROMPT_SEED)
-    words = numbers.choice(list(PICTURES), min(args.num_words, len(PICTURES)), replace=False)
+    words = []
+    for name in numbers.choice(list(PICTURES), min(args.num_words, len(PICTURES)), replace=False).tolist():
+        one, many = one_and_many(PICTURES[name]["words"][0])
+        words.append((name, one if one == many else article(one), None, ""))
     return {
         "picture_alone": [(*row, None, "") for row in drawn["picture"][first]],
         "sound_alone": [(None, "", *row) for row in drawn["sound"][first]],
         "composed": [(*one, *other) for one, other in zip(drawn["picture"][second], drawn["sound"][second])],
-        "words": [(str(word), article(one_and_many(PICTURES[word]["words"][0])[0]), None, "") for word in words],
+        "words": words,
     }
 
 

@@ -62,5 +62,8 @@ def test_intervals():
     assert mean == pytest.approx(0.5)
     assert half == pytest.approx(1.96 * scipy.stats.sem(values))
     assert math.isnan(mean_and_interval([0.3])[1])
-    low, high = scipy.stats.binomtest(62, 100).proportion_ci(method="wilson")
-    assert share_and_interval(62, 100) == pytest.approx((0.62, low, high), abs=1e-4)
+    for count in (0, 62, 100):
+        low, high = scipy.stats.binomtest(count, 100).proportion_ci(method="wilson")
+        assert share_and_interval(count, 100) == pytest.approx((count / 100, low, high), abs=1e-4)
+        assert 0 <= share_and_interval(count, 100)[1] and share_and_interval(count, 100)[2] <= 1
+    assert share_and_interval(0, 10)[1] == 0

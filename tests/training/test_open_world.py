@@ -65,9 +65,11 @@ def test_plurals(word, plural):
     assert one_and_many(word) == (word.split("/")[0], plural)
 
 
-@pytest.mark.parametrize("word, words", [("owl", "an owl"), ("unicorn", "a unicorn"), ("umbrella", "an umbrella")])
-def test_articles(word, words):
-    assert article(word) == words
+@pytest.mark.parametrize(
+    "words", ["an owl", "a unicorn", "an umbrella", "an hourglass", "a house", "an urn", "an unhappy face", "a UFO"]
+)
+def test_articles(words):
+    assert article(words.split(maxsplit=1)[1]) == words
 
 
 def test_as_many_things_are_drawn_as_the_prompt_says(drawings):

@@ -27,4 +27,4 @@ def one_and_many(word: str) -> tuple[str, str]:
 
 def article(word: str) -> str:
     """A word with its indefinite article."""
-    return f"{'an' if word[0] in 'aeioAEIO' or word.startswith(('umb', 'und')) else 'a'} {word}"
+    return f"{'an' if word[0] in 'aeioAEIO' or word.startswith(('hour', 'umb', 'und', 'unh', 'urn')) else 'a'} {word}"
