@@ -21,7 +21,7 @@ from images_that_sound.scripts.common.files import write_json
 from .judges import HELD_OUT_SEED, JUDGE_SEED, half_overlaid, new_judge, share
 from .loop import Run, make_data, train
 from .open_world import KINDS, describe, draw
-from .open_world.vocabulary import PICTURES, article, one_and_many
+from .open_world.vocabulary import PICTURES, one_and_many, one_of
 
 
 # Draws of this seed are used nowhere else.
@@ -122,15 +122,12 @@ def wordings(args: argparse.Namespace) -> dict[str, list[tuple]]:
         ]
     first, second = slice(0, args.num_samples), slice(args.num_samples, None)
     numbers = np.random.default_rng(PROMPT_SEED)
-    words = []
-    for name in numbers.choice(list(PICTURES), min(args.num_words, len(PICTURES)), replace=False).tolist():
-        one, many = one_and_many(PICTURES[name]["words"][0])
-        words.append((name, one if one == many else article(one), None, ""))
+    words = numbers.choice(list(PICTURES), min(args.num_words, len(PICTURES)), replace=False).tolist()
     return {
         "picture_alone": [(*row, None, "") for row in drawn["picture"][first]],
         "sound_alone": [(None, "", *row) for row in drawn["sound"][first]],
         "composed": [(*one, *other) for one, other in zip(drawn["picture"][second], drawn["sound"][second])],
-        "words": words,
+        "words": [(word, one_of(*one_and_many(PICTURES[word]["words"][0])), None, "") for word in words],
     }
 
 

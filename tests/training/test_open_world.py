@@ -156,20 +156,19 @@ def pooling():
 
 
 @pytest.fixture
-def untrained_unet(pooling):
+def unet(pooling):
     run = parse_run("", ["--output_dir", "unused"], work_dir="unused", num_draws=1, batch_size=1, steps={})
     return open_embedded.new_unet(run, pooling)
 
 
-def test_a_controlnet_begins_as_the_unet(untrained_unet):
-    controlnet = new_controlnet(untrained_unet)
+def test_a_controlnet_begins_as_the_unet(unet):
+    controlnet = new_controlnet(unet)
     prompts = torch.randn(1, 8, open_embedded.TEXT_WIDTH, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(controlnet.add_embedding(prompts), untrained_unet.add_embedding(prompts))
-    assert torch.equal(controlnet.conv_in.weight, untrained_unet.conv_in.weight)
+    assert torch.equal(controlnet.add_embedding(prompts), unet.add_embedding(prompts))
+    assert torch.equal(controlnet.conv_in.weight, unet.conv_in.weight)
 
 
-def test_an_untrained_unet_predicts_its_input_and_pools_as_the_text_encoder_learned_to(pooling, untrained_unet):
-    unet = untrained_unet
+def test_an_untrained_unet_predicts_its_input_and_pools_as_the_text_encoder_learned_to(pooling, unet):
     latents = torch.randn(2, 4, 16, 64, generator=torch.Generator().manual_seed(0))
     embeddings = torch.randn(2, 8, open_embedded.TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
     assert torch.equal(unet.add_embedding(embeddings), pooling(embeddings))

@@ -6,7 +6,7 @@ from PIL import Image
 
 from ..world import pictures as drawn_world
 from .material import STYLES, load
-from .vocabulary import PICTURES, article, one_and_many
+from .vocabulary import PICTURES, article, one_and_many, one_of
 
 
 STYLE_CHANCES = (0.4, 0.35, 0.25)
@@ -263,7 +263,7 @@ def _both(name: str, attributes: dict, generator: np.random.Generator, whole: bo
     (one, many), (other, others) = _word(name, generator), _word(attributes["other"], generator)
     if attributes["layout"] == "turns":
         return f"{many} and {others}" + _pick(generator, ("", " in turns", " side by side"))
-    one, other = (each if each == all_ else article(each) for each, all_ in ((one, many), (other, others)))
+    one, other = one_of(one, many), one_of(other, others)
     if generator.random() < 0.2:
         return f"{one} on the left and {other} on the right"
     return f"{one} {_pick(generator, ('and', 'next to', 'with', 'beside'), (0.6, 0.15, 0.15, 0.1))} {other}"

@@ -28,3 +28,8 @@ def one_and_many(word: str) -> tuple[str, str]:
 def article(word: str) -> str:
     """A word with its indefinite article."""
     return f"{'an' if word[0] in 'aeioAEIO' or word.startswith(('hour', 'umb', 'und', 'unh', 'urn')) else 'a'} {word}"
+
+
+def one_of(one: str, many: str) -> str:
+    """A singular with its article, or without where it is a plural too: "an owl", "sunglasses"."""
+    return one if one == many else article(one)
