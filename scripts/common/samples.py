@@ -17,9 +17,12 @@ import PIL.PngImagePlugin
 import scipy.signal
 import soundfile
 
+from ...pipelines.images_that_sound_picture_reading import as_drawing, upright
+from ...pipelines.images_that_sound_picture_reading import on_ground as on_ground
 from .files import check_own_folder, json_text, parse_json, read_json, write_json, written
 from .loudness import levelled
 from .own_files import COMPONENTS, OWN_FILES
+from .progress import tell
 from .video import Panel, poster, write_video
 
 
@@ -219,15 +222,32 @@ def read_picture(path: str | Path) -> PIL.Image.Image:
             0..255.
     """
     picture = _open_picture(path)
-    return _of_8_bits(path, picture) if picture.mode[0] in "IF" else picture
+    try:
+        return upright(picture)
+    except ValueError as error:
+        raise ValueError(f"`{path}` can't be read as a picture: {error}") from error
 
 
-def on_ground(picture: PIL.Image.Image, ground: float) -> PIL.Image.Image:
-    """A picture whose transparent parts show an even gray in 0..1; one without any as it is."""
-    if not picture.has_transparency_data:
-        return picture
-    behind = PIL.Image.new("RGBA", picture.size, (*[round(255 * ground)] * 3, 255))
-    return PIL.Image.alpha_composite(behind, picture.convert("RGBA")).convert("RGB")
+def read_drawing(path: str | Path, silence: float = 0.0, invert: bool | None = None) -> PIL.Image.Image:
+    """
+    A picture whose ground looks like silence, 0 for black or 1 for white. Light and dark are swapped if `invert` says
+    so, or else if it is a drawing on the other ground, which is told in a line; a canvas that was made here stays.
+    """
+    picture = read_picture(path)
+    if invert is None and _holds_settings(path):
+        invert = False
+    drawing, swapped = as_drawing(picture, silence, invert)
+    if swapped and invert is None:
+        dark = "light" if silence else "dark"
+        tell(f"`{path}` is taken for a drawing in {dark}, so that light and dark are swapped: --no-invert keeps them.")
+    return drawing
+
+
+def _holds_settings(path: str | Path) -> bool:
+    try:
+        return bool(read_settings(path))
+    except ValueError:
+        return False
 
 
 def _open_picture(path: str | Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> PIL.Image.Image:
@@ -237,25 +257,12 @@ def _open_picture(path: str | Path, formats: tuple[str, ...] = PICTURE_FORMATS) 
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path, formats=formats) as picture:
                 picture.load()
-                PIL.ImageOps.exif_transpose(picture, in_place=True)
                 return picture
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         limit = PIL.Image.MAX_IMAGE_PIXELS
         raise ValueError(f"`{path}` has to be a picture of at most {limit} pixels: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise ValueError(f"`{path}` can't be read as a picture: {error}") from error
-
-
-def _of_8_bits(path: str | Path, picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Gray pictures of modes I, I;16 and F, whose values Pillow would clip."""
-    values = np.asarray(picture, np.float32)
-    if picture.mode.startswith("I"):
-        values = values / 65535
-    elif values.size and values.max() > 1:
-        values = values / 255
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-        raise ValueError(f"`{path}` has to be a picture of 8 or 16 bits, or of numbers in 0..1 or 0..255.")
-    return PIL.Image.fromarray((values * 255).round().astype(np.uint8))
 
 
 def write_picture(path: Path, picture: PIL.Image.Image, settings_text: str) -> None:

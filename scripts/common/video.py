@@ -11,8 +11,6 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
-import torch
-from diffusers.utils import encode_video
 
 
 FRAMES_PER_SECOND = 60
@@ -46,6 +44,10 @@ def write_video(
         captions (`list[str]`): Lines below the pictures, wrapped to their width.
         comment (`str`, *optional*): Stored as the file's comment.
     """
+    # These take seconds to import.
+    import torch
+    from diffusers.utils import encode_video
+
     path = Path(path)
     panels = _same_width(panels)
     num_frames = max(round(len(audio) / sampling_rate * FRAMES_PER_SECOND), 1)

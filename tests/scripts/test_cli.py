@@ -63,7 +63,7 @@ def test_help_comes_at_once(command):
         (["generate"], "error: `prompt` and `audio_prompt` have to be given. --example bell is one way to."),
         (
             ["search", "--image", "a.png"],
-            "error: unrecognized arguments: --image a.png (--image is an argument of generate, imprint)",
+            "error: unrecognized arguments: --image a.png (--image is an argument of hide, generate, imprint)",
         ),
         (["generate", "--strength", "0.5"], "error: `strength` can't be given without `image` or `audio`."),
         (["search", "--promt=a"], "error: unrecognized arguments: --promt=a (did you mean --prompt?)"),
