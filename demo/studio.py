@@ -21,8 +21,8 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
+from images_that_sound.pipelines.images_that_sound_canvas import fit_pictures
 from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
-from images_that_sound.pipelines.images_that_sound_pictures import fit_pictures
 from images_that_sound.pipelines.images_that_sound_spectrogram import AUDIBLE_PEAK
 from images_that_sound.scripts.common.arguments import Models, Scores, call_arguments, complete_call
 from images_that_sound.scripts.common.colors import Painter

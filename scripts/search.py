@@ -76,7 +76,7 @@ def parse_args(input_args: list[str] | None = None) -> SearchRequest:
 def search(request: SearchRequest) -> Iterator[str]:
     """Makes the best samples; yields the lines of a report."""
     from ..pipelines import ImagesThatSoundPipeline
-    from ..pipelines.images_that_sound_steps import memories_of
+    from ..pipelines.images_that_sound_denoising import memories_of
     from ..selection import Halving, rungs_of
     from .common.models import load_pipeline, with_checkpoint_defaults
     from .common.sampling import complete_settings, make_samples, own_share, report_samples, say_unknown_words, start

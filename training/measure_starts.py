@@ -22,7 +22,7 @@ from images_that_sound.pipelines import (
     ImagesThatSoundImprintPipeline,
     ImagesThatSoundPipelineOutput,
 )
-from images_that_sound.pipelines.images_that_sound_pictures import imprint
+from images_that_sound.pipelines.images_that_sound_canvas import imprint
 from images_that_sound.scripts.common.files import write_json
 from images_that_sound.scripts.common.lines import lines_of
 from images_that_sound.scripts.common.models import EMBEDDED, EMBEDDED_CONTROLNET
