@@ -44,16 +44,11 @@ from studio import (
     video_of,
 )
 
-from images_that_sound.scripts.common.arguments import (
-    Models,
-    Scores,
-    add_device_arguments,
-    add_score_arguments,
-    values_of,
-)
 from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.parsers import add_device_arguments, add_score_arguments
 from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS
 from images_that_sound.scripts.common.samples import sample_settings
+from images_that_sound.scripts.common.values import Models, Scores, values_of
 from images_that_sound.scripts.common.vocabulary import unknown_words
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .images_that_sound_audio_prior import load_hifigan_vocoder, load_vocoder
     from .images_that_sound_blocks import ImagesThatSoundBlocks
-    from .images_that_sound_canvas import Canvas
+    from .images_that_sound_canvas import Canvas, fold_canvas, unfold_canvas
     from .images_that_sound_sides import Guided, Side
     from .images_that_sound_spectrogram import (
         SPECTROGRAMS,
@@ -47,8 +47,10 @@ _MODULES = {
     "audio_problems": "images_that_sound_spectrogram",
     "audio_remarks": "images_that_sound_spectrogram",
     "find_spectrogram": "images_that_sound_spectrogram",
+    "fold_canvas": "images_that_sound_canvas",
     "load_hifigan_vocoder": "images_that_sound_audio_prior",
     "load_vocoder": "images_that_sound_audio_prior",
+    "unfold_canvas": "images_that_sound_canvas",
 }
 __all__ = list(_MODULES)
 

@@ -158,21 +158,18 @@ class AudioSideMixin(SelfContainedSavingMixin):
         image side's. Its spectrogram constants and its default arguments apply from then on.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`):
-                A Hub repo such as `auffusion/auffusion-full-no-adapter`, or a folder of the same layout: `unet`,
-                `vae`, `text_encoder`, `tokenizer`, and `vocoder` either as Auffusion stores it (`config.json`,
-                `vocoder.pt`) or as [`~transformers.SpeechT5HifiGan`]. A repo without vocoder has to be called
-                Riffusion, such as `riffusion/riffusion-model-v1`. A single file (`.safetensors`, `.ckpt`) is read by
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub repo such as
+                `auffusion/auffusion-full-no-adapter`, or a folder of the same layout: `unet`, `vae`, `text_encoder`,
+                `tokenizer`, and `vocoder` either as Auffusion stores it (`config.json`, `vocoder.pt`) or as
+                [`~transformers.SpeechT5HifiGan`]. A repo without vocoder has to be called Riffusion, such as
+                `riffusion/riffusion-model-v1`. A single file (`.safetensors`, `.ckpt`) is read by
                 [`StableDiffusionPipeline.from_single_file`]. From a repo of both sides the audio side is loaded.
-            subfolder (`str`, *optional*, defaults to `""`):
-                Folder inside the repo that holds this layout.
-            revision (`str`, *optional*):
-                Branch, tag or commit of the repo.
-            spectrogram (`str`, `dict` or [`MelSpectrogram`], *optional*):
-                `"auffusion"`, `"riffusion"`, or constants, if the repo's spectrograms differ from those that it names
-                or that are known of its kind.
-            quantization_config (such as [`~diffusers.TorchAoConfig`], *optional*):
-                Quantization of `unet_audio` by diffusers. A single file can't be quantized.
+            subfolder (`str`, *optional*, defaults to `""`): Folder inside the repo that holds this layout.
+            revision (`str`, *optional*): Branch, tag or commit of the repo.
+            spectrogram (`str`, `dict` or [`MelSpectrogram`], *optional*): `"auffusion"`, `"riffusion"`, or constants,
+                if the repo's spectrograms differ from those that it names or that are known of its kind.
+            quantization_config (such as [`~diffusers.TorchAoConfig`], *optional*): Quantization of `unet_audio` by
+                diffusers. A single file can't be quantized.
             kwargs:
                 `cache_dir`, `token`, `force_download`, `local_files_only`, as in `from_pretrained`.
 
@@ -323,7 +320,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
                 lora_scale = dict(cross_attention_kwargs or {}).get("scale")
                 embeds = self._encode_side(side, request, side.is_guided(request.guidance_scale), None, lora_scale)
             if cross_attention_kwargs is not None:
-                kwargs["cross_attention_kwargs"] = cross_attention_kwargs
+                kwargs["cross_attention_kwargs"] = dict(cross_attention_kwargs)
             sides.append(
                 Guided(
                     side,

@@ -282,8 +282,8 @@ class ImagesThatSoundBlocks(SequentialPipelineBlocks):
     Images that sound ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221)) from prompts to pictures and sounds.
 
     The components come from the repos of Stable Diffusion and Auffusion themselves. Without the optional `vae_audio`
-    and `text_encoder_audio`, the image side's serve both. Without `vocoder` Griffin-Lim plays. Ask for half precision by `pipe.load_components(dtype=...)`: it leaves the vocoder in float32,
-    which `pipe.to(dtype)` does not.
+    and `text_encoder_audio`, the image side's serve both. Without `vocoder` Griffin-Lim plays. Ask for half precision
+    by `pipe.load_components(dtype=...)`: it leaves the vocoder in float32, which `pipe.to(dtype)` does not.
     """
 
     block_classes = [

@@ -42,11 +42,11 @@ class Canvas:
 
     def unfold(self, picture: torch.Tensor) -> torch.Tensor:
         """A picture or its latents `(..., H, W)` as the strip `(..., M, T)` that is played."""
-        return torch.cat(picture.chunk(2, dim=-2), dim=-1) if self.folded else picture
+        return unfold_canvas(picture) if self.folded else picture
 
     def fold(self, strip: torch.Tensor) -> torch.Tensor:
         """The inverse of `unfold`."""
-        return torch.cat(strip.chunk(2, dim=-1), dim=-2) if self.folded else strip
+        return fold_canvas(strip) if self.folded else strip
 
     def cut(self, strip: torch.Tensor) -> torch.Tensor:
         """The columns of a strip `(..., M, T)` that are kept."""
@@ -86,6 +86,16 @@ class Canvas:
         inside = (columns >= round(start * columns_per_second)) & (columns < round(end * columns_per_second))
         bins = self.height // 2 if self.folded else self.height
         return self.fold(inside.float().expand(1, 1, bins, -1))
+
+
+def unfold_canvas(canvas: torch.Tensor) -> torch.Tensor:
+    """The strip `(..., H / 2, 2 * W)` of a folded picture `(..., H, W)`, whose top half is played first."""
+    return torch.cat(canvas.chunk(2, dim=-2), dim=-1)
+
+
+def fold_canvas(canvas: torch.Tensor) -> torch.Tensor:
+    """The inverse of [`unfold_canvas`]."""
+    return torch.cat(canvas.chunk(2, dim=-1), dim=-2)
 
 
 # -------------------- Pictures --------------------

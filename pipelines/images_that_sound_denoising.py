@@ -216,7 +216,8 @@ def count_custom_steps(scheduler: SchedulerMixin, name: str, values: list) -> in
     Number of steps of a custom schedule, `"timesteps"` or `"sigmas"`, which is set. Raises `ValueError` unless the
     values fall and the scheduler takes them.
     """
-    if not all(isinstance(each, Real) for each in values) or any(a <= b for a, b in zip(values, values[1:])):
+    falling = all(isinstance(each, Real) for each in values) and all(a > b for a, b in zip(values, values[1:]))
+    if not values or not falling:
         raise ValueError(f"`{name}` has to be a list of falling numbers, but is {shown(values)}.")
     try:
         timesteps, _ = retrieve_timesteps(scheduler, **{name: list(values)})

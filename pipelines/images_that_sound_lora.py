@@ -171,15 +171,13 @@ class FewStepsMixin:
         ([arXiv 2404.13686](https://arxiv.org/abs/2404.13686)) [`DDIMScheduler`] with `timestep_spacing="trailing"`.
 
         Args:
-            pretrained_model_name_or_path_or_dict (`str`, `os.PathLike` or `dict[str, torch.Tensor]`):
-                A Hub repo such as `latent-consistency/lcm-lora-sdv1-5`, a folder, a file, or weights by their names.
-                Weights whose names begin with `unet_audio.` are the audio side's; without such, both sides load all.
-            scheduler ([`~diffusers.SchedulerMixin`], *optional*):
-                Replaces the pipeline's scheduler; [`LCMScheduler`] with its config by default.
-            num_inference_steps (`int`, defaults to 8):
-                Default number of steps.
-            adapter_name (`str`, defaults to `"few_steps"`):
-                Name of the adapter on either side.
+            pretrained_model_name_or_path_or_dict (`str`, `os.PathLike` or `dict[str, torch.Tensor]`): A Hub repo such
+                as `latent-consistency/lcm-lora-sdv1-5`, a folder, a file, or weights by their names. Weights whose
+                names begin with `unet_audio.` are the audio side's; without such, both sides load all.
+            scheduler ([`~diffusers.SchedulerMixin`], *optional*): Replaces the pipeline's scheduler; [`LCMScheduler`]
+                with its config by default.
+            num_inference_steps (`int`, defaults to 8): Default number of steps.
+            adapter_name (`str`, defaults to `"few_steps"`): Name of the adapter on either side.
             kwargs:
                 `weight_name`, `subfolder`, `revision` and the other arguments of `load_lora_weights`, for both sides.
 

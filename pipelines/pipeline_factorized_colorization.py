@@ -154,10 +154,9 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         Loads stage II: `unet_super_resolution`, `scheduler_super_resolution` and `image_noising_scheduler`.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`):
-                A Hub repo such as `DeepFloyd/IF-II-M-v1.0`, or a folder of the same layout.
-            subfolder (`str`, *optional*, defaults to `""`):
-                Folder inside the repo that holds this layout.
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub repo such as `DeepFloyd/IF-II-M-v1.0`, or a
+                folder of the same layout.
+            subfolder (`str`, *optional*, defaults to `""`): Folder inside the repo that holds this layout.
             kwargs:
                 `revision`, `variant`, `cache_dir`, `token`, `force_download`, `local_files_only`, as in
                 `from_pretrained`.
@@ -334,44 +333,35 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         Colours gray pictures.
 
         Args:
-            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them):
-                Pictures to colour, in 0..1 if they are arrays, height and width multiples of 4. The mean of the
-                channels counts.
-            prompt (`str` or `list[str]`, *optional*):
-                Picture in colour; as many as pictures, or one of either for all.
-            negative_prompt (`str` or `list[str]`, *optional*):
-                Picture to avoid; one for all or one per prompt. Unused if `guidance_scale` is at most 1.
-            num_inference_steps (`int`, defaults to 30):
-                Number of denoising steps of each stage.
-            guidance_scale (`float`, defaults to 10.0):
-                Scale of classifier-free guidance. 1 and below turn it off.
-            start_diffusion_step (`int`, defaults to 7):
-                Step, counted from 0, at which stage I starts, from the gray picture with that step's noise. Higher
-                values stay closer to the gray picture, with less colour. Stage II takes all steps.
-            noise_level (`int`, defaults to 50):
-                Timestep of the noise that stage II gets on the picture of stage I.
-            exact_gray (`bool`, defaults to `False`):
-                Whether to shift the result so that the mean of its channels is the gray picture, up to the clamp to
-                0..1.
-            num_images_per_prompt (`int`, defaults to 1):
-                Tries for each pair of picture and prompt.
-            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
-                Source of the noise, one for all or one per result.
-            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `prompt`, so that the text encoder can be dropped.
-            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `negative_prompt`.
-            output_type (`str`, defaults to `"pil"`):
-                `"pil"`, `"np"` or `"pt"`.
-            return_dict (`bool`, defaults to `True`):
-                Whether to return a [`FactorizedColorizationPipelineOutput`] or a plain tuple.
-            callback_on_step_end (`Callable`, *optional*):
-                Called as `callback(pipe, step, timestep, callback_kwargs)` after each step. Tensors in the dict that
-                it returns replace those at work. `pipe._interrupt = True` skips the steps that are left. The steps of
-                stage II are counted after those of stage I.
-            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
-                Tensors for the callback, among `latents`, the pictures in -1..1, `prompt_embeds` and
-                `negative_prompt_embeds`.
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them): Pictures to colour, in 0..1 if
+                they are arrays, height and width multiples of 4. The mean of the channels counts.
+            prompt (`str` or `list[str]`, *optional*): Picture in colour; as many as pictures, or one of either for
+                all.
+            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid; one for all or one per prompt. Unused
+                if `guidance_scale` is at most 1.
+            num_inference_steps (`int`, defaults to 30): Number of denoising steps of each stage.
+            guidance_scale (`float`, defaults to 10.0): Scale of classifier-free guidance. 1 and below turn it off.
+            start_diffusion_step (`int`, defaults to 7): Step, counted from 0, at which stage I starts, from the gray
+                picture with that step's noise. Higher values stay closer to the gray picture, with less colour. Stage
+                II takes all steps.
+            noise_level (`int`, defaults to 50): Timestep of the noise that stage II gets on the picture of stage I.
+            exact_gray (`bool`, defaults to `False`): Whether to shift the result so that the mean of its channels is
+                the gray picture, up to the clamp to 0..1.
+            num_images_per_prompt (`int`, defaults to 1): Tries for each pair of picture and prompt.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*): Source of the noise, one for all or
+                one per result.
+            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of `prompt`, so
+                that the text encoder can be dropped.
+            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `negative_prompt`.
+            output_type (`str`, defaults to `"pil"`): `"pil"`, `"np"` or `"pt"`.
+            return_dict (`bool`, defaults to `True`): Whether to return a [`FactorizedColorizationPipelineOutput`] or a
+                plain tuple.
+            callback_on_step_end (`Callable`, *optional*): Called as `callback(pipe, step, timestep, callback_kwargs)`
+                after each step. Tensors in the dict that it returns replace those at work. `pipe._interrupt = True`
+                skips the steps that are left. The steps of stage II are counted after those of stage I.
+            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`): Tensors for the callback,
+                among `latents`, the pictures in -1..1, `prompt_embeds` and `negative_prompt_embeds`.
 
         Examples:
 

@@ -212,132 +212,115 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         is given here.
 
         Args:
-            prompt (`str` or `list[str]`, *optional*):
-                Picture to see. An empty string leaves it open.
-            audio_prompt (`str` or `list[str]`, *optional*):
-                Sound to hear; as many as `prompt`, or one of either for all.
-            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
-                Pictures to begin with, in 0..1 if they are arrays; one per prompt, or one for all. They come onto the
-                canvas as `resize_mode` says, on silence.
-            audio (`np.ndarray` or `torch.Tensor` of shape `(N,)` or `(B, N)`, *optional*):
-                Waveforms at `pipe.sampling_rate` to begin with. With both, `image` is painted into them first. The
-                canvas is as long as they are.
-            strength (`float`, defaults to 0.8):
-                Fraction of the denoising steps to run, 0 to 1. Higher values keep less of the input; 1 keeps only what
-                a mask keeps.
-            mask_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
-                Masks of the canvas' size: white is made anew, black stays.
-            mask_start_in_s (`float`, *optional*):
-                Second from which the sound is made anew, instead of `mask_image`. The beginning if only the end is
-                given.
-            mask_end_in_s (`float`, *optional*):
-                Second until which the sound is made anew. The end if only the start is given.
-            magnitude_ratio (`float`, defaults to 0.5):
-                Greatest share of the spectrogram that the picture takes away, 0 to 1, as in
-                [`ImagesThatSoundImprintPipeline`].
-            negative_prompt (`str` or `list[str]`, *optional*):
-                Picture to avoid; one for all or one per prompt. Unused if `guidance_scale` is at most 1.
-            negative_audio_prompt (`str` or `list[str]`, *optional*):
-                Sound to avoid; one for all or one per prompt. Unused if `audio_guidance_scale` is at most 1.
-            height (`int`, *optional*, checkpoint, defaults to 256):
-                Pixels of the picture: the number of mel bins, twice that for the folded layout.
-            width (`int`, *optional*, checkpoint, defaults to 1024):
-                Pixels of the picture, a multiple of 8, half as many by default for the folded layout. Each column of
-                the spectrogram lasts `hop_length / sampling_rate` (0.01 s).
-            audio_length_in_s (`float`, *optional*):
-                Exact length of the sound in seconds, to the column, instead of `width`. The canvas is as wide as
-                needed, and the rest is cut from its right end.
-            num_inference_steps (`int`, *optional*, checkpoint, defaults to 100):
-                Number of denoising steps.
-            timesteps (`list[int]`, *optional*):
-                Custom falling timesteps instead of `num_inference_steps`, for schedulers whose `set_timesteps` takes
-                them.
-            sigmas (`list[float]`, *optional*):
-                Custom falling noise levels instead of `num_inference_steps`, for schedulers whose `set_timesteps`
-                takes them.
-            guidance_scale (`float`, *optional*, checkpoint, defaults to 10.0):
-                Scale of classifier-free guidance of the image side. 1 and below turn it off.
-            audio_guidance_scale (`float`, *optional*, checkpoint, defaults to 10.0):
-                Scale of classifier-free guidance of the audio side. 1 and below turn it off.
-            guidance_rescale (`float`, defaults to 0.0):
-                Rescales guided noise of the image side to the standard deviation of the prompted prediction, 0 (off)
-                to 1 (arXiv 2305.08891, section 3.4). Reduces overexposure at high guidance.
-            audio_guidance_rescale (`float`, defaults to 0.0):
-                Rescales guided noise of the audio side in the same way.
-            audio_weight (`float`, `list[float]` or schedule, *optional*, checkpoint, defaults to 0.5):
-                Weight of the audio side's noise, 0 to 1; the image side's is one minus it. One number, one per step,
-                or an object with a method `audio_noise_shares(num_inference_steps)` such as
+            prompt (`str` or `list[str]`, *optional*): Picture to see. An empty string leaves it open.
+            audio_prompt (`str` or `list[str]`, *optional*): Sound to hear; as many as `prompt`, or one of either for
+                all.
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures to begin
+                with, in 0..1 if they are arrays; one per prompt, or one for all. They come onto the canvas as
+                `resize_mode` says, on silence.
+            audio (`np.ndarray` or `torch.Tensor` of shape `(N,)` or `(B, N)`, *optional*): Waveforms at
+                `pipe.sampling_rate` to begin with. With both, `image` is painted into them first. The canvas is as
+                long as they are.
+            strength (`float`, defaults to 0.8): Fraction of the denoising steps to run, 0 to 1. Higher values keep
+                less of the input; 1 keeps only what a mask keeps.
+            mask_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Masks of the
+                canvas' size: white is made anew, black stays.
+            mask_start_in_s (`float`, *optional*): Second from which the sound is made anew, instead of `mask_image`.
+                The beginning if only the end is given.
+            mask_end_in_s (`float`, *optional*): Second until which the sound is made anew. The end if only the start
+                is given.
+            magnitude_ratio (`float`, defaults to 0.5): Greatest share of the spectrogram that the picture takes away,
+                0 to 1, as in [`ImagesThatSoundImprintPipeline`].
+            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid; one for all or one per prompt. Unused
+                if `guidance_scale` is at most 1.
+            negative_audio_prompt (`str` or `list[str]`, *optional*): Sound to avoid; one for all or one per prompt.
+                Unused if `audio_guidance_scale` is at most 1.
+            height (`int`, *optional*, checkpoint, defaults to 256): Pixels of the picture: the number of mel bins,
+                twice that for the folded layout.
+            width (`int`, *optional*, checkpoint, defaults to 1024): Pixels of the picture, a multiple of 8, half as
+                many by default for the folded layout. Each column of the spectrogram lasts `hop_length /
+                sampling_rate` (0.01 s).
+            audio_length_in_s (`float`, *optional*): Exact length of the sound in seconds, to the column, instead of
+                `width`. The canvas is as wide as needed, and the rest is cut from its right end.
+            num_inference_steps (`int`, *optional*, checkpoint, defaults to 100): Number of denoising steps.
+            timesteps (`list[int]`, *optional*): Custom falling timesteps instead of `num_inference_steps`, for
+                schedulers whose `set_timesteps` takes them.
+            sigmas (`list[float]`, *optional*): Custom falling noise levels instead of `num_inference_steps`, for
+                schedulers whose `set_timesteps` takes them.
+            guidance_scale (`float`, *optional*, checkpoint, defaults to 10.0): Scale of classifier-free guidance of
+                the image side. 1 and below turn it off.
+            audio_guidance_scale (`float`, *optional*, checkpoint, defaults to 10.0): Scale of classifier-free guidance
+                of the audio side. 1 and below turn it off.
+            guidance_rescale (`float`, defaults to 0.0): Rescales guided noise of the image side to the standard
+                deviation of the prompted prediction, 0 (off) to 1 (arXiv 2305.08891, section 3.4). Reduces
+                overexposure at high guidance.
+            audio_guidance_rescale (`float`, defaults to 0.0): Rescales guided noise of the audio side in the same way.
+            audio_weight (`float`, `list[float]` or schedule, *optional*, checkpoint, defaults to 0.5): Weight of the
+                audio side's noise, 0 to 1; the image side's is one minus it. One number, one per step, or an object
+                with a method `audio_noise_shares(num_inference_steps)` such as
                 [`~images_that_sound.schedulers.ModalityScheduler`], which then decides on starts and ends too.
-            image_guidance_start (`float`, *optional*, checkpoint, defaults to 0.1):
-                Fraction of the steps, 0 to 1, before which the image side is silent and does not run.
-            audio_guidance_start (`float`, *optional*, checkpoint, defaults to 0.0):
-                Fraction of the steps, 0 to 1, before which the audio side is silent and does not run.
-            image_guidance_end (`float`, *optional*, checkpoint, defaults to 1.0):
-                Fraction of the steps, 0 to 1, from which the image side is silent; at least its start.
-            audio_guidance_end (`float`, *optional*, checkpoint, defaults to 1.0):
-                Fraction of the steps, 0 to 1, from which the audio side is silent; at least its start.
-            control_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
-                Pictures for `controlnet`, which guides the image side, in 0..1 if they are arrays, on black; one per
-                prompt, or one for all. For several ControlNets a list of one for each, or such a list per prompt. No
-                ControlNet runs without it.
-            controlnet_conditioning_scale (`float` or `list[float]`, defaults to 1.0):
-                Factor of the ControlNet's residuals, one for all ControlNets or one for each.
-            control_guidance_start (`float` or `list[float]`, defaults to 0.0):
-                Fraction of the steps taken, 0 to 1, before which the ControlNet, or each of several, does not run.
-            control_guidance_end (`float` or `list[float]`, defaults to 1.0):
-                Fraction of the steps taken, 0 to 1, after which the ControlNet, or each of several, does not run.
-            resize_mode (`str`, defaults to `"repeat"`):
-                How pictures of another shape come onto the canvas. `"repeat"`: as large as fits, side by side as often
-                as it fits. `"center"`: the same, once, in the middle. `"crop"`: the middle of the smallest size that
-                covers the canvas. `"stretch"`: in the canvas' shape.
-            canvas_layout (`str`, defaults to `"strip"`):
-                `"strip"`: the picture is the spectrogram. `"folded"`: a square picture whose top half is played first,
-                then its bottom half.
-            crop_right (`int`, *optional*, checkpoint, defaults to 32):
-                Columns to cut from the right end of canvas and sound: the dark strip that Auffusion learned. A folded
-                picture stays whole; its spectrogram and sound are cut.
-            num_images_per_prompt (`int`, defaults to 1):
-                Samples for each pair of prompts.
-            eta (`float`, *optional*):
-                Share of fresh noise, 0 to 1, for schedulers that take it (DDIM, arXiv 2010.02502, equation 16). The
-                scheduler's default is 0 for DDIM and 0.3 for TCD.
-            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
-                Source of the noise, one for all or one per sample. With a list, each sample equals that of a single
-                call with its generator.
-            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `prompt`.
-            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `negative_prompt`.
-            audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `audio_prompt`.
-            negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `negative_audio_prompt`.
-            clip_skip (`int`, *optional*):
-                Number of final text-encoder layers to skip for `prompt`. Unused with `prompt_embeds`.
-            audio_clip_skip (`int`, *optional*):
-                Number of final text-encoder layers to skip for `audio_prompt`. Unused with `audio_prompt_embeds`.
-            ip_adapter_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
-                Pictures for the IP-Adapter of `load_ip_adapter`, which guides the image side, for all prompts; for
-                several IP-Adapters a list of one for each, which may itself be a list of pictures. Tensors as the
-                image encoder takes them.
-            ip_adapter_image_embeds (`list[torch.Tensor]`, *optional*):
-                Embeddings to take instead of `ip_adapter_image`: for each IP-Adapter a tensor of shape `(1, N, D)` for
-                `N` pictures; with guidance `(2, N, D)`, the negative ones first.
-            output_type (`str`, defaults to `"pil"`):
-                `"pil"`, `"np"`, `"pt"`, or `"latent"`, which decodes nothing.
-            return_dict (`bool`, defaults to `True`):
-                Whether to return an [`ImagesThatSoundPipelineOutput`] or a plain tuple.
-            callback_on_step_end (`Callable`, *optional*):
-                Called as `callback(pipe, step, timestep, callback_kwargs)` after each step. Tensors in the dict that
-                it returns replace those at work. `pipe._interrupt = True` skips the steps that are left.
-            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
-                Tensors for the callback, among `latents`, `prompt_embeds`, `negative_prompt_embeds`,
-                `audio_prompt_embeds`, `negative_audio_prompt_embeds` and `pred_original_sample`, the noiseless latents
-                that the step expects.
-            cross_attention_kwargs (`dict`, *optional*):
-                Arguments of the attention processors of both UNets. `scale` scales the LoRAs of both sides, also in
-                text encoders; `set_adapters` and `audio.set_adapters` weigh those of one side. `ip_adapter_masks` says
-                where each picture of an IP-Adapter counts.
+            image_guidance_start (`float`, *optional*, checkpoint, defaults to 0.1): Fraction of the steps, 0 to 1,
+                before which the image side is silent and does not run.
+            audio_guidance_start (`float`, *optional*, checkpoint, defaults to 0.0): Fraction of the steps, 0 to 1,
+                before which the audio side is silent and does not run.
+            image_guidance_end (`float`, *optional*, checkpoint, defaults to 1.0): Fraction of the steps, 0 to 1, from
+                which the image side is silent; at least its start.
+            audio_guidance_end (`float`, *optional*, checkpoint, defaults to 1.0): Fraction of the steps, 0 to 1, from
+                which the audio side is silent; at least its start.
+            control_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures for
+                `controlnet`, which guides the image side, in 0..1 if they are arrays, on black; one per prompt, or one
+                for all. For several ControlNets a list of one for each, or such a list per prompt. No ControlNet runs
+                without it.
+            controlnet_conditioning_scale (`float` or `list[float]`, defaults to 1.0): Factor of the ControlNet's
+                residuals, one for all ControlNets or one for each.
+            control_guidance_start (`float` or `list[float]`, defaults to 0.0): Fraction of the steps taken, 0 to 1,
+                before which the ControlNet, or each of several, does not run.
+            control_guidance_end (`float` or `list[float]`, defaults to 1.0): Fraction of the steps taken, 0 to 1,
+                after which the ControlNet, or each of several, does not run.
+            resize_mode (`str`, defaults to `"repeat"`): How pictures of another shape come onto the canvas.
+                `"repeat"`: as large as fits, side by side as often as it fits. `"center"`: the same, once, in the
+                middle. `"crop"`: the middle of the smallest size that covers the canvas. `"stretch"`: in the canvas'
+                shape.
+            canvas_layout (`str`, defaults to `"strip"`): `"strip"`: the picture is the spectrogram. `"folded"`: a
+                square picture whose top half is played first, then its bottom half.
+            crop_right (`int`, *optional*, checkpoint, defaults to 32): Columns to cut from the right end of canvas and
+                sound: the dark strip that Auffusion learned. A folded picture stays whole; its spectrogram and sound
+                are cut.
+            num_images_per_prompt (`int`, defaults to 1): Samples for each pair of prompts.
+            eta (`float`, *optional*): Share of fresh noise, 0 to 1, for schedulers that take it (DDIM, arXiv
+                2010.02502, equation 16). The scheduler's default is 0 for DDIM and 0.3 for TCD.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*): Source of the noise, one for all or
+                one per sample. With a list, each sample equals that of a single call with its generator.
+            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of `prompt`.
+            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `negative_prompt`.
+            audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `audio_prompt`.
+            negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead
+                of `negative_audio_prompt`.
+            clip_skip (`int`, *optional*): Number of final text-encoder layers to skip for `prompt`. Unused with
+                `prompt_embeds`.
+            audio_clip_skip (`int`, *optional*): Number of final text-encoder layers to skip for `audio_prompt`. Unused
+                with `audio_prompt_embeds`.
+            ip_adapter_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures
+                for the IP-Adapter of `load_ip_adapter`, which guides the image side, for all prompts; for several
+                IP-Adapters a list of one for each, which may itself be a list of pictures. Tensors as the image
+                encoder takes them.
+            ip_adapter_image_embeds (`list[torch.Tensor]`, *optional*): Embeddings to take instead of
+                `ip_adapter_image`: for each IP-Adapter a tensor of shape `(1, N, D)` for `N` pictures; with guidance
+                `(2, N, D)`, the negative ones first.
+            output_type (`str`, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"`, or `"latent"`, which decodes nothing.
+            return_dict (`bool`, defaults to `True`): Whether to return an [`ImagesThatSoundPipelineOutput`] or a plain
+                tuple.
+            callback_on_step_end (`Callable`, *optional*): Called as `callback(pipe, step, timestep, callback_kwargs)`
+                after each step. Tensors in the dict that it returns replace those at work. `pipe._interrupt = True`
+                skips the steps that are left.
+            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`): Tensors for the callback,
+                among `latents`, `prompt_embeds`, `negative_prompt_embeds`, `audio_prompt_embeds`,
+                `negative_audio_prompt_embeds` and `pred_original_sample`, the noiseless latents that the step expects.
+            cross_attention_kwargs (`dict`, *optional*): Arguments of the attention processors of both UNets. `scale`
+                scales the LoRAs of both sides, also in text encoders; `set_adapters` and `audio.set_adapters` weigh
+                those of one side. `ip_adapter_masks` says where each picture of an IP-Adapter counts.
 
         Examples:
 

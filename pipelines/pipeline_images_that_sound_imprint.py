@@ -177,105 +177,93 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         is given here.
 
         Args:
-            prompt (`str` or `list[str]`, *optional*):
-                Picture to see, unless `image` is given. An empty string leaves it open.
-            audio_prompt (`str` or `list[str]`, *optional*):
-                Sound to hear, unless `audio` is given; as many as pictures, or one of either for all.
-            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
-                Pictures to paint instead of generated ones, in 0..1 if they are arrays. They come onto the canvas as
-                `resize_mode` says, on silence.
-            audio (`np.ndarray` or `torch.Tensor` of shape `(N,)` or `(B, N)`, *optional*):
-                Waveforms at `pipe.sampling_rate` to paint into instead of generated ones. The canvas is as long as
-                they are.
-            magnitude_ratio (`float`, defaults to 0.5):
-                Greatest share of the spectrogram that the picture takes away, 0 to 1.
-            invert_image (`bool`, defaults to `True`):
-                Whether the parts of the picture that look like silence take sound away, so that the picture shows as
-                it is; else its negative shows. Silence is black, or white if black is loud.
-            negative_prompt (`str` or `list[str]`, *optional*):
-                Picture to avoid; one for all or one per prompt. Unused if `guidance_scale` is at most 1.
-            negative_audio_prompt (`str` or `list[str]`, *optional*):
-                Sound to avoid; one for all or one per prompt. Unused if `audio_guidance_scale` is at most 1.
-            height (`int`, *optional*, checkpoint, defaults to 256):
-                Pixels of the picture: the number of mel bins.
-            width (`int`, *optional*, checkpoint, defaults to 1024):
-                Pixels of the picture, a multiple of 8. Each column of the spectrogram lasts `hop_length /
-                sampling_rate` (0.01 s).
-            audio_length_in_s (`float`, *optional*):
-                Exact length of the sound in seconds, to the column, instead of `width`. The canvas is as wide as
-                needed, and the rest is cut from its right end.
-            num_inference_steps (`int`, *optional*, checkpoint, defaults to 50):
-                Number of denoising steps of the picture.
-            num_audio_inference_steps (`int`, *optional*, checkpoint, defaults to 100):
-                Number of denoising steps of the spectrogram.
-            guidance_scale (`float`, *optional*, checkpoint, defaults to 7.5):
-                Scale of classifier-free guidance of the image side. 1 and below turn it off.
-            audio_guidance_scale (`float`, *optional*, checkpoint, defaults to 7.5):
-                Scale of classifier-free guidance of the audio side. 1 and below turn it off.
-            control_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
-                Pictures for `controlnet`, which guides the image side, in 0..1 if they are arrays, on black; one per
-                prompt, or one for all. For several ControlNets a list of one for each, or such a list per prompt. No
-                ControlNet runs without it.
-            controlnet_conditioning_scale (`float` or `list[float]`, defaults to 1.0):
-                Factor of the ControlNet's residuals, one for all ControlNets or one for each.
-            control_guidance_start (`float` or `list[float]`, defaults to 0.0):
-                Fraction of the steps taken, 0 to 1, before which the ControlNet, or each of several, does not run.
-            control_guidance_end (`float` or `list[float]`, defaults to 1.0):
-                Fraction of the steps taken, 0 to 1, after which the ControlNet, or each of several, does not run.
-            resize_mode (`str`, defaults to `"repeat"`):
-                How pictures of another shape come onto the canvas. `"repeat"`: as large as fits, side by side as often
-                as it fits. `"center"`: the same, once, in the middle. `"crop"`: the middle of the smallest size that
-                covers the canvas. `"stretch"`: in the canvas' shape.
-            crop_right (`int`, *optional*, checkpoint, defaults to 32):
-                Columns to cut from the right end of canvas and sound: the dark strip that Auffusion learned. A given
-                sound is not cut.
-            num_images_per_prompt (`int`, defaults to 1):
-                Samples for each pair.
-            eta (`float`, *optional*):
-                Share of fresh noise, 0 to 1, for schedulers that take it (DDIM, arXiv 2010.02502, equation 16). The
-                scheduler's default is 0 for DDIM and 0.3 for TCD.
-            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
-                Source of the noise, one for all or one per sample. It draws the picture's latents before the
-                spectrogram's.
-            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*):
-                Initial noise of the pictures, of unit variance.
-            audio_latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*):
-                Initial noise of the spectrograms, of unit variance.
-            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `prompt`.
-            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `negative_prompt`.
-            audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `audio_prompt`.
-            negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `negative_audio_prompt`.
-            clip_skip (`int`, *optional*):
-                Number of final text-encoder layers to skip for `prompt`. Unused with `prompt_embeds`.
-            audio_clip_skip (`int`, *optional*):
-                Number of final text-encoder layers to skip for `audio_prompt`. Unused with `audio_prompt_embeds`.
-            ip_adapter_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
-                Pictures for the IP-Adapter of `load_ip_adapter`, which guides the image side, for all prompts; for
-                several IP-Adapters a list of one for each, which may itself be a list of pictures. Tensors as the
-                image encoder takes them.
-            ip_adapter_image_embeds (`list[torch.Tensor]`, *optional*):
-                Embeddings to take instead of `ip_adapter_image`: for each IP-Adapter a tensor of shape `(1, N, D)` for
-                `N` pictures; with guidance `(2, N, D)`, the negative ones first.
-            output_type (`str`, defaults to `"pil"`):
-                `"pil"`, `"np"`, `"pt"`, or `"latent"`, which decodes nothing.
-            return_dict (`bool`, defaults to `True`):
-                Whether to return an [`ImagesThatSoundImprintPipelineOutput`] or a plain tuple.
-            callback_on_step_end (`Callable`, *optional*):
-                Called as `callback(pipe, step, timestep, callback_kwargs)` after each step. Tensors in the dict that
-                it returns replace those at work. `pipe._interrupt = True` skips the steps that are left. The picture's
-                steps are counted before the spectrogram's.
-            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
-                Tensors for the callback, among `latents`, those of the side at work, `prompt_embeds`,
-                `negative_prompt_embeds`, `audio_prompt_embeds`, `negative_audio_prompt_embeds` and
-                `pred_original_sample`, the noiseless latents that the step expects.
-            cross_attention_kwargs (`dict`, *optional*):
-                Arguments of the attention processors of both UNets. `scale` scales the LoRAs of both sides, also in
-                text encoders; `set_adapters` and `audio.set_adapters` weigh those of one side. `ip_adapter_masks` says
-                where each picture of an IP-Adapter counts.
+            prompt (`str` or `list[str]`, *optional*): Picture to see, unless `image` is given. An empty string leaves
+                it open.
+            audio_prompt (`str` or `list[str]`, *optional*): Sound to hear, unless `audio` is given; as many as
+                pictures, or one of either for all.
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures to paint
+                instead of generated ones, in 0..1 if they are arrays. They come onto the canvas as `resize_mode` says,
+                on silence.
+            audio (`np.ndarray` or `torch.Tensor` of shape `(N,)` or `(B, N)`, *optional*): Waveforms at
+                `pipe.sampling_rate` to paint into instead of generated ones. The canvas is as long as they are.
+            magnitude_ratio (`float`, defaults to 0.5): Greatest share of the spectrogram that the picture takes away,
+                0 to 1.
+            invert_image (`bool`, defaults to `True`): Whether the parts of the picture that look like silence take
+                sound away, so that the picture shows as it is; else its negative shows. Silence is black, or white if
+                black is loud.
+            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid; one for all or one per prompt. Unused
+                if `guidance_scale` is at most 1.
+            negative_audio_prompt (`str` or `list[str]`, *optional*): Sound to avoid; one for all or one per prompt.
+                Unused if `audio_guidance_scale` is at most 1.
+            height (`int`, *optional*, checkpoint, defaults to 256): Pixels of the picture: the number of mel bins.
+            width (`int`, *optional*, checkpoint, defaults to 1024): Pixels of the picture, a multiple of 8. Each
+                column of the spectrogram lasts `hop_length / sampling_rate` (0.01 s).
+            audio_length_in_s (`float`, *optional*): Exact length of the sound in seconds, to the column, instead of
+                `width`. The canvas is as wide as needed, and the rest is cut from its right end.
+            num_inference_steps (`int`, *optional*, checkpoint, defaults to 50): Number of denoising steps of the
+                picture.
+            num_audio_inference_steps (`int`, *optional*, checkpoint, defaults to 100): Number of denoising steps of
+                the spectrogram.
+            guidance_scale (`float`, *optional*, checkpoint, defaults to 7.5): Scale of classifier-free guidance of the
+                image side. 1 and below turn it off.
+            audio_guidance_scale (`float`, *optional*, checkpoint, defaults to 7.5): Scale of classifier-free guidance
+                of the audio side. 1 and below turn it off.
+            control_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures for
+                `controlnet`, which guides the image side, in 0..1 if they are arrays, on black; one per prompt, or one
+                for all. For several ControlNets a list of one for each, or such a list per prompt. No ControlNet runs
+                without it.
+            controlnet_conditioning_scale (`float` or `list[float]`, defaults to 1.0): Factor of the ControlNet's
+                residuals, one for all ControlNets or one for each.
+            control_guidance_start (`float` or `list[float]`, defaults to 0.0): Fraction of the steps taken, 0 to 1,
+                before which the ControlNet, or each of several, does not run.
+            control_guidance_end (`float` or `list[float]`, defaults to 1.0): Fraction of the steps taken, 0 to 1,
+                after which the ControlNet, or each of several, does not run.
+            resize_mode (`str`, defaults to `"repeat"`): How pictures of another shape come onto the canvas.
+                `"repeat"`: as large as fits, side by side as often as it fits. `"center"`: the same, once, in the
+                middle. `"crop"`: the middle of the smallest size that covers the canvas. `"stretch"`: in the canvas'
+                shape.
+            crop_right (`int`, *optional*, checkpoint, defaults to 32): Columns to cut from the right end of canvas and
+                sound: the dark strip that Auffusion learned. A given sound is not cut.
+            num_images_per_prompt (`int`, defaults to 1): Samples for each pair.
+            eta (`float`, *optional*): Share of fresh noise, 0 to 1, for schedulers that take it (DDIM, arXiv
+                2010.02502, equation 16). The scheduler's default is 0 for DDIM and 0.3 for TCD.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*): Source of the noise, one for all or
+                one per sample. It draws the picture's latents before the spectrogram's.
+            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*): Initial noise of the pictures, of
+                unit variance.
+            audio_latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*): Initial noise of the
+                spectrograms, of unit variance.
+            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of `prompt`.
+            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `negative_prompt`.
+            audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `audio_prompt`.
+            negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead
+                of `negative_audio_prompt`.
+            clip_skip (`int`, *optional*): Number of final text-encoder layers to skip for `prompt`. Unused with
+                `prompt_embeds`.
+            audio_clip_skip (`int`, *optional*): Number of final text-encoder layers to skip for `audio_prompt`. Unused
+                with `audio_prompt_embeds`.
+            ip_adapter_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures
+                for the IP-Adapter of `load_ip_adapter`, which guides the image side, for all prompts; for several
+                IP-Adapters a list of one for each, which may itself be a list of pictures. Tensors as the image
+                encoder takes them.
+            ip_adapter_image_embeds (`list[torch.Tensor]`, *optional*): Embeddings to take instead of
+                `ip_adapter_image`: for each IP-Adapter a tensor of shape `(1, N, D)` for `N` pictures; with guidance
+                `(2, N, D)`, the negative ones first.
+            output_type (`str`, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"`, or `"latent"`, which decodes nothing.
+            return_dict (`bool`, defaults to `True`): Whether to return an [`ImagesThatSoundImprintPipelineOutput`] or
+                a plain tuple.
+            callback_on_step_end (`Callable`, *optional*): Called as `callback(pipe, step, timestep, callback_kwargs)`
+                after each step. Tensors in the dict that it returns replace those at work. `pipe._interrupt = True`
+                skips the steps that are left. The picture's steps are counted before the spectrogram's.
+            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`): Tensors for the callback,
+                among `latents`, those of the side at work, `prompt_embeds`, `negative_prompt_embeds`,
+                `audio_prompt_embeds`, `negative_audio_prompt_embeds` and `pred_original_sample`, the noiseless latents
+                that the step expects.
+            cross_attention_kwargs (`dict`, *optional*): Arguments of the attention processors of both UNets. `scale`
+                scales the LoRAs of both sides, also in text encoders; `set_adapters` and `audio.set_adapters` weigh
+                those of one side. `ip_adapter_masks` says where each picture of an IP-Adapter counts.
 
         Examples:
 

@@ -342,84 +342,68 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         is given here.
 
         Args:
-            prompt (`str` or `list[str]`, *optional*):
-                Picture to see. An empty string leaves it open.
-            audio_prompt (`str` or `list[str]`, *optional*):
-                Sound to hear; as many as `prompt`, or one of either for all.
-            negative_prompt (`str` or `list[str]`, *optional*):
-                Picture to avoid; one for all or one per prompt. Unused if `guidance_scale` is at most 1.
-            negative_audio_prompt (`str` or `list[str]`, *optional*):
-                Sound to avoid; one for all or one per prompt. Unused if `audio_guidance_scale` is at most 1.
-            height (`int`, *optional*, checkpoint, defaults to 256):
-                Pixels of the picture: the number of mel bins.
-            width (`int`, *optional*, checkpoint, defaults to 1024):
-                Pixels of the picture, a multiple of 8. Each column of the spectrogram lasts `hop_length /
-                sampling_rate` (0.01 s).
-            num_iterations (`int`, *optional*, checkpoint, defaults to 40000):
-                Number of steps of the optimiser.
-            guidance_scale (`float`, defaults to 80.0):
-                Scale of classifier-free guidance of the image side. 1 and below turn it off.
-            audio_guidance_scale (`float`, defaults to 10.0):
-                Scale of classifier-free guidance of the audio side. 1 and below turn it off.
-            image_weight (`float`, defaults to 0.4):
-                Weight of the image loss. The image side does not run at 0.
-            audio_weight (`float`, defaults to 1.0):
-                Weight of the audio loss. The audio side does not run at 0.
-            image_start_step (`int`, *optional*, checkpoint, defaults to 5000):
-                Iteration before which the image side is silent and does not run.
-            num_crops (`int`, *optional*, checkpoint, defaults to 8):
-                Number of random crops for the image side at each iteration.
-            crop_width (`int`, *optional*, checkpoint, defaults to the height):
-                Columns of a crop, which has all rows of the canvas.
-            shared_timestep (`bool`, defaults to `True`):
-                Whether all crops of an iteration get the same timestep.
+            prompt (`str` or `list[str]`, *optional*): Picture to see. An empty string leaves it open.
+            audio_prompt (`str` or `list[str]`, *optional*): Sound to hear; as many as `prompt`, or one of either for
+                all.
+            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid; one for all or one per prompt. Unused
+                if `guidance_scale` is at most 1.
+            negative_audio_prompt (`str` or `list[str]`, *optional*): Sound to avoid; one for all or one per prompt.
+                Unused if `audio_guidance_scale` is at most 1.
+            height (`int`, *optional*, checkpoint, defaults to 256): Pixels of the picture: the number of mel bins.
+            width (`int`, *optional*, checkpoint, defaults to 1024): Pixels of the picture, a multiple of 8. Each
+                column of the spectrogram lasts `hop_length / sampling_rate` (0.01 s).
+            num_iterations (`int`, *optional*, checkpoint, defaults to 40000): Number of steps of the optimiser.
+            guidance_scale (`float`, defaults to 80.0): Scale of classifier-free guidance of the image side. 1 and
+                below turn it off.
+            audio_guidance_scale (`float`, defaults to 10.0): Scale of classifier-free guidance of the audio side. 1
+                and below turn it off.
+            image_weight (`float`, defaults to 0.4): Weight of the image loss. The image side does not run at 0.
+            audio_weight (`float`, defaults to 1.0): Weight of the audio loss. The audio side does not run at 0.
+            image_start_step (`int`, *optional*, checkpoint, defaults to 5000): Iteration before which the image side
+                is silent and does not run.
+            num_crops (`int`, *optional*, checkpoint, defaults to 8): Number of random crops for the image side at each
+                iteration.
+            crop_width (`int`, *optional*, checkpoint, defaults to the height): Columns of a crop, which has all rows
+                of the canvas.
+            shared_timestep (`bool`, defaults to `True`): Whether all crops of an iteration get the same timestep.
             timestep_scheduler (object, *optional*):
                 Object with the method `draw` of [`~images_that_sound.schedulers.ScoreDistillationScheduler`].
                 Timesteps are uniform in 0.02..0.98 with the weight one minus alpha-bar by default.
-            canvas (`str` or `Callable`, defaults to `"fourier"`):
-                `"fourier"`, `"pixels"`, or a callable that makes a module from `height`, `width` and `canvas_kwargs`;
-                the module returns `(1, C, H, W)` in 0..1.
-            canvas_kwargs (`dict`, *optional*):
-                Arguments of the canvas; for the Fourier canvas `num_frequencies` (128), `hidden_size` (256),
-                `frequency_scale` (10) and `num_channels` (1).
-            optimizer (`str`, defaults to `"AdamW"`):
-                Name of a class of `torch.optim`.
-            learning_rate (`float`, defaults to 1e-4):
-                Learning rate of the optimiser.
-            optimizer_kwargs (`dict`, *optional*, defaults to `{"weight_decay": 1e-3}` for AdamW):
-                Further arguments of the optimiser.
-            crop_right (`int`, *optional*, checkpoint, defaults to 32):
-                Columns to cut from the right end of canvas and sound: the dark strip that Auffusion learned.
-            num_images_per_prompt (`int`, defaults to 1):
-                Samples for each pair of prompts.
-            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
-                Source of all randomness, on the CPU, one for all or one per sample.
-            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `prompt`.
-            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `negative_prompt`.
-            audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `audio_prompt`.
-            negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Embeddings to take instead of `negative_audio_prompt`.
-            accelerator (`accelerate.Accelerator`, *optional*):
-                Mixed precision, gradient accumulation, and several processes, which share the crops.
-            checkpoint_dir (`str` or `os.PathLike`, *optional*):
-                Folder for the state of each canvas. A run that finds one there goes on from it, to the same bits as
-                without a stop. The state of a run with other settings is refused.
-            checkpoint_every (`int`, defaults to 1000):
-                Iterations between checkpoints.
-            output_type (`str`, defaults to `"pil"`):
-                `"pil"`, `"np"` or `"pt"`.
-            return_dict (`bool`, defaults to `True`):
-                Whether to return an [`ImagesThatSoundSDSPipelineOutput`] or a plain tuple.
-            callback_on_step_end (`Callable`, *optional*):
-                Called as `callback(pipe, iteration, sample, callback_kwargs)` after each iteration. Embeddings in the
-                dict that it returns replace those at work. `pipe._interrupt = True` ends the run with the canvas as it
-                is.
-            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["image_loss", "audio_loss"]`):
-                Values for the callback: `canvas` (`(1, C, H, W)` in 0..1, as the models saw it), `image_loss` and
-                `audio_loss`, `None` for a silent side, `prompt_embeds` and `audio_prompt_embeds`.
+            canvas (`str` or `Callable`, defaults to `"fourier"`): `"fourier"`, `"pixels"`, or a callable that makes a
+                module from `height`, `width` and `canvas_kwargs`; the module returns `(1, C, H, W)` in 0..1.
+            canvas_kwargs (`dict`, *optional*): Arguments of the canvas; for the Fourier canvas `num_frequencies`
+                (128), `hidden_size` (256), `frequency_scale` (10) and `num_channels` (1).
+            optimizer (`str`, defaults to `"AdamW"`): Name of a class of `torch.optim`.
+            learning_rate (`float`, defaults to 1e-4): Learning rate of the optimiser.
+            optimizer_kwargs (`dict`, *optional*, defaults to `{"weight_decay": 1e-3}` for AdamW): Further arguments of
+                the optimiser.
+            crop_right (`int`, *optional*, checkpoint, defaults to 32): Columns to cut from the right end of canvas and
+                sound: the dark strip that Auffusion learned.
+            num_images_per_prompt (`int`, defaults to 1): Samples for each pair of prompts.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*): Source of all randomness, on the CPU,
+                one for all or one per sample.
+            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of `prompt`.
+            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `negative_prompt`.
+            audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `audio_prompt`.
+            negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead
+                of `negative_audio_prompt`.
+            accelerator (`accelerate.Accelerator`, *optional*): Mixed precision, gradient accumulation, and several
+                processes, which share the crops.
+            checkpoint_dir (`str` or `os.PathLike`, *optional*): Folder for the state of each canvas. A run that finds
+                one there goes on from it, to the same bits as without a stop. The state of a run with other settings
+                is refused.
+            checkpoint_every (`int`, defaults to 1000): Iterations between checkpoints.
+            output_type (`str`, defaults to `"pil"`): `"pil"`, `"np"` or `"pt"`.
+            return_dict (`bool`, defaults to `True`): Whether to return an [`ImagesThatSoundSDSPipelineOutput`] or a
+                plain tuple.
+            callback_on_step_end (`Callable`, *optional*): Called as `callback(pipe, iteration, sample,
+                callback_kwargs)` after each iteration. Embeddings in the dict that it returns replace those at work.
+                `pipe._interrupt = True` ends the run with the canvas as it is.
+            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["image_loss", "audio_loss"]`): Values for
+                the callback: `canvas` (`(1, C, H, W)` in 0..1, as the models saw it), `image_loss` and `audio_loss`,
+                `None` for a silent side, `prompt_embeds` and `audio_prompt_embeds`.
 
         Examples:
 

@@ -26,10 +26,10 @@ from ... import embedded, embedded_colorization, embedded_controlnet
 from ...pipelines import MelSpectrogram, load_vocoder
 from ...pipelines.images_that_sound_guides import check_controlnet
 from ...pipelines.images_that_sound_lora import check_lora
-from .arguments import Models
-from .hub import checkpoint_errors
+from .loading_errors import checkpoint_errors
 from .own_files import source_and_weight
 from .presets import EMBEDDED_FEW_STEPS, FEW_STEPS, SCHEDULERS
+from .values import Models
 
 
 EMBEDDED = Path(embedded.__file__).parent

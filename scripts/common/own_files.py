@@ -118,7 +118,7 @@ def with_files(
 
 def _control_image(path: Path, controlnet: str, size: list[int]) -> "PIL.Image.Image":
     """What a ControlNet is to see of a picture."""
-    from .lines import lines_of
+    from .control_lines import lines_of
     from .samples import on_ground, read_picture
 
     picture = read_picture(path)

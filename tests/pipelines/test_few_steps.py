@@ -86,7 +86,7 @@ def test_what_does_not_fit_leaves_the_pipeline_as_it_was(pipe, tmp_path):
     image_only = {**lora_of(wide), **lora_of(pipe.unet_audio, prefix="unet_audio")}
     good = lora_of(pipe.unet)
     for arguments, message in (
-        ((lora_of(wide),), "has to be a LoRA for the architecture of `unet_audio`"),
+        ((lora_of(wide),), "has to be a LoRA for the architecture of `unet`, but"),
         ((image_only,), "has to be a LoRA for the architecture of `unet`, but"),
         ((good, "lcm"), "`scheduler` has to be a scheduler of diffusers, but is 'lcm'"),
         ((good, None, 0), "`num_inference_steps` has to be .* but is 0"),

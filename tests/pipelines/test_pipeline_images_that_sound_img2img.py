@@ -19,7 +19,6 @@ from images_that_sound.pipelines import (
     ImagesThatSoundImg2ImgPipeline,
     ImagesThatSoundImprintPipeline,
     ImagesThatSoundPipeline,
-    fold_canvas,
 )
 from images_that_sound.pipelines.images_that_sound_canvas import fit_pictures, imprint
 

@@ -140,8 +140,8 @@ def test_a_text_encoder_alone_encodes(pipe, colorization_pipe, pixel_pipe):
 @torch.no_grad()
 def test_each_side_is_encoded_alone(pipe):
     both = pipe.encode_prompt(**PROMPTS, negative_audio_prompt="noise")
-    image = pipe.encode_image_prompt("a castle")
-    audio = pipe.encode_audio_prompt("a bell", negative_audio_prompt="noise")
+    image = pipe.encode_prompt("a castle", None)[:2]
+    audio = pipe.encode_prompt(None, "a bell", negative_audio_prompt="noise")[2:]
     assert all(torch.equal(*pair) for pair in zip((*image, *audio), both, strict=True))
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts import generate, search
-from images_that_sound.scripts.common.lines import lines_of
+from images_that_sound.scripts.common.control_lines import lines_of
 from images_that_sound.scripts.common.models import EMBEDDED, EMBEDDED_CONTROLNET, new_scheduler
 from images_that_sound.scripts.common.own_files import source_and_weight
 from images_that_sound.scripts.common.presets import SCHEDULERS

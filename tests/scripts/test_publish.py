@@ -19,7 +19,7 @@ from huggingface_hub import HfApi, ModelCard, SpaceCard
 from loopback_hub import HubRepo, LoopbackHub
 from scipy.io import wavfile
 
-from images_that_sound.scripts.common.hub import hub_errors
+from images_that_sound.scripts.common.loading_errors import hub_errors
 from images_that_sound.scripts.publish import (
     CLASSES,
     CODE_REPOS,
