@@ -21,15 +21,16 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
+from images_that_sound.pipelines.images_that_sound_canvas import fit_pictures
 from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
-from images_that_sound.pipelines.images_that_sound_pictures import fit_pictures
 from images_that_sound.pipelines.images_that_sound_spectrogram import AUDIBLE_PEAK
-from images_that_sound.scripts.common.arguments import Models, Scores, call_arguments, complete_call
 from images_that_sound.scripts.common.colors import Painter
+from images_that_sound.scripts.common.control_lines import lines_of
 from images_that_sound.scripts.common.files import json_text, read_json, written
-from images_that_sound.scripts.common.lines import lines_of
 from images_that_sound.scripts.common.models import device_of, load_pipeline, with_checkpoint_defaults
 from images_that_sound.scripts.common.own_files import OwnFile, recorded
+from images_that_sound.scripts.common.parsers import call_arguments
+from images_that_sound.scripts.common.requests import complete_call
 from images_that_sound.scripts.common.samples import (
     captions_of,
     on_ground,
@@ -41,6 +42,7 @@ from images_that_sound.scripts.common.samples import (
 )
 from images_that_sound.scripts.common.sampling import complete_settings, write_row
 from images_that_sound.scripts.common.scoring import choice_scores, load_scorer, scores_of
+from images_that_sound.scripts.common.values import Models, Scores
 from images_that_sound.scripts.common.video import write_video
 from images_that_sound.selection import Scorer, best
 
@@ -417,7 +419,7 @@ def as_python(settings: dict, models: Models) -> str:
     lines = ["import PIL.Image"] * ("image" in files or drawn) + ["import soundfile", "import torch"]
     lines += ["from diffusers import ControlNetModel"] * drawn
     lines += [f"from images_that_sound.pipelines import {pipeline}"]
-    lines += ["from images_that_sound.scripts.common.lines import lines_of"] * drawn
+    lines += ["from images_that_sound.scripts.common.control_lines import lines_of"] * drawn
     source, loaded = repr(settings["model"]), f"dtype=torch.{settings['dtype']}"
     if settings["model"] == "embedded":
         lines.insert(0, "import images_that_sound.embedded")

@@ -9,9 +9,8 @@ from diffusers import UNet2DConditionModel
 from huggingface_hub.errors import GatedRepoError
 from transformers import T5EncoderModel, T5Tokenizer
 
-from .images_that_sound_precision import kept_in_float32
-from .images_that_sound_prompts import tokenize
-from .images_that_sound_side import check_rows, guide
+from .images_that_sound_loading import kept_in_float32
+from .images_that_sound_sides import check_rows, guide, tokenize
 
 
 # The length that DeepFloyd IF was trained with.

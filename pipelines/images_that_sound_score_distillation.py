@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import DDPMScheduler
 
 from .images_that_sound_checks import check_number, check_tensor, shown
+from .images_that_sound_denoising import add_noise
 from .images_that_sound_files import written
-from .images_that_sound_side import Side
+from .images_that_sound_sides import Guided
 
 
 class PixelCanvas(torch.nn.Module):
@@ -340,27 +340,21 @@ class SDSSettings:
 
 
 def latent_loss(
-    side: Side,
+    guided: Guided,
     pictures: torch.Tensor,
-    embeds: torch.Tensor,
     timesteps: torch.Tensor,
     weights: torch.Tensor,
     noise: torch.Tensor,
     posterior_noise: torch.Tensor,
 ) -> torch.Tensor:
-    """Of pictures `(B, 3, H, W)` in -1..1; the gradient goes through the encoder, not through the UNet."""
-    posterior = side.vae.encode(pictures.to(side.vae.dtype)).latent_dist
-    latents = posterior.mean + posterior.std * posterior_noise.to(side.vae.dtype)
-    latents = latents * side.vae.config.scaling_factor
+    """Loss `()` of pictures `(B, 3, H, W)` in -1..1. Its gradient goes through the encoder, not through the UNet."""
+    vae = guided.side.vae
+    posterior = vae.encode(pictures.to(vae.dtype)).latent_dist
+    latents = (posterior.mean + posterior.std * posterior_noise.to(vae.dtype)) * vae.config.scaling_factor
     with torch.no_grad():
-        noisy = add_noise(side, latents.detach(), noise, timesteps)
-        noise_pred = side.predict_noise(noisy, timesteps, embeds)
+        noisy = add_noise(guided.side.scheduler, latents.detach(), noise, timesteps)
+        noise_pred = guided.predict_noise(noisy, timesteps)
     return score_distillation_loss(latents, noise_pred, noise, weights)
-
-
-def add_noise(side: Side, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    # By the noise levels alone: that of some schedulers wants timesteps of a run.
-    return DDPMScheduler.add_noise(side.scheduler, clean, noise.to(clean.dtype), timesteps)
 
 
 def is_timestep_scheduler(schedule: Any) -> bool:

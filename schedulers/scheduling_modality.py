@@ -3,7 +3,7 @@
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from ..pipelines.images_that_sound_noise_shares import audio_noise_shares
+from ..pipelines.images_that_sound_denoising import audio_noise_shares
 
 
 class ModalityScheduler(SchedulerMixin, ConfigMixin):

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common.arguments import new_parser, run
+from .common.border import run
 from .common.files import check_writable, write_json, written
+from .common.parsers import new_parser
 
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ COMMANDS = {
     "play": "Plays any picture as a spectrogram.",
     "see": "Shows any sound as a canvas.",
     "publish": "Puts the repos of code and weights on the Hub.",
-    "single-file": "Merges the pipeline into one file, for diffusers' community folder.",
 }
 
 

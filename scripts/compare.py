@@ -12,25 +12,19 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common.arguments import (
-    PUBLISHED_SCORES,
-    Models,
-    Samples,
-    Scores,
+from .common.border import arguments_named, run
+from .common.files import check_own_folder, write_json
+from .common.parsers import (
     add_device_arguments,
     add_process_arguments,
     add_quantization_argument,
     add_scheduler_argument,
     add_spectrogram_argument,
-    arguments_named,
-    check_count,
     new_parser,
-    run,
-    values_of,
 )
-from .common.files import check_own_folder, write_json
 from .common.presets import MATCHED, WORLD_PROMPTS
 from .common.progress import tell
+from .common.values import PUBLISHED_SCORES, Models, Samples, Scores, check_count, values_of
 
 
 if TYPE_CHECKING:

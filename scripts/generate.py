@@ -4,19 +4,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from .common.arguments import (
-    Request,
+from .common.border import run
+from .common.own_files import with_files
+from .common.parsers import (
     add_component_arguments,
     add_few_steps_argument,
     add_sample_arguments,
     add_scheduler_argument,
     call_arguments,
     new_parser,
-    read_request,
-    run,
 )
-from .common.own_files import with_files
 from .common.presets import EMBEDDED_PRESETS, GENERATE_PRESETS, RIFFUSION_PRESETS
+from .common.requests import read_request
+from .common.values import Request
 
 
 PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common.arguments import new_parser, run
+from .common.border import run
 from .common.files import check_absent, check_writable, json_text, written
+from .common.parsers import new_parser
 
 
 if TYPE_CHECKING:

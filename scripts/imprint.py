@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .common.arguments import Request, add_sample_arguments, call_arguments, new_parser, read_request, run
+from .common.border import run
 from .common.own_files import with_files
+from .common.parsers import add_sample_arguments, call_arguments, new_parser
 from .common.presets import EMBEDDED_PRESETS, IMPRINT_PRESETS
+from .common.requests import read_request
+from .common.values import Request
 
 
 # Which file stands in for which prompt.

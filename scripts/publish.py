@@ -18,9 +18,11 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from .. import __version__
-from .common.arguments import FILES, add_spectrogram_argument, new_parser, run, values_of
+from .common.border import run
 from .common.files import check_writable, write_json, written
-from .common.hub import hub_errors
+from .common.loading_errors import hub_errors
+from .common.parsers import FILES, add_spectrogram_argument, new_parser
+from .common.values import values_of
 
 
 MAIN_REPO = "images-that-sound"

@@ -3,18 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .common.arguments import (
-    Models,
-    Scores,
-    add_device_arguments,
-    add_lift_arguments,
-    add_score_arguments,
-    check_count,
-    new_parser,
-    run,
-    values_of,
-)
+from .common.border import run
 from .common.files import check_own_file, check_writable, write_json
+from .common.parsers import add_device_arguments, add_lift_arguments, add_score_arguments, new_parser
+from .common.values import Models, Scores, check_count, values_of
 
 
 BY_PROBABILITY = "Combined is how sure the models are of the own prompts among those of the examples: 1 is certain."

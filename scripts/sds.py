@@ -6,17 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common.arguments import (
-    Request,
-    add_sample_arguments,
-    arguments_named,
-    call_arguments,
-    new_parser,
-    read_request,
-    run,
-)
+from .common.border import arguments_named, run
 from .common.files import check_own_folder, json_text, written
+from .common.parsers import add_sample_arguments, call_arguments, new_parser
 from .common.presets import SDS_PRESETS
+from .common.requests import read_request
+from .common.values import Request
 
 
 if TYPE_CHECKING:

@@ -5,21 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common.arguments import (
-    Request,
-    Scores,
+from .common.border import run
+from .common.files import check_own_folder, json_text, parse_json, read_json, write_json
+from .common.parsers import (
     add_few_steps_argument,
     add_sample_arguments,
     add_scheduler_argument,
     add_score_arguments,
     call_arguments,
     new_parser,
-    read_request,
-    run,
-    values_of,
 )
-from .common.files import check_own_folder, json_text, parse_json, read_json, write_json
 from .common.presets import GENERATE_PRESETS, RIFFUSION_PRESETS
+from .common.requests import read_request
+from .common.values import Request, Scores, values_of
 
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ def parse_args(input_args: list[str] | None = None) -> SearchRequest:
 def search(request: SearchRequest) -> Iterator[str]:
     """Makes the best samples; yields the lines of a report."""
     from ..pipelines import ImagesThatSoundPipeline
-    from ..pipelines.images_that_sound_steps import memories_of
+    from ..pipelines.images_that_sound_denoising import memories_of
     from ..selection import Halving, rungs_of
     from .common.models import load_pipeline, with_checkpoint_defaults
     from .common.sampling import complete_settings, make_samples, own_share, report_samples, say_unknown_words, start

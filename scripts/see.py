@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .common.arguments import add_spectrogram_argument, arguments_named, new_parser, run
+from .common.border import arguments_named, run
 from .common.files import check_absent, check_writable, json_text, written
+from .common.parsers import add_spectrogram_argument, new_parser
 
 
 def see(

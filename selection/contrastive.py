@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..pipelines.images_that_sound_checks import shown
-from ..pipelines.images_that_sound_prompts import are_words
+from ..pipelines.images_that_sound_sides import are_words
 
 
 class ContrastiveScore:

@@ -15,9 +15,9 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..pipelines.images_that_sound_denoising import memories_of
 from ..pipelines.images_that_sound_files import written
 from ..pipelines.images_that_sound_spectrogram import audio_problems
-from ..pipelines.images_that_sound_steps import memories_of
 from .ranking import best, choice_score
 from .scorer import Scorer
 

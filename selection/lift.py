@@ -5,7 +5,8 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..pipelines.images_that_sound_checks import check_integer, check_tensor, shown
-from ..pipelines.images_that_sound_prompts import are_words
+from ..pipelines.images_that_sound_denoising import add_noise
+from ..pipelines.images_that_sound_sides import are_words
 
 
 @torch.no_grad()
@@ -69,14 +70,12 @@ def _lift(
 ) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     num_train_timesteps = pipe.scheduler.config.num_train_timesteps
-    alphas_cumprod = pipe.scheduler.alphas_cumprod
     latents = latents.to(embeds.device, embeds.dtype)
     lift = torch.zeros(len(latents))
     for draw in range(num_draws):
         timestep = int((draw + 0.5) / num_draws * num_train_timesteps)
         noise = randn_tensor(latents.shape[1:], generator=generator, device=latents.device, dtype=latents.dtype)
-        alpha = float(alphas_cumprod[timestep])
-        noisy = alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
+        noisy = add_noise(pipe.scheduler, latents, noise.expand_as(latents), torch.full((len(latents),), timestep))
         predicted = unet(torch.cat([noisy] * 2), timestep, encoder_hidden_states=embeds, return_dict=False)[0]
         errors = (predicted - noise).float().square().mean(dim=(1, 2, 3)).cpu()
         error_without, error_with = errors.chunk(2)

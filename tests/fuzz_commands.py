@@ -25,8 +25,8 @@ import soundfile
 
 from images_that_sound.pipelines import MelSpectrogram
 from images_that_sound.scripts.cli import COMMANDS
-from images_that_sound.scripts.common.arguments import FILES, call_arguments, parser_options
 from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.parsers import FILES, call_arguments, parser_options
 from images_that_sound.scripts.common.samples import write_picture, write_sample
 
 
@@ -149,7 +149,6 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         | {"--output_dir": PATHS, "--seed": INTEGERS},
         "publish": {"--namespace": TEXTS, "--repo": WORDS, "--source_dir": PATHS, "--output_dir": PATHS}
         | {"--license": ["mit", "x"], "--dtype": ["float16"], "--private": [None]},
-        "single-file": {"--output": [*PATHS, f"{fresh}.py"]},
     }.get(command, {})
 
 
@@ -188,7 +187,6 @@ HONEST = {
     "see": {"samples/one/audio.wav": None},
     "compare": {"--pairs": "castle-drum"},
     "publish": {"--namespace": "somebody", "--dry_run": None, "--source_dir": "missing"},
-    "single-file": {"--output": "merged.py"},
 }
 
 

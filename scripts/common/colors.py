@@ -11,11 +11,12 @@ import PIL.Image
 import torch
 
 from ...pipelines import FactorizedColorizationPipeline
-from .arguments import Models, arguments_named
+from .border import arguments_named
 from .files import json_text, read_json, write_json, written
-from .hub import checkpoint_errors
+from .loading_errors import checkpoint_errors
 from .models import on_device, read_pipeline
 from .samples import captions_of, panel_of, read_picture, read_waveform, sample_settings, write_picture
+from .values import Models
 from .video import write_video
 
 

@@ -9,10 +9,10 @@ import torch
 from accelerate.utils import tqdm
 
 from ...selection import InceptionFeatures, Scorer, VGGishFeatures, frechet_distance
-from .arguments import Scores
 from .loudness import without_gain
 from .samples import find_samples, read_picture, read_waveform, sample_settings
 from .scoring import problems_of
+from .values import Scores
 
 
 # From the folder of a sample to features `(K, D)`.

@@ -25,10 +25,11 @@ from transformers import CLIPVisionModelWithProjection, SpeechT5HifiGan
 from ... import embedded, embedded_colorization, embedded_controlnet
 from ...pipelines import MelSpectrogram, load_vocoder
 from ...pipelines.images_that_sound_guides import check_controlnet
-from .arguments import Models
-from .hub import checkpoint_errors
+from ...pipelines.images_that_sound_lora import check_lora
+from .loading_errors import checkpoint_errors
 from .own_files import source_and_weight
 from .presets import EMBEDDED_FEW_STEPS, FEW_STEPS, SCHEDULERS
+from .values import Models
 
 
 EMBEDDED = Path(embedded.__file__).parent
@@ -191,20 +192,20 @@ def _add_loras(argument: str, texts: list[str], pipe: DiffusionPipeline) -> None
     """Those of a side, each with its weight."""
     if texts:
         _prepare_loras(argument)
-    audio, weights = "audio_" if argument == "audio_lora" else "", {}
-    earlier = getattr(pipe, f"get_active_{audio}adapters")() if texts else []
+    # The audio side's methods are those of a stock pipeline.
+    side, weights = pipe.audio if argument == "audio_lora" and texts else pipe, {}
+    earlier = side.get_active_adapters() if texts else []
     for i, text in enumerate(texts):
         source, weights[f"lora_{i}"] = source_and_weight(text)
         with checkpoint_errors(source, argument):
             repo, file = _repo_and_file(source)
-            load, listed = getattr(pipe, f"load_{audio}lora_weights"), getattr(pipe, f"get_list_{audio}adapters")
-            load(repo, adapter_name=f"lora_{i}", use_safetensors=True, **file)
-            if not any(f"lora_{i}" in names for names in listed().values()):
-                raise ValueError("It holds no LoRA for this model.")
+            models = pipe.audio_side if side is not pipe else pipe.image_side
+            check_lora(repo, models, is_audio=side is not pipe, use_safetensors=True, **file)
+            side.load_lora_weights(repo, adapter_name=f"lora_{i}", use_safetensors=True, **file)
     if weights:
-        # Or what was loaded for few steps would no longer act.
+        # Or a LoRA for few steps would no longer act.
         acting = {**dict.fromkeys(earlier, 1.0), **weights}
-        getattr(pipe, f"set_{audio}adapters")(list(acting), list(acting.values()))
+        side.set_adapters(list(acting), list(acting.values()))
 
 
 def _repo_and_file(source: str) -> tuple[str, dict[str, str]]:

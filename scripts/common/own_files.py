@@ -101,7 +101,8 @@ def with_files(
     own = {name: on_ground(read_picture(files[name][0].path), grounds[name]) for name in grounds if name in files}
     if "control_image" in files:
         wanted = [arguments[name] for name in ("height", "width", "audio_length_in_s")]
-        *size, _ = pipe.resolve_size(*wanted, None, arguments["canvas_layout"])
+        canvas = pipe.resolve_size(*wanted, None, arguments["canvas_layout"])
+        size = (canvas.height, canvas.width)
         pairs = zip(files["control_image"], controlnets, strict=True)
         pictures = [_control_image(file.path, controlnet, size) for file, controlnet in pairs]
         own["control_image"] = pictures if len(pictures) > 1 else pictures[0]
@@ -117,7 +118,7 @@ def with_files(
 
 def _control_image(path: Path, controlnet: str, size: list[int]) -> "PIL.Image.Image":
     """What a ControlNet is to see of a picture."""
-    from .lines import lines_of
+    from .control_lines import lines_of
     from .samples import on_ground, read_picture
 
     picture = read_picture(path)

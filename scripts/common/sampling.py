@@ -14,12 +14,12 @@ from accelerate.utils import tqdm
 from diffusers import DiffusionPipeline
 
 from ...pipelines import audio_problems, audio_remarks
-from .arguments import Models, Samples
 from .files import check_own_folder, check_writable, read_json
 from .models import device_of
 from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
 from .samples import is_made, read_picture, read_waveform, write_sample
+from .values import Models, Samples
 from .vocabulary import unknown_words
 
 

@@ -14,15 +14,16 @@ from accelerate.utils import tqdm
 
 from ...pipelines import ImagesThatSoundPipeline, MelSpectrogram, audio_problems, audio_remarks
 from ...selection import CLAPScore, CLIPScore, Scorer, choice_score, mean_and_interval
-from .arguments import Models, Scores, shipped_models
 from .canvases import canvas_of
 from .files import read_json, write_json, write_text
-from .hub import checkpoint_errors
+from .loading_errors import checkpoint_errors
 from .loudness import without_gain
 from .models import EMBEDDED, device_of, load_pipeline
 from .presets import WORLD_PROMPTS
+from .requests import shipped_models
 from .samples import find_samples, read_picture, read_waveform, sample_settings
 from .sampling import own_share
+from .values import Models, Scores
 
 
 # What a result might be instead of what was asked for: the prompts of the published examples.

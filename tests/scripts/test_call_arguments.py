@@ -11,7 +11,7 @@ from images_that_sound.pipelines import (
     ImagesThatSoundPipeline,
     ImagesThatSoundSDSPipeline,
 )
-from images_that_sound.pipelines.images_that_sound_call import CallArgument, read_call
+from images_that_sound.scripts.common.call_arguments import CallArgument, read_call
 
 
 PIPELINES = [

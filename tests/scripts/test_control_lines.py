@@ -5,7 +5,7 @@ import PIL.Image
 import PIL.ImageDraw
 import pytest
 
-from images_that_sound.scripts.common.lines import lines_of
+from images_that_sound.scripts.common.control_lines import lines_of
 
 
 def cat(ground, stroke, width, mode="RGB"):
