@@ -63,7 +63,7 @@ def hide(
         pictures = [placed(sound, gray, values) for gray, values in zip(grays, each_place(len(grays), place))]
         hidden = hide_in_file(sound, song, target, pictures)
     yield output
-    yield from show(output, song, image, pictures, max(hidden.levels), video)
+    yield from show(output, song, image, pictures, min(hidden.levels), video)
     say(hidden)
 
 
