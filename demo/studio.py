@@ -23,7 +23,7 @@ import torch
 from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
 from images_that_sound.pipelines.images_that_sound_canvas import fit_pictures
 from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
-from images_that_sound.pipelines.images_that_sound_spectrogram import AUDIBLE_PEAK
+from images_that_sound.pipelines.images_that_sound_spectrogram import SILENCE_PEAK
 from images_that_sound.scripts.common.colors import Painter
 from images_that_sound.scripts.common.control_lines import lines_of
 from images_that_sound.scripts.common.files import json_text, read_json, written
@@ -161,7 +161,7 @@ class Studio:
         seconds = len(audio) / self.pipe.sampling_rate
         if not least <= seconds <= most:
             raise ValueError(f"A sound may last {least} to {most} seconds, but this one lasts {seconds:.1f}.")
-        if np.abs(audio).max() < AUDIBLE_PEAK:
+        if np.abs(audio).max() < SILENCE_PEAK:
             raise ValueError("There is nothing to be heard in this sound.")
         file = io.BytesIO()
         soundfile.write(file, audio, self.pipe.sampling_rate, "FLOAT", format="WAV")
