@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def state_of(samples: Samples, seed: int, accelerator: "Accelerator") -> dict[str, Any]:
-    """Arguments of the call by which a sample goes on where it stopped. Raises `ValueError` if its folder is foreign."""
+    """Arguments of the call by which a sample goes on where it stopped; `ValueError` for a foreign folder."""
     folder = _folder_of(samples, seed)
     check_own_folder(folder)
     return {"accelerator": accelerator, "checkpoint_dir": folder}
