@@ -170,10 +170,11 @@ class Studio:
     def on_canvas(self, picture: PIL.Image.Image, arguments: dict, resize_mode: str) -> PIL.Image.Image:
         """A picture on the canvas of a call's arguments; one of a sample lies as it was made."""
         length, canvas_layout = arguments["audio_length_in_s"], arguments["canvas_layout"]
-        height, width, cut = self.pipe.resolve_size(None, None, length, None, canvas_layout)
+        size = self.pipe.resolve_size(audio_length_in_s=length, canvas_layout=canvas_layout)
+        height, width = size.height, size.width
         ground = self.pipe.mel_spectrogram.silence
         picture = on_ground(picture, ground).convert("RGB")
-        if canvas_layout == "strip" and picture.size == (width - cut, height):
+        if not size.folded and picture.size == (size.columns, height):
             canvas = PIL.Image.new("RGB", (width, height), (round(255 * ground),) * 3)
             canvas.paste(picture)
             return canvas
