@@ -55,8 +55,10 @@ def load_vocoder(
 class AudioPriorRepo:
     """A Hub repo, folder or single file in the layout of Stable Diffusion, whose parts are the audio side's."""
 
-    # Of the UNet.
+    # Quantization of the UNet, precision and variant of all models.
     quantization_config: Any = None
+    dtype: torch.dtype | None = None
+    variant: str | None = None
 
     def __init__(
         self,
@@ -88,6 +90,8 @@ class AudioPriorRepo:
             part = self.single_file.components[folder]
             return part if kwargs.get("dtype", torch.float32) == torch.float32 else part.to(**kwargs)
         subfolder = "/".join(filter(None, (self.subfolder, folder)))
+        if self.variant is not None and issubclass(model_class, torch.nn.Module) and folder != "vocoder":
+            kwargs["variant"] = self.variant
         try:
             return model_class.from_pretrained(self.name_or_path, subfolder=subfolder, **self.kwargs, **kwargs)
         except (OSError, ValueError, SafetensorError) as error:
@@ -110,6 +114,14 @@ class AudioPriorRepo:
         """The repo's `model_index.json`; empty where there is none."""
         file = self.find("model_index.json")
         return {} if file is None else read_json_object(file)
+
+    @cached_property
+    def scheduler_config(self) -> dict | None:
+        """Config of the repo's scheduler, `None` if it holds none."""
+        if self.is_file:
+            return dict(self.single_file.scheduler.config)
+        file = self.find("scheduler/scheduler_config.json")
+        return None if file is None else read_json_object(file)
 
     @cached_property
     def spectrogram(self) -> MelSpectrogram:

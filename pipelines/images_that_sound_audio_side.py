@@ -19,7 +19,15 @@ from .images_that_sound_audio_prior import HUB_ARGUMENTS, AudioPriorRepo, check_
 from .images_that_sound_checks import check_generator, check_tensor, shown
 from .images_that_sound_loading import SelfContainedSavingMixin, check_not_offloaded, exact_vocoder, kept_in_float32
 from .images_that_sound_lora import AudioSidePipeline
-from .images_that_sound_sides import Guided, Request, Side, common_batch_size, expand_rows, tokenize
+from .images_that_sound_sides import (
+    Guided,
+    Request,
+    Side,
+    common_batch_size,
+    expand_rows,
+    prediction_type_of,
+    tokenize,
+)
 from .images_that_sound_spectrogram import SPECTROGRAMS, MelSpectrogram, audio_problems
 
 
@@ -27,6 +35,8 @@ logger = logging.get_logger(__name__)
 
 # Parts that the audio side may have itself, by the image side's names.
 SHARED_PARTS = ("text_encoder", "tokenizer", "vae", "scheduler")
+# Attribute of an audio UNet with its spectrogram constants and default arguments.
+HABITS_NAME = "_images_that_sound_habits"
 
 
 @dataclass
@@ -73,14 +83,25 @@ class AudioSideMixin(SelfContainedSavingMixin):
 
     def _register(self, spectrogram: dict | None, default_arguments: dict | None, **modules: Any) -> None:
         """Registers the constructor's arguments."""
+        # `Sibling(**pipe.components)` hands on modules without the config that belongs to the audio side.
+        habits = getattr(modules["unet_audio"], HABITS_NAME, None)
+        if habits is not None and spectrogram is None and default_arguments is None:
+            spectrogram, default_arguments = habits["spectrogram"], habits["default_arguments"]
         self.mel_spectrogram = MelSpectrogram.from_dict(spectrogram or {})
         check_vocoder(modules["vocoder"], self.mel_spectrogram)
         self.register_modules(**{**modules, "vocoder": exact_vocoder(modules["vocoder"])})
         self.set_default_arguments(default_arguments)
         self.register_to_config(spectrogram=self.mel_spectrogram.to_dict())
+        self._keep_habits()
         vae = self.audio_side.vae
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    def _keep_habits(self) -> None:
+        """Keeps the audio side's config at its UNet, for pipelines that are made of the same components."""
+        if self.unet_audio is not None:
+            names = ("spectrogram", "default_arguments", "audio_prediction_type")
+            setattr(self.unet_audio, HABITS_NAME, {name: self.config.get(name) for name in names})
 
     def set_default_arguments(self, default_arguments: dict | None) -> None:
         """Sets the values that calls take for arguments that are left out, and keeps them in the config."""
@@ -151,6 +172,8 @@ class AudioSideMixin(SelfContainedSavingMixin):
         revision: str | None = None,
         spectrogram: str | dict | MelSpectrogram | None = None,
         quantization_config: Any = None,
+        dtype: torch.dtype | None = None,
+        variant: str | None = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -184,7 +207,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
         # The first audio side gets the constants that the pipeline was made with, if it names none.
         reads = self.mel_spectrogram if self.unet_audio is None else SPECTROGRAMS["auffusion"]
         repo = AudioPriorRepo(pretrained_model_name_or_path, subfolder, kwargs, spectrogram, vocoder_reads=reads)
-        repo.quantization_config = quantization_config
+        repo.quantization_config, repo.dtype, repo.variant = quantization_config, dtype, variant
         default_arguments, vocoder = repo.default_arguments, repo.load_vocoder()
         check_vocoder(vocoder, repo.spectrogram)
         modules = {**self._load_audio_modules(repo), "vocoder": vocoder}
@@ -196,17 +219,19 @@ class AudioSideMixin(SelfContainedSavingMixin):
             if isinstance(module, torch.nn.Module):
                 module.to(self.device)
         self.register_modules(**modules)
+        self._keep_habits()
 
     def _load_audio_modules(self, repo: AudioPriorRepo) -> dict[str, Any]:
         """The audio side's modules without the vocoder, `None` for those that equal the image side's."""
         quantized = {"quantization_config": repo.quantization_config}
-        modules = {"unet_audio": repo.load_audio(UNet2DConditionModel, "unet", dtype=self.unet.dtype, **quantized)}
+        dtype = repo.dtype or self.unet.dtype
+        modules = {"unet_audio": repo.load_audio(UNet2DConditionModel, "unet", dtype=dtype, **quantized)}
         for name, model_class in (("vae", AutoencoderKL), ("text_encoder", CLIPTextModel)):
             # Unrounded, since rounding twice differs from rounding once.
             audio, image = repo.load_audio(model_class, name, dtype=torch.float32), getattr(self, name)
             shared = image is not None and same_weights(audio, image)
-            dtype = self.unet.dtype if image is None else image.dtype
-            modules[f"{name}_audio"] = None if shared else audio.to(dtype)
+            wanted = repo.dtype or (self.unet if image is None else image).dtype
+            modules[f"{name}_audio"] = None if shared else audio.to(wanted)
         return modules
 
     @classmethod
@@ -321,6 +346,8 @@ class AudioSideMixin(SelfContainedSavingMixin):
                 embeds = self._encode_side(side, request, side.is_guided(request.guidance_scale), None, lora_scale)
             if cross_attention_kwargs is not None:
                 kwargs["cross_attention_kwargs"] = dict(cross_attention_kwargs)
+            wanted = prediction_type_of(self.scheduler)
+            is_audio = side.unet is self.unet_audio
             sides.append(
                 Guided(
                     side,
@@ -330,6 +357,8 @@ class AudioSideMixin(SelfContainedSavingMixin):
                     timestep_cond=self._embed_guidance(side, request.guidance_scale, batch_size),
                     guides=guides if request is image else None,
                     unet_kwargs=kwargs,
+                    predicts=(is_audio and self.config.get("audio_prediction_type")) or wanted,
+                    wanted=wanted,
                 )
             )
         return tuple(sides)

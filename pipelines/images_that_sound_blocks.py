@@ -119,6 +119,8 @@ class PipelineStep(ModularPipelineBlocks):
 
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
         given = self.get_block_state(state)
+        if getattr(components, "guider", None) is not None:
+            raise ValueError("`guider` can't be used by these blocks, which guide by `guidance_scale`.")
         if self.begins_run or given.pipeline is None:
             names = set(inspect.signature(ImagesThatSoundPipeline.__init__).parameters) - {"self"}
             configs = {config.name for config in CONFIGS}

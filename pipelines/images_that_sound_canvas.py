@@ -5,9 +5,12 @@ from typing import Any
 
 import torch
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
+from diffusers.utils import logging
 
 from .images_that_sound_checks import check_choice, check_number, check_tensor, shown
 
+
+logger = logging.get_logger(__name__)
 
 LAYOUTS = ("strip", "folded")
 RESIZE_MODES = ("repeat", "center", "crop", "stretch")
@@ -112,6 +115,9 @@ def read_pictures(
             f"`{name}` has to be a picture, an array, a tensor or a list of them, but is {shown(image)}: {error}"
         ) from error
     check_tensor(name, images, ("B", images.shape[1] if images.shape[1:2] in ((1,), (3,)) else "1 or 3", "H", "W"))
+    if isinstance(image, torch.Tensor) and -1 <= images.amin() < 0 and images.amax() <= 1:
+        logger.warning(f"`{name}` is a tensor that reaches below 0, and is taken as one in -1..1.")
+        images = (images + 1) / 2
     if not (0 <= images.amin() and images.amax() <= 1):
         raise ValueError(f"`{name}` has to be in 0..1, but reaches {images.amin():.3g} to {images.amax():.3g}.")
     return images

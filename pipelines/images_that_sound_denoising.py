@@ -19,7 +19,7 @@ from diffusers.utils import BaseOutput
 
 from .images_that_sound_canvas import Canvas
 from .images_that_sound_checks import check_integer, plain_number, shown
-from .images_that_sound_sides import Guided
+from .images_that_sound_sides import Guided, convert_prediction, prediction_type_of
 
 
 # A larger change of the mixture between two steps makes the history of a multistep scheduler useless.
@@ -251,6 +251,10 @@ def denoising_steps(
         ValueError: If the steps begin at a timestep that the scheduler was not trained on, as many steps of DDIM with
             an offset do.
     """
+    if type(scheduler).__name__.startswith("FlowMatch") or scheduler.config.get("use_flow_sigmas"):
+        raise ValueError(
+            f"`scheduler` has to take predictions of noise, but {type(scheduler).__name__} matches a flow."
+        )
     num_steps, order = len(audio_shares), scheduler.order
     custom = {name: each for name, each in (("timesteps", timesteps), ("sigmas", sigmas)) if each is not None}
     found, _ = retrieve_timesteps(scheduler, None if custom else num_steps, device, **custom)
@@ -271,7 +275,7 @@ def denoising_steps(
             timestep=found[i],
             audio_share=shares[i],
             span=(i / len(found), (i + 1) / len(found)),
-            forgets=i > begin and abs(shares[i] - shares[i - 1]) > MIXTURE_JUMP,
+            forgets=(i == begin > 0) or (i > begin and abs(shares[i] - shares[i - 1]) > MIXTURE_JUMP),
             completes_step=i == len(found) - 1 or (i + 1 > num_warmup and (i + 1) % order == 0),
         )
         for i in range(begin, end)
@@ -299,12 +303,13 @@ def original_sample(
     expected = getattr(output, "pred_original_sample", None)
     if expected is not None:
         return expected
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(f"`pred_original_sample` is not known for steps of {type(scheduler).__name__}.")
     if hasattr(scheduler, "sigmas"):
-        sigma = float(scheduler.sigmas[step.index])
+        signal = 1 / (1 + scheduler.sigmas[step.index].float() ** 2)
     else:
-        signal = float(scheduler.alphas_cumprod[int(step.timestep)])
-        sigma = ((1 - signal) / signal) ** 0.5
-    return (1 + sigma**2) ** 0.5 * noisy - sigma * noise
+        signal = scheduler.alphas_cumprod[int(step.timestep)]
+    return convert_prediction(noise, noisy, signal.to(noisy), prediction_type_of(scheduler), "sample")
 
 
 def add_noise(
@@ -340,7 +345,8 @@ def forget_history(scheduler: SchedulerMixin, fresh: dict[str, Any], index: int,
         noise (`torch.Tensor` of shape `(B, C, h, w)`): Noise prediction for this step.
     """
     if hasattr(scheduler, "ets") and hasattr(scheduler, "counter"):
-        scheduler.ets = [noise] * 3
+        # PNDM would take its first two steps in another way.
+        scheduler.ets, scheduler.counter = [noise] * 3, max(scheduler.counter, 2)
     elif hasattr(scheduler, "derivatives"):
         scheduler.derivatives = [noise] * 3
     elif hasattr(scheduler, "set_begin_index") and memories_of(scheduler):

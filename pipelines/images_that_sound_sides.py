@@ -15,6 +15,8 @@ from .images_that_sound_checks import check_integer, check_number, check_tensor,
 
 logger = logging.get_logger(__name__)
 
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
 
 @dataclass(frozen=True)
 class Side:
@@ -69,6 +71,9 @@ class Guided:
             takes it (arXiv 2210.03142).
         guides (`Callable`, *optional*): Returns further arguments of the UNet, such as [`Guides`].
         unet_kwargs (`dict`): Further arguments of the UNet.
+        predicts (`str`, defaults to `"epsilon"`): Kind of the UNet's prediction: `"epsilon"`, `"v_prediction"` or
+            `"sample"`.
+        wanted (`str`, *optional*): Kind that `predict_noise` returns, `predicts` by default.
     """
 
     side: Side
@@ -79,6 +84,8 @@ class Guided:
     timestep_cond: torch.Tensor | None = None
     guides: Callable[..., dict[str, Any]] | None = None
     unet_kwargs: dict[str, Any] = field(default_factory=dict)
+    predicts: str = "epsilon"
+    wanted: str | None = None
 
     @property
     def is_guided(self) -> bool:
@@ -104,7 +111,7 @@ class Guided:
         self, latents: torch.Tensor, timestep: torch.Tensor, span: tuple[float, float] = (0.0, 1.0)
     ) -> torch.Tensor:
         """
-        Noise prediction of the UNet with guidance.
+        Noise prediction of the UNet with guidance, or of the kind `wanted`.
 
         Args:
             latents (`torch.Tensor` of shape `(B, C, h, w)`): Noisy latents at the scale that the UNet takes.
@@ -117,6 +124,13 @@ class Guided:
         Raises:
             ValueError: If there are not as many embeddings as latents.
         """
+        prediction = self._predict(latents, timestep, span)
+        if self.wanted in (None, self.predicts):
+            return prediction
+        signal = signal_at(self.side.scheduler, timestep).to(latents).view(-1, 1, 1, 1)
+        return convert_prediction(prediction, latents, signal, self.predicts, self.wanted)
+
+    def _predict(self, latents: torch.Tensor, timestep: torch.Tensor, span: tuple[float, float]) -> torch.Tensor:
         embeds, kwargs = self.stacked_embeds, dict(self.unet_kwargs)
         if self.is_guided:
             latents = torch.cat([latents] * 2)  # (2 * B, C, h, w)
@@ -132,6 +146,52 @@ class Guided:
         unprompted, prompted = noise.chunk(2)
         noise = guide(unprompted, prompted, self.guidance_scale)
         return rescale_noise_cfg(noise, prompted, self.guidance_rescale) if self.guidance_rescale > 0 else noise
+
+
+def signal_at(scheduler: SchedulerMixin, timestep: torch.Tensor) -> torch.Tensor:
+    """Share of the signal's variance in noisy samples, alpha-bar, at timesteps `()` or `(B,)`, which may be broken."""
+    levels, timestep = scheduler.alphas_cumprod, timestep.detach().cpu().float()
+    below = timestep.floor().long().clamp(0, len(levels) - 1)
+    above = (below + 1).clamp(max=len(levels) - 1)
+    return torch.lerp(levels[below].float(), levels[above].float(), timestep - below)
+
+
+def convert_prediction(
+    prediction: torch.Tensor, noisy: torch.Tensor, signal: torch.Tensor, kind: str, wanted: str
+) -> torch.Tensor:
+    """
+    A prediction of one kind as another ([arXiv 2202.00512](https://arxiv.org/abs/2202.00512), appendix D).
+
+    Args:
+        prediction (`torch.Tensor` of shape `(B, C, h, w)`): Noise, velocity or noiseless sample.
+        noisy (`torch.Tensor` of shape `(B, C, h, w)`): Noisy samples of unit variance.
+        signal (`torch.Tensor` of shape `()` or `(B, 1, 1, 1)`): Share of the signal's variance, alpha-bar.
+        kind, wanted (`str`): `"epsilon"`, `"v_prediction"` or `"sample"`.
+
+    Returns:
+        `torch.Tensor` of shape `(B, C, h, w)`.
+
+    Raises:
+        ValueError: For another kind.
+    """
+    alpha, sigma = signal**0.5, (1 - signal) ** 0.5
+    if kind not in PREDICTIONS or wanted not in PREDICTIONS:
+        raise ValueError(f"`prediction_type` has to be among {PREDICTIONS}, but is {kind!r} and {wanted!r}.")
+    if kind == "epsilon":
+        noise = prediction
+    elif kind == "v_prediction":
+        noise = alpha * prediction + sigma * noisy
+    else:
+        noise = (noisy - alpha * prediction) / sigma
+    if wanted == "epsilon":
+        return noise
+    sample = (noisy - sigma * noise) / alpha if kind != "sample" else prediction
+    return sample if wanted == "sample" else alpha * noise - sigma * sample
+
+
+def prediction_type_of(scheduler: SchedulerMixin) -> str:
+    """Kind of prediction that a scheduler's `step` takes."""
+    return scheduler.config.get("prediction_type", "epsilon")
 
 
 def check_rows(embeds: torch.Tensor | None, inputs: torch.Tensor) -> None:

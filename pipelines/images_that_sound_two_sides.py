@@ -1,6 +1,7 @@
 """Both sides in one latent space: what the pipelines of Stable Diffusion and its audio side share."""
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
@@ -17,6 +18,7 @@ from diffusers import (
     MultiControlNetModel,
     PNDMScheduler,
     StableDiffusionMixin,
+    StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
@@ -34,7 +36,7 @@ from transformers import (
 )
 
 from .images_that_sound_audio_prior import AudioPriorRepo
-from .images_that_sound_audio_side import AudioSideMixin
+from .images_that_sound_audio_side import HABITS_NAME, AudioSideMixin
 from .images_that_sound_canvas import LAYOUTS, Canvas
 from .images_that_sound_checks import (
     check_choice,
@@ -75,6 +77,17 @@ PAPER_ARGUMENTS = {
 }
 
 
+# Entries of scheduler configs that decide on the noise level of a timestep, with their defaults.
+NOISE_LEVELS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+}
+
+
 class TwoSidesMixin(
     AudioSideMixin,
     FewStepsMixin,
@@ -112,8 +125,11 @@ class TwoSidesMixin(
         feature_extractor: CLIPImageProcessor,
         spectrogram: dict | None = None,
         default_arguments: dict | None = None,
+        audio_prediction_type: str | None = None,
     ):
         super().__init__()
+        if spectrogram is None:
+            repair_scheduler(scheduler)
         self._register(
             spectrogram,
             default_arguments,
@@ -129,6 +145,9 @@ class TwoSidesMixin(
             image_encoder=image_encoder,
             feature_extractor=feature_extractor,
         )
+        habits = getattr(unet_audio, HABITS_NAME, None) or {}
+        self.register_to_config(audio_prediction_type=audio_prediction_type or habits.get("audio_prediction_type"))
+        self._keep_habits()
         if controlnet is not None and unet is not None:
             check_controlnet(controlnet, unet, self.vae_scale_factor)
         if isinstance(controlnet, (list, tuple)):
@@ -159,13 +178,28 @@ class TwoSidesMixin(
         given.
         """
         if isinstance(pipeline.scheduler, PNDMScheduler) and not hasattr(pipeline, "mel_spectrogram"):
-            kwargs.setdefault("scheduler", DDIMScheduler.from_config(pipeline.scheduler.config))
+            if "scheduler" not in kwargs:
+                logger.warning(
+                    "DDIMScheduler, the paper's sampler, replaces PNDMScheduler. Pass `scheduler` for another."
+                )
+                # PNDM never clips, whatever its config says.
+                kwargs["scheduler"] = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
         return super().from_pipe(pipeline, **kwargs)
+
+    @classmethod
+    def from_single_file(cls, pretrained_model_link_or_path: str | os.PathLike, **kwargs: Any) -> "TwoSidesMixin":
+        """
+        A pipeline from a single file of Stable Diffusion 1.5 (`.safetensors`, `.ckpt`), without an audio side. Takes
+        the arguments of [`StableDiffusionPipeline.from_single_file`].
+        """
+        return cls.from_pipe(StableDiffusionPipeline.from_single_file(pretrained_model_link_or_path, **kwargs))
 
     def _load_audio_modules(self, repo: AudioPriorRepo) -> dict[str, Any]:
         tokenizer = repo.load(CLIPTokenizer, "tokenizer")
-        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
+        # Tokens of textual inversions were added by the user.
+        if self.tokenizer is not None and _vocabulary(tokenizer) != _vocabulary(self.tokenizer):
             raise ValueError(f"The tokenizer of `{repo}` differs from the image side's; one has to serve both.")
+        self.register_to_config(audio_prediction_type=self._compare_noise(repo))
         modules = super()._load_audio_modules(repo)
         channels, image_channels = modules["unet_audio"].config.in_channels, self.unet.config.in_channels
         if channels != image_channels:
@@ -174,6 +208,23 @@ class TwoSidesMixin(
                 f" takes {channels}."
             )
         return modules
+
+    def _compare_noise(self, repo: AudioPriorRepo) -> str | None:
+        """
+        Kind of the audio side's predictions, `None` if the repo names no scheduler. Raises `ValueError` if its
+        timesteps mean other noise levels than the image side's.
+        """
+        config = repo.scheduler_config
+        if config is None:
+            return None
+        for name, usual in NOISE_LEVELS.items():
+            audio, image = (each.get(name, usual) for each in (config, self.scheduler.config))
+            if audio != image and name in self.scheduler.config:
+                raise ValueError(
+                    f"The scheduler of `{repo}` has to have the image side's noise levels, `{name}` {image!r}, but has"
+                    f" {audio!r}."
+                )
+        return config.get("prediction_type", "epsilon")
 
     # -------------------- Both UNets --------------------
 
@@ -537,6 +588,22 @@ class TwoSidesMixin(
         """Pictures `(B, 3, H, W)` in 0..1 of latents `(B, C, H / 8, W / 8)`."""
         decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
         return self.image_processor.denormalize(decoded)
+
+
+def repair_scheduler(scheduler: KarrasDiffusionSchedulers) -> None:
+    """Repairs an old scheduler config as Stable Diffusion's constructor does: no clipping, an offset of 1."""
+    if scheduler is None:
+        return
+    for name, value in (("clip_sample", False), ("steps_offset", 1)):
+        if scheduler.config.get(name, value) != value:
+            logger.warning(f"`{name}` of the scheduler is outdated, {scheduler.config[name]}, and becomes {value}.")
+            scheduler.register_to_config(**{name: value})
+
+
+def _vocabulary(tokenizer: CLIPTokenizer) -> dict[str, int]:
+    """Tokens by their text, without those that were added."""
+    added = tokenizer.get_added_vocab()
+    return {token: number for token, number in tokenizer.get_vocab().items() if token not in added}
 
 
 def _check_seconds(audio_length_in_s: float) -> float:

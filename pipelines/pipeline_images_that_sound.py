@@ -74,6 +74,8 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         feature_extractor ([`~transformers.CLIPImageProcessor`], *optional*): Prepares pictures for the image encoder.
         spectrogram (`dict`, *optional*): Constants of the [`MelSpectrogram`], Auffusion's by default.
         default_arguments (`dict`, *optional*): Values that this checkpoint wants for call arguments left out.
+        audio_prediction_type (`str`, *optional*): Kind of the audio side's predictions, `"epsilon"`, `"v_prediction"`
+            or `"sample"`, if it differs from the scheduler's.
     """
 
     def check_inputs(

@@ -130,6 +130,11 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         canvases = canvas.put(spectrograms, silence)
         return canvases if images is None else imprint(canvases, images.to(canvases), magnitude_ratio, silence=silence)
 
+    def _are_latents(self, image: Any) -> bool:
+        """Whether `image` is a tensor `(B, C, h, w)` of latents, by its channels."""
+        channels = self.vae.config.latent_channels
+        return isinstance(image, torch.Tensor) and image.dim() == 4 and image.shape[1] == channels not in (1, 3)
+
     def encode_canvases(
         self, canvases: torch.Tensor, vae: torch.nn.Module, generator: torch.Generator | list[torch.Generator] | None
     ) -> torch.Tensor:
@@ -146,7 +151,10 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
             `torch.Tensor` of shape `(B, 4, H / 8, W / 8)`, or as many as there are generators.
         """
         pixels = 2 * canvases.to(self._execution_device, vae.dtype).expand(-1, 3, -1, -1) - 1
-        distribution = vae.encode(pixels).latent_dist
+        encoded = vae.encode(pixels)
+        if hasattr(encoded, "latents"):  # AutoencoderTiny knows no distribution
+            return vae.config.scaling_factor * encoded.latents
+        distribution = encoded.latent_dist
         if isinstance(generator, list):
             distribution = DiagonalGaussianDistribution(_repeated(distribution.parameters, len(generator)))
         return vae.config.scaling_factor * distribution.sample(generator)
@@ -348,7 +356,8 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
             audio_guidance_start=audio_guidance_start,
             audio_guidance_end=audio_guidance_end,
         )
-        images = None if image is None else read_pictures(image)
+        given_latents = image if self._are_latents(image) else None
+        images = None if image is None or given_latents is not None else read_pictures(image)
         masks = self._read_masks(mask_image, mask_start_in_s, mask_end_in_s, canvas)
         image = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
         image = self.resolve_guidance(image, guidance_scale, guidance_rescale)
@@ -368,7 +377,8 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         )
 
         # 1. Check inputs
-        starts = {name: len(each) for name, each in (("image", images), ("audio", spectrograms)) if each is not None}
+        starts = {"image": images if given_latents is None else given_latents, "audio": spectrograms}
+        starts = {name: len(each) for name, each in starts.items() if each is not None}
         batch_size = self.check_inputs(
             image,
             audio,
@@ -389,7 +399,10 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         # 3. Put what is given onto a canvas, and encode it
         num_steps, kept = len(shares), None
         first_step = num_steps - int(num_steps * strength)
-        if first_step or masks is not None:
+        if given_latents is not None:
+            self.check_latents("image", given_latents, len(given_latents), canvas)
+            kept = _repeated(given_latents.to(self._execution_device, self.unet.dtype), batch_size)
+        elif first_step or masks is not None:
             given = self._put_on(canvas, images, spectrograms, resize_mode, magnitude_ratio)
             vae = self.vae if spectrograms is None else self.audio_side.vae
             kept = _repeated(self.encode_canvases(given, vae, generator), batch_size)

@@ -44,7 +44,7 @@ from .images_that_sound_score_distillation import (
     score_distillation_loss,
     score_distillation_weights,
 )
-from .images_that_sound_sides import Guided, Request, Side
+from .images_that_sound_sides import Guided, Request, Side, prediction_type_of
 from .images_that_sound_spectrogram import MelSpectrogram
 
 
@@ -245,7 +245,8 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         """A side with `count` rows of the embeddings `(2, L, D)` or `(1, L, D)`."""
         negative_embeds, embeds = (rows.repeat_interleave(count, dim=0) for rows in (embeds[:1], embeds[-1:]))
         timestep_cond = self._embed_guidance(side, guidance_scale, count)
-        return Guided(side, embeds, negative_embeds, guidance_scale, timestep_cond=timestep_cond)
+        kinds = {"predicts": prediction_type_of(side.scheduler), "wanted": "epsilon"}
+        return Guided(side, embeds, negative_embeds, guidance_scale, timestep_cond=timestep_cond, **kinds)
 
     def prior_shape(self, count: int) -> tuple[int, int, int, int]:
         """Shape `(B, C, H, W)` of `count` crops for the image prior, in pixels or latents."""

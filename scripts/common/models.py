@@ -99,7 +99,12 @@ def read_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> Di
     with checkpoint_errors(models.model, "model"):
         source = SHIPPED.get(models.model, models.model)
         dtype = getattr(torch, models.dtype)
-        pipe = pipeline_class.from_pretrained(source, dtype=dtype, quantization_config=config)
+        if Path(source).is_file():
+            if not hasattr(pipeline_class, "from_single_file") or Path(source).suffix != ".safetensors":
+                raise ValueError("It has to be a repo, a folder or, for commands by Stable Diffusion, a .safetensors.")
+            pipe = pipeline_class.from_single_file(source, dtype=dtype)
+        else:
+            pipe = pipeline_class.from_pretrained(source, dtype=dtype, quantization_config=config)
         if pipe.text_encoder is None:
             raise ValueError("It has no text encoder.")
     pipe.set_progress_bar_config(desc="Denoising")
