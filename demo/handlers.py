@@ -1,4 +1,4 @@
-"""What the buttons of the page do."""
+"""Handlers of the page's buttons."""
 
 from collections.abc import Iterator
 from pathlib import Path

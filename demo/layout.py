@@ -142,7 +142,7 @@ def lay_out(studio: Studio) -> tuple[gr.Blocks, SimpleNamespace]:
 
 
 def _lay_questions(parts: SimpleNamespace, studio: Studio) -> None:
-    """What a run asks for: prompts, a start, a seed, fine tuning."""
+    """Questions of a run: prompts, a start, a seed, fine tuning."""
     example, words = examples_of(studio)[0], {"max_length": MAX_PROMPT_LENGTH}
     parts.prompt = gr.Textbox(example[0], label="What to see", elem_id="prompt", **words)
     parts.audio_prompt = gr.Textbox(example[1], label="What to hear", elem_id="audio_prompt", **words)

@@ -1,4 +1,4 @@
-"""What the page does with the models: denoising in view, ranking, videos, colours, and how to do it all again."""
+"""Work of the page with the models: denoising in view, ranking, videos, colours, and how to do it all again."""
 
 import hashlib
 import io
@@ -78,7 +78,7 @@ MAX_PROMPT_LENGTH = 500
 
 
 class Stopped(Exception):
-    """Of work that is no longer wanted."""
+    """Raised for work that is no longer wanted."""
 
 
 class Studio:
@@ -86,8 +86,8 @@ class Studio:
     The models, for one user at a time.
 
     Args:
-        models ([`Models`]): What makes samples, and where.
-        scores ([`Scores`]): What ranks them.
+        models ([`Models`]): Models that make samples, and their device.
+        scores ([`Scores`]): Scores that rank them.
         folder (`Path`): Gets a folder for each run.
     """
 
@@ -228,7 +228,7 @@ class Studio:
             is_left.set()
 
     def _read(self, argument: str, file: bytes) -> PIL.Image.Image | np.ndarray:
-        """What the call takes of a file."""
+        """Values of a file for the call."""
         content = io.BytesIO(file)
         if argument == "audio":
             return read_audio(content, self.pipe.sampling_rate)
@@ -308,7 +308,7 @@ def _check_prompts(*prompts: str | None) -> None:
 
 
 def _until_output(seen: queue.SimpleQueue) -> Iterator[tuple]:
-    """What another thread puts there, until that is an output; raises what it has raised."""
+    """Values that another thread puts there, until one is an output; raises an error of that thread."""
     output = None
     while output is None:
         event = seen.get()
@@ -346,12 +346,12 @@ def own_files(files: dict[str, bytes]) -> dict[str, list[OwnFile]]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """What a sample began with."""
+    """Files that a sample began with."""
     return {argument: (folder / name).read_bytes() for argument, name in FILES.items() if (folder / name).exists()}
 
 
 def _painted(edited: dict) -> np.ndarray:
-    """Where the layers of an editor's value are painted on, `(H, W)`."""
+    """Painted parts `(H, W)` of the layers of an editor's value."""
     size = edited["background"].size if edited["background"] is not None else edited["composite"].size
     layers = [np.asarray(layer.getchannel("A")) > 127 for layer in edited["layers"]]
     return np.any([np.zeros(size[::-1], bool), *layers], axis=0)

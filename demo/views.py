@@ -1,4 +1,4 @@
-"""What the page shows of samples, and the errors that it says."""
+"""Views of samples on the page, and its error messages."""
 
 import base64
 import io

@@ -21,7 +21,7 @@ from .images_that_sound_spectrogram import SPECTROGRAMS, MelSpectrogram, find_sp
 
 HUB_ARGUMENTS = {"cache_dir", "token", "force_download", "local_files_only"}
 
-# What models want for call arguments left out, by the names of their spectrograms, where that is not the paper's.
+# Default call arguments of models, by the names of their spectrograms, if they differ from the paper's.
 HABITS = {
     "riffusion": {
         "height": 512,
@@ -44,7 +44,7 @@ def load_vocoder(
 ) -> SpeechT5HifiGan | None:
     """
     The vocoder alone of a repo or folder that `load_audio_prior` of the pipelines takes, for the spectrograms that it
-    reads; `None` where one of those does without.
+    reads; `None` for a repo without one.
     """
     kwargs["revision"] = revision
     repo = AudioPriorRepo(pretrained_model_name_or_path, subfolder, kwargs, spectrogram)
@@ -101,7 +101,7 @@ class AudioPriorRepo:
 
     @cached_property
     def single_file(self) -> DiffusionPipeline:
-        """What a file of all weights holds; `ValueError` where diffusers can't read it."""
+        """Pipeline in a file of all weights; `ValueError` if diffusers can't read it."""
         kwargs = {name: value for name, value in self.kwargs.items() if name != "revision"}
         errors = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError)
         try:
@@ -111,7 +111,7 @@ class AudioPriorRepo:
 
     @cached_property
     def index(self) -> dict:
-        """The repo's `model_index.json`; empty where there is none."""
+        """The repo's `model_index.json`, empty if it has none."""
         file = self.find("model_index.json")
         return {} if file is None else read_json_object(file)
 
@@ -125,7 +125,7 @@ class AudioPriorRepo:
 
     @cached_property
     def spectrogram(self) -> MelSpectrogram:
-        """The constants that are given, that the repo names, or that are known of its kind."""
+        """The given constants, else those that the repo names, else those that are known of its kind."""
         if self.given is not None:
             return self.given
         if "spectrogram" in self.index:
@@ -143,7 +143,7 @@ class AudioPriorRepo:
 
     @property
     def default_arguments(self) -> dict | None:
-        """What the repo wants for call arguments left out, or what is known of its kind."""
+        """Call arguments that the repo wants, or that are known of its kind."""
         if "spectrogram" in self.index and self.spectrogram == MelSpectrogram.from_dict(self.index["spectrogram"]):
             return self.index.get("default_arguments")
         names = [name for name, known in SPECTROGRAMS.items() if known == self.spectrogram]
@@ -159,7 +159,7 @@ class AudioPriorRepo:
         return self.load(model_class, folder if shared else f"{folder}_audio", **kwargs)
 
     def find(self, name: str) -> str | None:
-        """The path of a file; `None` where the repo is known to hold none, `ValueError` where that is not known."""
+        """The path of a file; `None` if the repo is known to hold none, `ValueError` if that is not known."""
         path = "/".join(filter(None, (self.subfolder, name)))
         if self.is_file:
             return None

@@ -62,7 +62,7 @@ def average_noise(
         audio ([`Guided`]): Audio side, which sees the canvas as the strip that is played.
         latents (`torch.Tensor` of shape `(B, C, h, w)`): Noisy latents, scaled by `scheduler.scale_model_input`.
         step ([`DenoisingStep`]): Timestep and share.
-        canvas ([`Canvas`]): How the picture is played.
+        canvas ([`Canvas`]): Size of the picture and how it is played.
 
     Returns:
         `torch.Tensor` of shape `(B, C, h, w)`: Noise.
@@ -99,7 +99,7 @@ def denoise(
         image, audio ([`Guided`]): Both sides.
         latents (`torch.Tensor` of shape `(B, C, h, w)`): Noisy latents at the scale of the scheduler.
         steps (`Iterable[DenoisingStep]`): From `denoising_steps`.
-        canvas ([`Canvas`]): How the picture is played.
+        canvas ([`Canvas`]): Size of the picture and how it is played.
         on_step_end (`Callable`, *optional*): Called after each step with the step, the new latents, both sides and a
             function that returns the expected noiseless latents. Returns the latents and sides to go on with.
         step_kwargs: Passed to `scheduler.step`.

@@ -1,4 +1,4 @@
-"""How loading and saving differ from diffusers: the vocoder in float32, and code beside the weights."""
+"""Differences from diffusers in loading and saving: the vocoder in float32, and code beside the weights."""
 
 import inspect
 import json

@@ -57,8 +57,8 @@ class MelSpectrogram:
         max_frequency (`float`): Upper edge of the highest mel filter in Hz.
         min_magnitude (`float`): Mel magnitude that is drawn as silence, and all below it.
         max_magnitude (`float`): Mel magnitude that is drawn loudest.
-        frequency_scale (`str`): Where the filters are: evenly on the mel scale of `"slaney"` or of `"htk"`, or on a
-            `"linear"` or `"logarithmic"` one.
+        frequency_scale (`str`): Scale on which the filters lie evenly: the mel scale of `"slaney"` or of `"htk"`, or
+            `"linear"` or `"logarithmic"`.
         filter_norm (`str`, *optional*): `"slaney"` gives all filters the same area, `None` the same height.
         center (`bool`): Whether frame k is centred on sample k * `hop_length`, with reflected ends, so that
             `T = 1 + N // hop_length`; else half a hop later, and `T = N // hop_length`.
@@ -139,7 +139,7 @@ class MelSpectrogram:
 
     @property
     def silence(self) -> float:
-        """How silence looks on a canvas: 0 is black, 1 is white."""
+        """Brightness of silence on a canvas: 0 is black, 1 is white."""
         return float(self.black_is_loud)
 
     @property
@@ -221,7 +221,7 @@ class MelSpectrogram:
 
     def canvas_to_log_mel(self, canvas: torch.Tensor) -> torch.Tensor:
         """
-        The inverse of `log_mel_to_canvas`; what is drawn loudest becomes `max_magnitude`.
+        The inverse of `log_mel_to_canvas`. The loudest brightness becomes `max_magnitude`.
 
         Args:
             canvas (`torch.Tensor` of shape `(..., C, M, T)`): Picture in 0..1; its channels are averaged, as in the
@@ -265,7 +265,7 @@ class MelSpectrogram:
 
     def canvas_to_audio(self, canvas: torch.Tensor, vocoder: torch.nn.Module | None = None) -> torch.Tensor:
         """
-        Canvas to waveform by the vocoder, or by Griffin-Lim where there is none.
+        Canvas to waveform by the vocoder, or by Griffin-Lim without one.
 
         Args:
             canvas (`torch.Tensor` of shape `(B, C, M, T)`): Picture in 0..1.
@@ -472,7 +472,7 @@ def check_audio(audio: torch.Tensor) -> None:
 
 def audio_problems(audio: np.ndarray) -> list[str]:
     """
-    Says what is wrong with a waveform, in words for a user.
+    Names the faults of a waveform, in words for a user.
 
     Args:
         audio (`np.ndarray` of shape `(N,)`): Waveform.
@@ -493,12 +493,11 @@ def audio_problems(audio: np.ndarray) -> list[str]:
 
 def audio_remarks(audio: np.ndarray, mel_spectrogram: MelSpectrogram) -> list[str]:
     """
-    Says what a listener may want to know of a waveform, though it is no fault where it was asked for, such as that of
-    rain.
+    Names what a listener may want to know of a waveform. It is no fault if it was asked for, such as rain.
 
     Args:
         audio (`np.ndarray` of shape `(N,)`): Waveform.
-        mel_spectrogram ([`MelSpectrogram`]): Of its canvas, among whose frequencies it is judged.
+        mel_spectrogram ([`MelSpectrogram`]): Constants of its canvas, whose frequencies count.
 
     Returns:
         `list[str]`: Empty for a sound that has problems, or less even a spectrum than noise: the geometric mean of its

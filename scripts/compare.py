@@ -65,17 +65,17 @@ class Comparison:
     What is compared.
 
     Args:
-        models ([`Models`]): What makes the samples.
+        models ([`Models`]): Models that make the samples.
         samples ([`Samples`]): Those of each pair of prompts, and the folder of all.
-        scores ([`Scores`]): What judges.
+        scores ([`Scores`]): Scores that judge.
         methods (`list[str]`): Among `METHODS`.
-        prompts (`dict[str, dict[str, str]]`): Of pictures and of sounds, by names.
+        prompts (`dict[str, dict[str, str]]`): Prompts of pictures and of sounds, by names.
         pairs (`list[Pair]`): Names of what goes together.
         call (`dict`): Arguments of the methods' calls that have them.
         distances (`bool`): Whether to measure FID and FAD.
         sds_model (`str`): Image side of SDS.
-        num_sds_samples (`int`): Of each pair.
-        num_sds_iterations (`int`): Of each sample.
+        num_sds_samples (`int`): Samples of SDS for each pair.
+        num_sds_iterations (`int`): Iterations of SDS for each sample.
         report_to (`str`): A tracker of accelerate.
     """
 
@@ -121,7 +121,7 @@ class Comparison:
 
     @property
     def plan(self) -> str:
-        """What is going to be done, in words."""
+        """The work to be done, in words."""
         numbers = {method: self.samples_of(method, self.pairs[0]).num_samples for method in self.methods}
         plan = (
             f"{len(self.pairs) * sum(numbers.values())} samples: pairs of prompts {len(self.pairs)}, seeds of each"
@@ -208,7 +208,7 @@ def make_all(comparison: Comparison, accelerator: "Accelerator") -> Iterator[str
 
 
 def models_of(comparison: Comparison, accelerator: "Accelerator", pipeline: str) -> Models:
-    """What a pipeline is loaded from; that of SDS may have an image side of its own."""
+    """Source of a pipeline. SDS may have another image side."""
     if pipeline != METHODS["sds"][0]:
         return comparison.models
     return replace(comparison.models, model=comparison.sds_model, device=str(accelerator.device))
@@ -325,9 +325,11 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
         "--model", default="embedded", help="Repo or folder of the image side, or of both. Default: embedded."
     )
     parser.add_argument("--audio_model", help="Repo or folder of the audio side, such as Auffusion's.")
-    add_spectrogram_argument(parser, "How the audio side draws. Default: what is known of it.")
-    parser.add_argument("--prompt", nargs="+", help="Of pictures. Default: ten of the published examples.")
-    parser.add_argument("--audio_prompt", nargs="+", help="Of sounds. Default: ten, nine of the published examples.")
+    add_spectrogram_argument(parser, "Spectrograms of the audio side. Default: those that are known of it.")
+    parser.add_argument("--prompt", nargs="+", help="Prompts of pictures. Default: ten of the published examples.")
+    parser.add_argument(
+        "--audio_prompt", nargs="+", help="Prompts of sounds. Default: ten, nine of the published examples."
+    )
     parser.add_argument(
         "--pairs",
         nargs="+",
@@ -338,14 +340,18 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num_samples", type=int, help="Seeds of each pair. Default: the paper's 10; embedded: 2.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_images_per_prompt", type=int, help="Samples computed at once. Default: --num_samples.")
-    parser.add_argument("--width", type=int, help="Of canvases. Default: what the checkpoint wants.")
-    parser.add_argument("--num_inference_steps", type=int, help="Of all but sds. Default: what the checkpoint wants.")
+    parser.add_argument("--width", type=int, help="Width of the canvases. Default: the checkpoint's.")
+    parser.add_argument(
+        "--num_inference_steps", type=int, help="Steps of all methods but sds. Default: the checkpoint's."
+    )
     add_scheduler_argument(parser)
     parser.add_argument(
         "--sds_model", help=f"Image side of sds. Default: the paper's {SDS_MODEL}; embedded: embedded."
     )
     parser.add_argument(
-        "--num_sds_samples", type=int, help="Of each pair. Default: --num_samples, at most the paper's 4."
+        "--num_sds_samples",
+        type=int,
+        help="Samples of sds for each pair. Default: --num_samples, at most the paper's 4.",
     )
     parser.add_argument(
         "--num_sds_iterations",
@@ -369,7 +375,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
 
 
 def read_comparison(args: argparse.Namespace) -> Comparison:
-    """What was asked for, with the defaults that depend on the model."""
+    """The request, with the defaults that depend on the model."""
     embedded = args.model == "embedded" and args.audio_model in (None, "embedded")
     usual = {
         "num_samples": EMBEDDED_NUM_SAMPLES if embedded else NUM_SAMPLES,

@@ -1,4 +1,4 @@
-"""Paints pictures into spectrograms, the baseline: made ones or one's own, each with its sound, video and settings."""
+"""Paints pictures, generated or yours, into spectrograms, the baseline: each with its sound, video and settings."""
 
 from collections.abc import Iterator
 from pathlib import Path

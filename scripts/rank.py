@@ -92,7 +92,7 @@ def table(
     shown: list[int],
     marked: list[int],
 ) -> Iterator[str]:
-    """A line for each sample: place and number by all, scores and its place by each, and what is to be said."""
+    """A line for each sample: place and number by all, scores and its place by each, and remarks."""
     names = [name for name in columns if name != "combined"]
     yield "place  combined" + "".join(f"{name:>18}" for name in names) + "   sample"
     for i in shown:
@@ -105,7 +105,9 @@ def table(
 def main(input_args: list[str] | None = None) -> None:
     parser = new_parser("rank", __doc__)
     parser.add_argument("--sample_dir", type=Path, required=True, help="Every sample at or below it is scored.")
-    parser.add_argument("--top", type=int, default=5, help="How many to name by each ranking. Default: %(default)s.")
+    parser.add_argument(
+        "--top", type=int, default=5, help="Number of samples to name by each ranking. Default: %(default)s."
+    )
     parser.add_argument(
         "--share", type=float, default=0.2, help="Top share by every score, the paper's rule. Default: %(default)s."
     )

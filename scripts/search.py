@@ -50,7 +50,7 @@ def parse_args(input_args: list[str] | None = None) -> SearchRequest:
     add_few_steps_argument(parser)
     add_score_arguments(parser)
     group = parser.add_argument_group("search", "--num_samples candidates, of which the best are finished.")
-    group.add_argument("--keep", type=int, default=3, help="How many are kept, the best. Default: %(default)s.")
+    group.add_argument("--keep", type=int, default=3, help="Number of the best to keep. Default: %(default)s.")
     group.add_argument(
         "--rungs",
         type=float,
@@ -62,7 +62,7 @@ def parse_args(input_args: list[str] | None = None) -> SearchRequest:
         "--shares",
         type=float,
         nargs="*",
-        help=f"Of the candidates, that go on after each rung. Default: {SHARES}.",
+        help=f"Shares of the candidates that go on after each halt. Default: {SHARES}.",
     )
     args = parser.parse_args(input_args)
     request = read_request(args, PRESETS, arguments, SearchRequest, scores=values_of(Scores, args))
@@ -137,7 +137,7 @@ def halve(
 
 
 def search_folder(output_dir: Path, settings: dict) -> Path:
-    """Where candidates are kept on the way. Raises `ValueError` if they were made with other settings."""
+    """Folder of the candidates on the way. Raises `ValueError` if they were made with other settings."""
     folder = output_dir / ".search"
     file = folder / "settings.json"
     check_own_folder(folder)

@@ -1,4 +1,4 @@
-"""How much a prompt helps its model to predict noise on a result: a score that needs no other model."""
+"""Lift: the help of a prompt in predicting noise on a result, a score that needs no other model."""
 
 from dataclasses import replace
 
@@ -29,10 +29,10 @@ def prediction_lift(
     Args:
         pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`]): Holds both models.
         latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Results without noise.
-        prompt (`str` or `list[str]`): What to see, one for all or one per result.
-        audio_prompt (`str` or `list[str]`): What to hear.
+        prompt (`str` or `list[str]`): Intended picture, one for all or one per result.
+        audio_prompt (`str` or `list[str]`): Intended sound, one for all or one per result.
         num_draws (`int`, defaults to 16): Noises, each at a timestep of its own, spread evenly over all.
-        seed (`int`, defaults to 0): Of the noises.
+        seed (`int`, defaults to 0): Seed of the noises.
         audio_latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*): What the audio model sees, where its view
             is another, as in the folded layout.
 

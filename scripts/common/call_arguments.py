@@ -1,4 +1,4 @@
-"""What the call of a pipeline takes, read from its source, so that knowing it costs no import of torch."""
+"""Arguments of a pipeline's call, read from its source, which costs no import of torch."""
 
 import ast
 import inspect

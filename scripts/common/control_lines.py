@@ -18,7 +18,7 @@ def lines_of(picture: Image.Image, height: int = 128, width: int = 512) -> Image
     "A Computational Approach to Edge Detection", 1986).
 
     Args:
-        picture (`PIL.Image.Image`): Of any size and mode. What is transparent counts as paper.
+        picture (`PIL.Image.Image`): A picture of any size and mode. Transparent parts count as paper.
         height (`int`, defaults to 128): Rows of the canvas that the lines are for.
         width (`int`, defaults to 512): Its columns.
 
@@ -45,7 +45,7 @@ def _on_paper(picture: Image.Image) -> Image.Image:
 
 
 def _strokes(gray: np.ndarray) -> np.ndarray:
-    """How far each pixel is from the ground, 0..1."""
+    """Distance of each pixel from the ground, 0 to 1."""
     distance = np.abs(gray - np.median(gray))
     return distance / max(distance.max(), 1 / 255)
 

@@ -54,7 +54,7 @@ def distances(
     Args:
         sample_dirs (`dict[str, Path]`): For each method the folder that has its samples at or below it.
         references (`dict[str, str]`): For each distance the method that it is measured from.
-        features (`dict[str, Callable]`): Of `load_features`.
+        features (`dict[str, Callable]`): Result of `load_features`.
 
     Returns:
         `dict[str, dict[str, float]]`: For each method the distances; `nan` for the reference itself, where it has no

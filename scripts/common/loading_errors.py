@@ -1,4 +1,4 @@
-"""What the Hub refuses, said so that one knows what to do about it."""
+"""Errors of the Hub, with a hint at what to do about them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

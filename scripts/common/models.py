@@ -1,4 +1,4 @@
-"""Loads what `--model` and its like name, and puts it where it is to run."""
+"""Loads the models that `--model` and its like name, and puts them on their devices."""
 
 import logging
 from importlib.util import find_spec
@@ -39,7 +39,7 @@ SHIPPED = {"embedded": EMBEDDED, "embedded-colorization": Path(embedded_coloriza
 
 
 def device_of(models: Models) -> str:
-    """Where the models run. Raises `ValueError` for a device that this machine lacks."""
+    """Device of the models. Raises `ValueError` for a device that this machine lacks."""
     return get_device() if models.device is None else checked_device(models.device, "device")
 
 
@@ -59,7 +59,7 @@ def load_pipeline(
     models: Models, pipeline_class: type[DiffusionPipeline], needs_audio_side: bool = True
 ) -> DiffusionPipeline:
     """
-    The pipeline of `--model`, with the audio side of `--audio_model`, where it is to run. Raises `ValueError` if
+    The pipeline of `--model`, with the audio side of `--audio_model`, on its device. Raises `ValueError` if
     neither holds the audio side that it needs.
     """
     if models.spectrogram is not None and models.audio_model is None:
@@ -236,7 +236,7 @@ def read_vocoder(source: str, spectrogram: MelSpectrogram | None = None) -> Spee
 
 
 def on_device(models: Models, pipe: DiffusionPipeline) -> DiffusionPipeline:
-    """The pipeline where it is to run, and as `models` wants it run."""
+    """The pipeline on its device, run as `models` says."""
     device, unets = device_of(models), [m for m in pipe.components.values() if isinstance(m, UNet2DConditionModel)]
     if models.enable_layerwise_casting:
         for unet in unets:

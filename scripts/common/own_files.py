@@ -1,4 +1,4 @@
-"""Pictures and sounds of one's own: recorded by name and SHA-256, found again by these, and read."""
+"""Pictures and sounds of the user: recorded by name and SHA-256, found again by these, and read."""
 
 import argparse
 import hashlib
@@ -40,8 +40,8 @@ class OwnFile:
 
     Args:
         name (`str`): As it was given at first, and as settings name it.
-        path (`Path`): Where it is.
-        sha256 (`str`): Of what it holds, in hexadecimal digits.
+        path (`Path`): Its place.
+        sha256 (`str`): SHA-256 of its content, in hexadecimal digits.
     """
 
     name: str
@@ -78,7 +78,7 @@ def own_files(args: argparse.Namespace, saved: dict[str, Any], params_from: str 
 
 
 def listed(value: str | list[str] | None) -> list[str]:
-    """What one or several names are."""
+    """A list of one or several names."""
     return [value] if isinstance(value, str) else value or []
 
 
@@ -153,7 +153,7 @@ def _part_of(path: Path, sampling_rate: int, start_in_s: float, length_in_s: flo
 
 
 def _control_image(path: Path, controlnet: str, size: list[int]) -> "PIL.Image.Image":
-    """What a ControlNet is to see of a picture."""
+    """A picture as a ControlNet is to see it."""
     from ...pipelines.images_that_sound_picture_reading import on_ground
     from .control_lines import lines_of
     from .samples import read_picture

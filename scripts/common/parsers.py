@@ -41,7 +41,7 @@ DEFAULTS = {
 
 
 def json_dict(text: str) -> dict[str, Any]:
-    """What argparse names by this function's name if it is refused."""
+    """A JSON object. argparse names a refused one by this function's name."""
     return parse_json(text)
 
 
@@ -81,7 +81,7 @@ def call_arguments(pipeline: str) -> dict[str, CallArgument]:
 
 
 def parser_options(argument: CallArgument) -> dict[str, Any]:
-    """How argparse reads an argument of a call, by its annotation; nothing for what no command line can give."""
+    """Options of argparse for an argument of a call, by its annotation; none if no command line can give it."""
     annotation = ast.parse(argument.annotation or "None", mode="eval").body
     kinds = {ast.unparse(node).split("[")[0]: node for node in _alternatives(annotation)}
     if "Literal" in kinds:
@@ -105,7 +105,9 @@ def _alternatives(annotation: ast.expr) -> list[ast.expr]:
 
 def add_call_arguments(parser: argparse.ArgumentParser, arguments: dict[str, CallArgument]) -> None:
     """The arguments of a call; each that is not given is `None`."""
-    group = parser.add_argument_group("arguments of the call", "Left out, they are what the checkpoint wants.")
+    group = parser.add_argument_group(
+        "arguments of the call", "The checkpoint has defaults for those that are left out."
+    )
     for name, argument in arguments.items():
         text = argument.description
         default = DEFAULTS.get(name, argument.default)
@@ -129,7 +131,7 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     parser.add_argument("--num_images_per_prompt", type=int, default=1, help="Samples computed at once.")
     parser.add_argument("--model", help="Repo or folder of the image side, or of both. Default: embedded.")
     parser.add_argument("--audio_model", help="Repo or folder of the audio side, such as Auffusion's, or embedded.")
-    add_spectrogram_argument(parser, "How the audio side draws. Default: what is known of it.")
+    add_spectrogram_argument(parser, "Spectrograms of the audio side. Default: those that are known of it.")
     parser.add_argument("--num_samples", type=int, help="Sample i has seed + i. Default: 1, or the example's.")
     parser.add_argument("--seed", type=int, help="Default: 0, or the example's.")
     add_device_arguments(parser)
@@ -150,10 +152,10 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
 
 
 def add_component_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a Stable Diffusion can have besides: ControlNets, an IP-Adapter, LoRAs."""
-    group = parser.add_argument_group("what else is loaded", "Repos or folders, safetensors only.")
+    """Additions to Stable Diffusion: ControlNets, an IP-Adapter, LoRAs."""
+    group = parser.add_argument_group("additions", "Repos or folders, safetensors only.")
     group.add_argument("--controlnet", nargs="+", help="ControlNets of the image side.")
-    group.add_argument("--control_image", nargs="+", help="What to guide by: a picture for each ControlNet.")
+    group.add_argument("--control_image", nargs="+", help="A picture for each ControlNet, by which it guides.")
     group.add_argument(
         "--ip_adapter",
         help="An IP-Adapter of the image side, such as h94/IP-Adapter or h94/IP-Adapter/models/FILE.safetensors, and"
@@ -174,7 +176,7 @@ def add_few_steps_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--few_steps",
         choices=FEW_STEPS,
-        help="A LoRA for both sides that makes few steps without guidance do, with its scheduler.",
+        help="A LoRA for both sides so that a few steps without guidance suffice, with its scheduler.",
     )
 
 
@@ -187,10 +189,14 @@ def add_spectrogram_argument(parser: argparse.ArgumentParser, text: str) -> None
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="Default: an accelerator where there is one, else cpu.")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="Of the weights. Default: float32.")
+    parser.add_argument("--device", help="Device to compute on. Default: an accelerator if there is one, else cpu.")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="Precision of the weights. Default: float32."
+    )
     offload = parser.add_mutually_exclusive_group()
-    offload.add_argument("--enable_model_cpu_offload", action="store_true", help="Keep on the device what is in use.")
+    offload.add_argument(
+        "--enable_model_cpu_offload", action="store_true", help="Keep on the device only the model in use."
+    )
     offload.add_argument(
         "--enable_group_offload", action="store_true", help="The same by layers: less memory, slower."
     )
@@ -217,8 +223,10 @@ def add_process_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_lift_arguments(parser: argparse.ArgumentParser) -> None:
     """For commands that may judge samples by the models that made them."""
-    parser.add_argument("--model", help="For lift: what made the samples. Default: as the samples', if embedded.")
-    parser.add_argument("--audio_model", help="For lift: the audio side's, where it is another.")
+    parser.add_argument(
+        "--model", help="For lift: the model that made the samples. Default: as the samples', if embedded."
+    )
+    parser.add_argument("--audio_model", help="For lift: the audio side's model, if it is another.")
 
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:

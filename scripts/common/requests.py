@@ -1,4 +1,4 @@
-"""What was asked for, complete: the command line, then a file made earlier, then an example, then the defaults."""
+"""A complete request: the command line, then a file made earlier, then an example, then the defaults."""
 
 import argparse
 import hashlib
@@ -46,8 +46,8 @@ def read_request(
     **given: Any,
 ) -> Values:
     """
-    The values of `add_sample_arguments`. What was not given comes from `--params_from`, then from the example, where
-    the embedded checkpoint makes it first from `embedded_presets`, then from the defaults of the call. `instead` says
+    The values of `add_sample_arguments`. Missing ones come from `--params_from`, then from the example (if the
+    embedded checkpoint makes it, first from `embedded_presets`), then from the defaults of the call. `instead` says
     which file stands in for which prompt, and `needs` which arguments are nothing without one of some files.
     """
     if {args.model, args.audio_model} <= {None, "embedded"}:
@@ -87,7 +87,7 @@ def read_request(
 
 
 def complete_call(arguments: dict[str, CallArgument], parsed: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a call: what was parsed, where that is nothing what is known, and then the call's own default."""
+    """Arguments of a call: the parsed ones, else the known ones, else the call's defaults."""
     call = {}
     for name, argument in arguments.items():
         value = known.get(name, argument.default) if parsed.get(name) is None else parsed[name]
@@ -149,7 +149,7 @@ def _default_folder(
 
 
 def _slug(text: str) -> str:
-    """What every file system takes of a text, shortened."""
+    """The part of a text that every file system takes, shortened."""
     plain = unicodedata.normalize("NFKD", text.lower()).encode("ascii", "ignore").decode()
     return "-".join(re.findall("[a-z0-9]+", plain))[:40].strip("-")
 

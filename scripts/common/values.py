@@ -1,4 +1,4 @@
-"""What a command is asked for, as values: models, samples, scores, and a whole request."""
+"""Requests of a command as values: models, samples, scores, and a whole request."""
 
 import argparse
 from dataclasses import dataclass, field, fields
@@ -17,13 +17,13 @@ Values = TypeVar("Values")
 @dataclass(frozen=True, kw_only=True)
 class Models:
     """
-    What is loaded, and where it runs.
+    Models to load, and their device.
 
     Args:
         model (`str`): Repo or folder of the image side or of both, or a name of what ships with the package.
-        audio_model (`str`): The audio side's, where it is another.
-        spectrogram (`str` or `dict`): How the audio side draws, where it does not say so itself.
-        device (`str`): Where to compute; `None` for an accelerator where there is one, else the CPU.
+        audio_model (`str`): Repo or folder of the audio side, if it is another.
+        spectrogram (`str` or `dict`): Spectrograms of the audio side, if it does not name them itself.
+        device (`str`): Device to compute on; `None` for an accelerator if there is one, else the CPU.
         dtype (`str`): Precision of the weights.
         enable_model_cpu_offload (`bool`): Whether only the model in use is kept on the device.
         enable_group_offload (`bool`): Whether only the layers in use are.
@@ -65,12 +65,12 @@ class Models:
 @dataclass(frozen=True, kw_only=True)
 class Samples:
     """
-    Which samples are made, and where they go.
+    Samples to make, and their folder.
 
     Args:
-        seed (`int`): Of the first; sample i has `seed + i`.
-        num_samples (`int`): How many.
-        num_images_per_prompt (`int`): How many are computed at once.
+        seed (`int`): Seed of the first sample; sample i has `seed + i`.
+        num_samples (`int`): Number of samples.
+        num_images_per_prompt (`int`): Number of samples that are computed at once.
         output_dir (`Path`): Gets a folder for each.
         video (`bool`): Whether they get videos.
 
@@ -104,7 +104,7 @@ class Samples:
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """
-    What samples are scored by.
+    Scores of samples.
 
     Args:
         scores (`list[str]`): Names, among clip, clap and lift.
@@ -129,14 +129,14 @@ class Scores:
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """
-    What a command that makes samples is asked for.
+    Request of a command that makes samples.
 
     Args:
         call (`dict`): JSON-ready arguments of the pipeline's call, the same for all samples.
-        models ([`Models`]): What makes them.
-        samples ([`Samples`]): Which ones.
+        models ([`Models`]): Models that make them.
+        samples ([`Samples`]): Samples to make.
         files (`dict[str, list[OwnFile]]`): Arguments of the call that are read from files.
-        recorded (`dict`): What settings say of the files and of the models besides.
+        recorded (`dict`): Further settings about the files and the models.
         report_to (`str`): A tracker of accelerate.
     """
 
@@ -161,6 +161,6 @@ def check_seed(seed: int, number: int) -> None:
 
 
 def values_of(values_class: type[Values], args: argparse.Namespace, **given: Any) -> Values:
-    """A dataclass of what was parsed, and of what is `given`."""
+    """A dataclass of the parsed values and the `given` ones."""
     parsed = {field.name: getattr(args, field.name) for field in fields(values_class) if hasattr(args, field.name)}
     return values_class(**{**parsed, **given})
