@@ -15,7 +15,8 @@ def see(
     import torch
 
     from .common.canvases import constants_of, picture_of
-    from .common.samples import read_audio, write_picture
+    from .common.samples import write_picture
+    from .common.sounds import read_audio
 
     given, output = output, output or Path(sound.with_suffix(".png").name)
     if output.suffix.lower() != ".png":

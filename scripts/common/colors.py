@@ -15,7 +15,8 @@ from .border import arguments_named
 from .files import json_text, read_json, write_json, written
 from .loading_errors import checkpoint_errors
 from .models import on_device, read_pipeline
-from .samples import captions_of, panel_of, read_picture, read_waveform, sample_settings, write_picture
+from .samples import captions_of, panel_of, read_picture, sample_settings, write_picture
+from .sounds import read_waveform
 from .values import Models
 from .video import write_video
 

@@ -35,6 +35,8 @@ QUANTIZATIONS = ("torchao", "bitsandbytes_8bit", "bitsandbytes_4bit")
 DEFAULTS = {
     **{"seed": 0, "num_samples": 1, "model": "embedded", "scores": ["clip", "clap"]},
     **{"dtype": "float32", "enable_layerwise_casting": False},
+    # Your picture is seen once, as large as it fits.
+    "resize_mode": "center",
 }
 
 
@@ -108,8 +110,9 @@ def add_call_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Cal
     )
     for name, argument in arguments.items():
         text = argument.description
-        if argument.default not in (None, inspect.Parameter.empty):
-            text += f" Default: {argument.default}."
+        default = DEFAULTS.get(name, argument.default)
+        if default not in (None, inspect.Parameter.empty):
+            text += f" Default: {default}."
         place = parser if name in ("prompt", "audio_prompt") else group
         place.add_argument(f"--{name}", default=None, help=text.replace("%", "%%"), **parser_options(argument))
 

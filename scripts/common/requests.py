@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .call_arguments import CallArgument
-from .own_files import COMPONENTS, OwnFile, listed, own_files, recorded
+from .own_files import COMPONENTS, READ_BY, OwnFile, listed, own_files, recorded
 from .parsers import DEFAULTS, DTYPES, QUANTIZATIONS, json_dict, parser_options
 from .presets import FEW_STEPS, SCHEDULERS
 from .values import Models, Request, Samples, Values, values_of
@@ -69,7 +69,8 @@ def read_request(
     )
     call = complete_call(arguments, vars(args), known)
     _check_prompts(call, files, instead)
-    own_parts = recorded(files, _components(complete))
+    read_by = {name: getattr(complete, name) for name in READ_BY if hasattr(args, name)}
+    own_parts = {**recorded(files, _components(complete)), **read_by}
     if complete.output_dir is None:
         usual = {name: each.default for name, each in arguments.items()} | DEFAULTS | presets.get(args.example, {})
         complete.output_dir = _default_folder(complete, {**call, **own_parts}, files, usual)
@@ -192,6 +193,7 @@ def _known(
     kinds |= {"enable_layerwise_casting": {}, "quantization": {"choices": QUANTIZATIONS}}
     kinds |= {"scheduler": {"choices": SCHEDULERS}, "few_steps": {"choices": FEW_STEPS}}
     kinds |= {name: {"type": float} for name in OWN_NUMBERS if name in own}
+    kinds |= {name: options for name, options in READ_BY.items() if hasattr(args, name)}
     known = {name: saved[name] for name in kinds if saved.get(name) is not None}
     for name, value in known.items():
         _check_kind(name, value, kinds[name])

@@ -1,20 +1,18 @@
 """Sample folders: what a sample consists of, its settings inside every file, and how to find them again."""
 
-import math
 import os
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import PIL.PngImagePlugin
-import scipy.signal
 import soundfile
 
 from ...pipelines.images_that_sound_picture_reading import as_drawing, upright
@@ -23,6 +21,8 @@ from .files import check_own_folder, json_text, parse_json, read_json, write_jso
 from .loudness import levelled
 from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
+from .sounds import read_audio as read_audio
+from .sounds import read_waveform as read_waveform
 from .video import Panel, poster, write_video
 
 
@@ -30,11 +30,6 @@ SETTINGS_KEY = "images_that_sound"
 SAMPLE_FILES = {"image.png", "spectrogram.png", "audio.wav", "settings.json"}
 # Formats that Pillow reads by itself, without running another program.
 PICTURE_FORMATS = ("PNG", "JPEG", "JPEG2000", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "TGA")
-# Bounds that no honest sound meets; memory and time are taken by these.
-SAMPLING_RATES = range(1000, 768001)
-MAX_SECONDS = 600
-MAX_VALUES = 2**27
-
 TEXT, NAMES = (str, type(None)), ("prompt", "audio_prompt", "model", "audio_model", "canvas_layout")
 # Kinds of what the commands read in settings. Lists hold texts.
 KINDS = {**dict.fromkeys(NAMES, TEXT), "seed": int, "spectrogram": dict, "problems": list, "gain_in_db": (int, float)}
@@ -142,75 +137,6 @@ def write_audio(path: Path, audio: np.ndarray, sampling_rate: int, settings_text
         if settings_text:
             file.comment = settings_text
         file.write(np.nan_to_num(audio))
-
-
-def read_waveform(path: str | Path) -> tuple[np.ndarray, int]:
-    """
-    Reads any sound that libsndfile knows, and what phones record (`.m4a`, `.3gp`).
-
-    Returns:
-        `tuple[np.ndarray, int]`: Mono float32 waveform of shape `(N,)`, and its samples per second.
-
-    Raises:
-        ValueError: If the file can't be read, is empty, holds values that are not finite, or is larger or of another
-            sampling rate than any honest one.
-    """
-    try:
-        if _is_mp4(path):
-            rate, audio = _read_mp4(path)
-        else:
-            with soundfile.SoundFile(path) as file:
-                _check_size(path, file.samplerate, file.frames, file.channels)
-                rate, audio = file.samplerate, file.read(dtype="float32", always_2d=True).mean(axis=1)
-    except (OSError, RuntimeError, av.FFmpegError) as error:
-        raise ValueError(f"`{path}` can't be read as a sound: {error}") from error
-    if not len(audio):
-        raise ValueError(f"`{path}` holds no sound.")
-    if not np.isfinite(audio).all():
-        raise ValueError(f"`{path}` holds a sound with values that are not finite.")
-    return audio, rate
-
-
-def read_audio(path: str | Path, sampling_rate: int) -> np.ndarray:
-    """The waveform of `read_waveform`, resampled to `sampling_rate`."""
-    audio, rate = read_waveform(path)
-    divisor = math.gcd(rate, sampling_rate)
-    return scipy.signal.resample_poly(audio, sampling_rate // divisor, rate // divisor).astype(np.float32)
-
-
-def _is_mp4(path: str | Path | BinaryIO) -> bool:
-    if hasattr(path, "read"):
-        return False
-    with open(path, "rb") as file:
-        return file.read(8)[4:] == b"ftyp"
-
-
-def _read_mp4(path: str | Path) -> tuple[int, np.ndarray]:
-    """Rate and mono waveform of the first sound in a file, read as nothing else: other formats may name files."""
-    with open(path, "rb") as file, av.open(file, format="mp4") as container:
-        if not container.streams.audio:
-            raise OSError("It has no sound.")
-        stream, parts, frames = container.streams.audio[0], [np.empty(0, np.float32)], 0
-        planar = av.AudioResampler(format="fltp")
-        for decoded in container.decode(stream):
-            for frame in planar.resample(decoded):
-                frames += frame.samples
-                _check_size(path, frame.sample_rate, frames, len(frame.layout.channels))
-                parts.append(frame.to_ndarray().mean(axis=0))
-        return stream.rate, np.concatenate(parts)
-
-
-def _check_size(path: str | Path, sampling_rate: int, frames: int, channels: int) -> None:
-    if sampling_rate not in SAMPLING_RATES:
-        raise ValueError(
-            f"`{path}` has to have {SAMPLING_RATES[0]} to {SAMPLING_RATES[-1]} samples per second, but has"
-            f" {sampling_rate}."
-        )
-    if frames > MAX_SECONDS * sampling_rate or frames * channels > MAX_VALUES:
-        raise ValueError(
-            f"`{path}` has to be at most {MAX_SECONDS} seconds and {MAX_VALUES} values long, but has {frames} in"
-            f" each of {channels} channels at {sampling_rate} per second."
-        )
 
 
 def read_picture(path: str | Path) -> PIL.Image.Image:

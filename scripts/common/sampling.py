@@ -18,7 +18,8 @@ from .files import check_own_folder, check_writable, read_json
 from .models import device_of
 from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
-from .samples import is_made, read_picture, read_waveform, write_sample
+from .samples import is_made, read_picture, write_sample
+from .sounds import read_waveform
 from .values import Models, Samples
 from .vocabulary import unknown_words
 
