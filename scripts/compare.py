@@ -5,14 +5,13 @@ and the averaging of noise, over pairs of prompts and seeds, judged by CLIP, CLA
 
 import argparse
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common.border import arguments_named, run
+from .common.border import run
 from .common.files import check_own_folder, write_json
 from .common.parsers import (
     add_device_arguments,
@@ -220,6 +219,7 @@ def make(
     """The samples of one pair by one method that are missing."""
     from .common.models import with_checkpoint_defaults
     from .common.sampling import complete_settings, imprinted_pictures_of, make_missing
+    from .common.unfinished import finished, state_of
 
     samples = comparison.samples_of(method, pair)
     for folder in (samples.output_dir.parent, samples.output_dir):
@@ -227,24 +227,12 @@ def make(
     arguments = with_checkpoint_defaults(comparison.arguments_of(method, pair), pipe)
     settings = complete_settings(models_of(comparison, accelerator, METHODS[method][0]), pipe, arguments)
 
-    def unfinished(seed: int) -> Path:
-        folder = samples.folder(seed)
-        return folder.with_name(f"{folder.name}.unfinished")
-
-    def of_seeds(seeds: list[int]) -> dict[str, Any]:
-        check_own_folder(unfinished(seeds[0]))
-        return {"accelerator": accelerator, "checkpoint_dir": unfinished(seeds[0])}
-
-    own = {"of_seeds": of_seeds, "accelerator": accelerator} if method == "sds" else {}
-    if method == "imprint":
-        own["pictures"] = imprinted_pictures_of
-    made = make_missing(pipe, samples, settings, arguments=arguments, seeds=samples.seeds, **own)
-    with arguments_named(checkpoint_dir="output_dir"):
-        for folder in made:
-            if method == "sds" and accelerator.is_main_process:
-                shutil.rmtree(unfinished(int(folder.name.removeprefix("seed-"))), ignore_errors=True)
-            if method != "sds" or accelerator.is_main_process:
-                yield folder
+    further: dict[str, Any] = {"pictures": imprinted_pictures_of} if method == "imprint" else {}
+    if method == "sds":
+        further["of_seeds"] = lambda seeds: state_of(samples, seeds[0], accelerator)
+        further["accelerator"] = accelerator
+    made = make_missing(pipe, samples, settings, arguments=arguments, seeds=samples.seeds, **further)
+    yield from finished(samples, made, accelerator) if method == "sds" else made
 
 
 def judge(
