@@ -154,7 +154,7 @@ def read_picture(path: str | Path) -> PIL.Image.Image:
     try:
         return upright(picture)
     except ValueError as error:
-        raise ValueError(f"`{path}` can't be read as a picture: {error}") from error
+        raise ValueError(str(error).replace("`image`", f"`{path}`")) from error
 
 
 def read_drawing(path: str | Path, silence: float = 0.0, invert: bool | None = None) -> PIL.Image.Image:
