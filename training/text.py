@@ -9,7 +9,17 @@ from diffusers.models.embeddings import TextTimeEmbedding
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from .loop import Run, learn_tokenizer, load_as_float32, parse_run, save_model, small_text_config, tokenize, train
+from .loop import (
+    Run,
+    learn_tokenizer,
+    load_as_float32,
+    parse_run,
+    save_model,
+    small_text_config,
+    tokenize,
+    train,
+    trapezoid,
+)
 from .open_world.squares import Squares, describe, make_squares
 
 
@@ -71,7 +81,7 @@ def train_text_encoder(
             losses.append(loss if fact.endswith(".name") else OTHER_WEIGHT * loss)
         return sum(losses)
 
-    train(run, "text", reader, loss_of_step)
+    train(run, "text", reader, loss_of_step, learning_rate_at=trapezoid)
     run.log(stage="text", names_read=names_read(reader, values, labels, tokenizer, run.device))
     return text_encoder.requires_grad_(False), pooling.cpu()
 
@@ -93,8 +103,8 @@ def names_read(
 
 
 def main(input_args: list[str] | None = None) -> None:
-    steps, work_dir = {"text": 800}, "outputs/open_world"
-    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=1000, batch_size=64, steps=steps)
+    steps, work_dir = {"text": 1000}, "outputs/open_world"
+    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=1000, batch_size=32, steps=steps)
     data = make_squares(run.work_dir, run.num_draws)
     tokenizer = make_tokenizer(run, data)
     text_encoder, pooling = train_text_encoder(run, data, tokenizer)

@@ -4,6 +4,7 @@ Trains the UNets on squares: the image UNet from nothing, then the audio UNet fr
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from diffusers.models.embeddings import TextTimeEmbedding
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .loop import Run, mostly, parse_run, tokenize, train_unet, trapezoid, velocity_weights
+from .loop import Run, mostly, parse_run, save_model, tokenize, train_unet, trapezoid, velocity_weights
 from .open_world.pictures import WILD
 from .open_world.squares import Squares, describe, make_squares
 from .text import POOLED_WIDTH, POOLING_HEADS, TEXT_WIDTH
@@ -131,13 +132,13 @@ def train_unets(run: Run, data: dict[str, Squares]) -> None:
     unet = new_unet(pooling, vae.config.latent_channels).to(run.device)
     options = {
         "weights_of": velocity_weights,
-        "learning_rate_at": lambda share: trapezoid(share),
+        "learning_rate_at": trapezoid,
         "betas": (0.9, 0.99),
     }
     for kind, name in (("picture", "unet"), ("sound", "unet_audio")):
         of_step = batches(latents, words, prompts.empty, kind, run.batch_size)
         train_unet(run, kind, unet, of_step, torch.stack, **options)
-        unet.save_pretrained(run.output_dir / name)
+        save_model(deepcopy(unet), run.output_dir / name)
 
 
 def main(input_args: list[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from .open_world.pictures import SQUARE
 from .open_world.squares import Squares, make_squares
 
 
-PATCH, LATENT_CHANNELS = 16, 16
+PATCH, LATENT_CHANNELS = 16, 12
 CHANNELS, NORM_GROUPS = (8, 16, 32, 64, 128), 2
 # Beside latents, whose variance is one.
 CONSTANT = 100.0
