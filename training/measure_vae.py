@@ -36,10 +36,8 @@ def fresh_sounds(variants: range, file: Path) -> tuple[torch.Tensor, torch.Tenso
     return torch.load(file, weights_only=True) / 255, labels
 
 
-def train_judge(
-    squares: torch.Tensor, labels: torch.Tensor, others: torch.Tensor, file: Path, num_steps: int
-) -> torch.nn.Module:
-    """Learns to name squares (N, H, W) in 0..1, half of them blurred, noisy and faintly overlaid with others."""
+def train_judge(squares: torch.Tensor, labels: torch.Tensor, file: Path, num_steps: int) -> torch.nn.Module:
+    """Learns to name squares (N, H, W) in 0..1, half of them fainter, blurred and noisy."""
     torch.manual_seed(0)
     judge = new_judge(int(labels.max()) + 1, (24, 48, 96, 160))
     if file.exists():
@@ -48,10 +46,8 @@ def train_judge(
     optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=num_steps)
     for step in range(num_steps):
-        rows, overlay = torch.randint(len(squares), (32,)), torch.randint(len(others), (16,))
-        batch = half_overlaid(squares[rows], others[overlay])
-        # Later than it begins, since nothing says when a sound begins.
-        batch = torch.roll(batch, int(torch.randint(-16, 17, ())), dims=2)
+        rows = torch.randint(len(squares), (32,))
+        batch = half_overlaid(squares[rows], torch.zeros(16, *squares.shape[1:]))
         loss = torch.nn.functional.cross_entropy(judge(batch[:, None]), labels[rows])
         loss.backward()
         optimizer.step()
@@ -92,14 +88,13 @@ def main(input_args: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, default="training/checkpoints/vae", help="Folder of the VAE.")
     parser.add_argument("--work_dir", type=Path, default="outputs/open_world", help="Keeps squares and judge.")
     parser.add_argument("--output", type=Path, default="training/checkpoints", help="Folder for vae.json and vae.png.")
-    parser.add_argument("--judge_steps", type=int, default=800)
+    parser.add_argument("--judge_steps", type=int, default=1500)
     args = parser.parse_args(input_args)
     vae = AutoencoderKL.from_pretrained(args.model)
     data = make_squares(args.work_dir, num_draws=1000)
     draw_sheet(vae, data, args.output / "vae.png")
     squares, labels = fresh_sounds(JUDGE_VARIANTS, args.work_dir / "judge-sounds.pt")
-    others = torch.from_numpy(data["picture"].pixels) / 255
-    judge = train_judge(squares, labels, others, args.work_dir / "judge-sound.pt", args.judge_steps)
+    judge = train_judge(squares, labels, args.work_dir / "judge-sound.pt", args.judge_steps)
     squares, labels = fresh_sounds(HELD_OUT_VARIANTS, args.work_dir / "held-out-sounds.pt")
     decoded = through_vae(vae, squares)
     canvases = {

@@ -13,7 +13,7 @@ from diffusers.models.embeddings import TextTimeEmbedding
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .loop import Run, mostly, parse_run, save_model, tokenize, train_unet, trapezoid, velocity_weights
+from .loop import Run, mostly, parse_run, save_model, tokenize, train_unet, trapezoid, velocity_weights, write_tensors
 from .open_world.pictures import WILD
 from .open_world.squares import Squares, describe, make_squares
 from .text import POOLED_WIDTH, POOLING_HEADS, TEXT_WIDTH
@@ -21,8 +21,9 @@ from .vae import encode
 
 
 CHANNELS = (64, 64, 144)
-# Share of squares that hold anything anywhere: what starts, masks and the ControlNet live on.
-WILD_SHARE = 0.125
+# Share of squares that hold anything anywhere, which starts, masks and the ControlNet live on; more of them cost less
+# once the names are known.
+WILD_SHARE = 1 / 16
 # Wordings of each label that are read once, before the training.
 NUM_WORDINGS = {"picture": 24, "sound": 12, WILD: 64}
 
@@ -122,10 +123,18 @@ def load_stages(run: Run) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer, 
     return vae, text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer"), pooling
 
 
+def latents_of(run: Run, vae: AutoencoderKL, kind: str, pixels: np.ndarray) -> torch.Tensor:
+    """Latents of squares, from disk if an earlier run wrote them; another VAE wants another work folder."""
+    file = run.work_dir / f"latents-{kind}.pt"
+    if not file.exists():
+        write_tensors(file, encode(vae, pixels))
+    return torch.load(file, weights_only=True)
+
+
 def train_unets(run: Run, data: dict[str, Squares]) -> None:
     vae, text_encoder, tokenizer, pooling = load_stages(run)
     kinds = ("picture", WILD, "sound")
-    latents = {kind: encode(vae, data[kind].pixels) for kind in kinds}
+    latents = {kind: latents_of(run, vae, kind, data[kind].pixels) for kind in kinds}
     prompts = Prompts(text_encoder, tokenizer, run.seed)
     words = {kind: prompts.of(kind, data[kind].labels[: 1 if kind == WILD else None]) for kind in kinds}
     torch.manual_seed(run.seed)
