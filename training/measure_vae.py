@@ -88,7 +88,7 @@ def main(input_args: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, default="training/checkpoints/vae", help="Folder of the VAE.")
     parser.add_argument("--work_dir", type=Path, default="outputs/open_world", help="Keeps squares and judge.")
     parser.add_argument("--output", type=Path, default="training/checkpoints", help="Folder for vae.json and vae.png.")
-    parser.add_argument("--judge_steps", type=int, default=1500)
+    parser.add_argument("--judge_steps", type=int, default=900)
     args = parser.parse_args(input_args)
     vae = AutoencoderKL.from_pretrained(args.model)
     data = make_squares(args.work_dir, num_draws=1000)

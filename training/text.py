@@ -29,6 +29,8 @@ POOLED_WIDTH, POOLING_HEADS = 256, 4
 # How something sounds counts less than its name.
 OTHER_WEIGHT = 0.15
 KINDS = ("picture", "sound")
+# There are more names of pictures.
+PICTURES_PER_SOUND = 3
 
 
 def make_tokenizer(run: Run, data: dict[str, Squares]) -> CLIPTokenizer:
@@ -70,7 +72,8 @@ def train_text_encoder(
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, _ = run.generators(0, step)
-        rows = [(kind, int(numbers.integers(len(labels[kind])))) for kind in KINDS for _ in range(run.batch_size)]
+        kinds = ["sound"] * run.batch_size + ["picture"] * (PICTURES_PER_SOUND * run.batch_size)
+        rows = [(kind, int(numbers.integers(len(labels[kind])))) for kind in kinds]
         prompts = [describe(kind, labels[kind][row], numbers) for kind, row in rows]
         pooled = pooling(text_encoder(tokenize(tokenizer, prompts, run.device)).last_hidden_state)
         losses = []
@@ -103,8 +106,8 @@ def names_read(
 
 
 def main(input_args: list[str] | None = None) -> None:
-    steps, work_dir = {"text": 1000}, "outputs/open_world"
-    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=1000, batch_size=32, steps=steps)
+    steps, work_dir = {"text": 1600}, "outputs/open_world"
+    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=1000, batch_size=16, steps=steps)
     data = make_squares(run.work_dir, run.num_draws)
     tokenizer = make_tokenizer(run, data)
     text_encoder, pooling = train_text_encoder(run, data, tokenizer)
