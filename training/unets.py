@@ -1,6 +1,7 @@
 """
-Trains the UNets on squares: the image UNet from nothing, then the audio UNet from it. Run `training.vae` and
-`training.text` before; what they saved is read from `--output_dir`.
+Trains the UNets on squares: the image UNet, then the audio UNet, which starts as the image UNet. Run `training.vae`
+and `training.text` before; what they saved is read from `--output_dir`. UNets that are saved there already are trained
+further; a stage of 0 steps leaves its UNet as it is.
 """
 
 from collections.abc import Callable
@@ -131,23 +132,31 @@ def latents_of(run: Run, vae: AutoencoderKL, kind: str, pixels: np.ndarray) -> t
     return torch.load(file, weights_only=True)
 
 
+def begun(run: Run, name: str, unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The UNet of that name that was saved before, to be trained further, or else the given one."""
+    folder = run.output_dir / name
+    if folder.exists():
+        unet = UNet2DConditionModel.from_pretrained(folder)
+    return unet.to(run.device, memory_format=torch.channels_last)
+
+
 def train_unets(run: Run, data: dict[str, Squares]) -> None:
     vae, text_encoder, tokenizer, pooling = load_stages(run)
-    kinds = ("picture", WILD, "sound")
-    latents = {kind: latents_of(run, vae, kind, data[kind].pixels) for kind in kinds}
     prompts = Prompts(text_encoder, tokenizer, run.seed)
-    words = {kind: prompts.of(kind, data[kind].labels[: 1 if kind == WILD else None]) for kind in kinds}
     torch.manual_seed(run.seed)
-    unet = new_unet(pooling, vae.config.latent_channels).to(run.device)
-    options = {
-        "weights_of": velocity_weights,
-        "learning_rate_at": trapezoid,
-        "betas": (0.9, 0.99),
-    }
-    for kind, name in (("picture", "unet"), ("sound", "unet_audio")):
-        of_step = batches(latents, words, prompts.empty, kind, run.batch_size)
-        train_unet(run, kind, unet, of_step, torch.stack, **options)
-        save_model(deepcopy(unet), run.output_dir / name)
+    unet = new_unet(pooling, vae.config.latent_channels)
+    for stage, kind, name, kinds in (
+        ("image", "picture", "unet", ("picture", WILD)),
+        ("audio", "sound", "unet_audio", ("sound",)),
+    ):
+        unet = begun(run, name, unet)
+        if run.steps[stage]:
+            latents = {each: latents_of(run, vae, each, data[each].pixels) for each in kinds}
+            words = {each: prompts.of(each, data[each].labels[: 1 if each == WILD else None]) for each in kinds}
+            of_step = batches(latents, words, prompts.empty, kind, run.batch_size)
+            options = {"weights_of": velocity_weights, "learning_rate_at": trapezoid, "betas": (0.9, 0.99)}
+            train_unet(run, kind, unet, of_step, torch.stack, **options)
+            save_model(deepcopy(unet), run.output_dir / name)
 
 
 def main(input_args: list[str] | None = None) -> None:

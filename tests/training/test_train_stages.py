@@ -13,6 +13,7 @@ from killed_trainings import kill_at, train
 from safetensors.torch import load_file
 
 from training import text, unets, vae
+from training.loop import parse_run
 from training.open_world.squares import Squares
 
 
@@ -110,6 +111,16 @@ def test_batches_hold_squares_with_their_prompts_and_a_share_of_wild_ones():
     assert (shown[read != 9] == read[read != 9]).all()
     assert float((read == 9).float().mean()) == pytest.approx(0.125, abs=0.04)
     assert float((shown == -1).float().mean()) == pytest.approx(unets.WILD_SHARE, abs=0.04)
+
+
+def test_a_saved_unet_is_trained_further(tmp_path):
+    run = parse_run("", ["--output_dir", str(tmp_path)], work_dir="unused", num_draws=1, batch_size=1, steps={})
+    sizes = {"sample_size": 8, "block_out_channels": (8,), "norm_num_groups": 4, "layers_per_block": 1}
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "mid_block_type": None}
+    saved, given = (UNet2DConditionModel(**sizes, **blocks, cross_attention_dim=8) for _ in range(2))
+    saved.save_pretrained(tmp_path / "unet")
+    assert torch.equal(unets.begun(run, "unet", given).conv_in.weight, saved.conv_in.weight)
+    assert unets.begun(run, "unet_audio", given) is given
 
 
 @pytest.mark.slow
