@@ -1,4 +1,4 @@
-"""What the page does with the models: denoising in view, ranking, videos, colours, and how to do it all again."""
+"""Work of the page with the models: denoising in view, ranking, videos, colours, and how to do it all again."""
 
 import hashlib
 import io
@@ -21,15 +21,16 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
+from images_that_sound.pipelines.images_that_sound_canvas import fit_pictures
 from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
-from images_that_sound.pipelines.images_that_sound_pictures import fit_pictures
-from images_that_sound.pipelines.images_that_sound_spectrogram import AUDIBLE_PEAK
-from images_that_sound.scripts.common.arguments import Models, Scores, call_arguments, complete_call
+from images_that_sound.pipelines.images_that_sound_spectrogram import SILENCE_PEAK
 from images_that_sound.scripts.common.colors import Painter
+from images_that_sound.scripts.common.control_lines import lines_of
 from images_that_sound.scripts.common.files import json_text, read_json, written
-from images_that_sound.scripts.common.lines import lines_of
 from images_that_sound.scripts.common.models import device_of, load_pipeline, with_checkpoint_defaults
 from images_that_sound.scripts.common.own_files import OwnFile, recorded
+from images_that_sound.scripts.common.parsers import call_arguments
+from images_that_sound.scripts.common.requests import complete_call
 from images_that_sound.scripts.common.samples import (
     captions_of,
     on_ground,
@@ -41,6 +42,7 @@ from images_that_sound.scripts.common.samples import (
 )
 from images_that_sound.scripts.common.sampling import complete_settings, write_row
 from images_that_sound.scripts.common.scoring import choice_scores, load_scorer, scores_of
+from images_that_sound.scripts.common.values import Models, Scores
 from images_that_sound.scripts.common.video import write_video
 from images_that_sound.selection import Scorer, best
 
@@ -76,7 +78,7 @@ MAX_PROMPT_LENGTH = 500
 
 
 class Stopped(Exception):
-    """Of work that is no longer wanted."""
+    """Raised for work that is no longer wanted."""
 
 
 class Studio:
@@ -84,8 +86,8 @@ class Studio:
     The models, for one user at a time.
 
     Args:
-        models ([`Models`]): What makes samples, and where.
-        scores ([`Scores`]): What ranks them.
+        models ([`Models`]): Models that make samples, and their device.
+        scores ([`Scores`]): Scores that rank them.
         folder (`Path`): Gets a folder for each run.
     """
 
@@ -159,7 +161,7 @@ class Studio:
         seconds = len(audio) / self.pipe.sampling_rate
         if not least <= seconds <= most:
             raise ValueError(f"A sound may last {least} to {most} seconds, but this one lasts {seconds:.1f}.")
-        if np.abs(audio).max() < AUDIBLE_PEAK:
+        if np.abs(audio).max() < SILENCE_PEAK:
             raise ValueError("There is nothing to be heard in this sound.")
         file = io.BytesIO()
         soundfile.write(file, audio, self.pipe.sampling_rate, "FLOAT", format="WAV")
@@ -226,7 +228,7 @@ class Studio:
             is_left.set()
 
     def _read(self, argument: str, file: bytes) -> PIL.Image.Image | np.ndarray:
-        """What the call takes of a file."""
+        """Values of a file for the call."""
         content = io.BytesIO(file)
         if argument == "audio":
             return read_audio(content, self.pipe.sampling_rate)
@@ -306,7 +308,7 @@ def _check_prompts(*prompts: str | None) -> None:
 
 
 def _until_output(seen: queue.SimpleQueue) -> Iterator[tuple]:
-    """What another thread puts there, until that is an output; raises what it has raised."""
+    """Values that another thread puts there, until one is an output; raises an error of that thread."""
     output = None
     while output is None:
         event = seen.get()
@@ -344,12 +346,12 @@ def own_files(files: dict[str, bytes]) -> dict[str, list[OwnFile]]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """What a sample began with."""
+    """Files that a sample began with."""
     return {argument: (folder / name).read_bytes() for argument, name in FILES.items() if (folder / name).exists()}
 
 
 def _painted(edited: dict) -> np.ndarray:
-    """Where the layers of an editor's value are painted on, `(H, W)`."""
+    """Painted parts `(H, W)` of the layers of an editor's value."""
     size = edited["background"].size if edited["background"] is not None else edited["composite"].size
     layers = [np.asarray(layer.getchannel("A")) > 127 for layer in edited["layers"]]
     return np.any([np.zeros(size[::-1], bool), *layers], axis=0)
@@ -417,7 +419,7 @@ def as_python(settings: dict, models: Models) -> str:
     lines = ["import PIL.Image"] * ("image" in files or drawn) + ["import soundfile", "import torch"]
     lines += ["from diffusers import ControlNetModel"] * drawn
     lines += [f"from images_that_sound.pipelines import {pipeline}"]
-    lines += ["from images_that_sound.scripts.common.lines import lines_of"] * drawn
+    lines += ["from images_that_sound.scripts.common.control_lines import lines_of"] * drawn
     source, loaded = repr(settings["model"]), f"dtype=torch.{settings['dtype']}"
     if settings["model"] == "embedded":
         lines.insert(0, "import images_that_sound.embedded")

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .images_that_sound_audio_prior import load_vocoder
+    from .images_that_sound_audio_prior import load_hifigan_vocoder, load_vocoder
     from .images_that_sound_blocks import ImagesThatSoundBlocks
+    from .images_that_sound_canvas import Canvas, fold_canvas, unfold_canvas
+    from .images_that_sound_sides import Guided, Side
     from .images_that_sound_spectrogram import (
         SPECTROGRAMS,
         MelSpectrogram,
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
         audio_remarks,
         find_spectrogram,
     )
-    from .images_that_sound_two_sides import fold_canvas, unfold_canvas
-    from .images_that_sound_vocoder import load_hifigan_vocoder
     from .pipeline_factorized_colorization import (
         FactorizedColorizationPipeline,
         FactorizedColorizationPipelineOutput,
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from .pipeline_images_that_sound_sds import ImagesThatSoundSDSPipeline, ImagesThatSoundSDSPipelineOutput
 
 _MODULES = {
+    "Canvas": "images_that_sound_canvas",
     "FactorizedColorizationPipeline": "pipeline_factorized_colorization",
     "FactorizedColorizationPipelineOutput": "pipeline_factorized_colorization",
+    "Guided": "images_that_sound_sides",
     "ImagesThatSoundBlocks": "images_that_sound_blocks",
     "ImagesThatSoundImg2ImgPipeline": "pipeline_images_that_sound_img2img",
     "ImagesThatSoundImprintPipeline": "pipeline_images_that_sound_imprint",
@@ -41,13 +43,14 @@ _MODULES = {
     "ImagesThatSoundSDSPipelineOutput": "pipeline_images_that_sound_sds",
     "MelSpectrogram": "images_that_sound_spectrogram",
     "SPECTROGRAMS": "images_that_sound_spectrogram",
+    "Side": "images_that_sound_sides",
     "audio_problems": "images_that_sound_spectrogram",
     "audio_remarks": "images_that_sound_spectrogram",
     "find_spectrogram": "images_that_sound_spectrogram",
-    "fold_canvas": "images_that_sound_two_sides",
-    "load_hifigan_vocoder": "images_that_sound_vocoder",
+    "fold_canvas": "images_that_sound_canvas",
+    "load_hifigan_vocoder": "images_that_sound_audio_prior",
     "load_vocoder": "images_that_sound_audio_prior",
-    "unfold_canvas": "images_that_sound_two_sides",
+    "unfold_canvas": "images_that_sound_canvas",
 }
 __all__ = list(_MODULES)
 

@@ -1,4 +1,4 @@
-"""What every pipeline with an audio side shares: loading it, reading prompts, playing canvases, defaults, reports."""
+"""The audio side of a pipeline: loading it, encoding both prompts, playing canvases, defaults of checkpoints."""
 
 import os
 from collections.abc import Iterator
@@ -15,32 +15,34 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput, logging, scale_lora_layers, unscale_lora_layers
 from transformers import CLIPTextModel, PreTrainedModel
 
-from .images_that_sound_audio_lora import AudioLoraMixin
 from .images_that_sound_audio_prior import HUB_ARGUMENTS, AudioPriorRepo, check_vocoder, same_weights
-from .images_that_sound_checks import (
-    check_generator,
-    check_not_offloaded,
-    check_number,
-    check_tensor,
-    shown,
+from .images_that_sound_checks import check_generator, check_tensor, shown
+from .images_that_sound_loading import SelfContainedSavingMixin, check_not_offloaded, exact_vocoder, kept_in_float32
+from .images_that_sound_lora import AudioSidePipeline
+from .images_that_sound_sides import (
+    Guided,
+    Request,
+    Side,
+    common_batch_size,
+    expand_rows,
+    prediction_type_of,
+    tokenize,
 )
-from .images_that_sound_precision import exact_vocoder, kept_in_float32
-from .images_that_sound_prompts import Prompts, common_batch_size, tokenize
-from .images_that_sound_saving import SelfContainedSavingMixin
-from .images_that_sound_side import Side, is_guided
 from .images_that_sound_spectrogram import SPECTROGRAMS, MelSpectrogram, audio_problems
 
 
 logger = logging.get_logger(__name__)
 
-# What the audio side can have of its own, by the image side's names.
+# Parts that the audio side may have itself, by the image side's names.
 SHARED_PARTS = ("text_encoder", "tokenizer", "vae", "scheduler")
+# Attribute of an audio UNet with its spectrogram constants and default arguments.
+HABITS_NAME = "_images_that_sound_habits"
 
 
 @dataclass
 class ImagesThatSoundPipelineOutput(BaseOutput):
     """
-    What the pipelines with an audio side return.
+    Result of the pipelines with an audio side.
 
     Args:
         images (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, H, W, 3)` or `torch.Tensor` of shape
@@ -58,11 +60,10 @@ class ImagesThatSoundPipelineOutput(BaseOutput):
     audios: np.ndarray | torch.Tensor | None
 
 
-class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
+class AudioSideMixin(SelfContainedSavingMixin):
     """
-    A [`DiffusionPipeline`] with an image side and an audio side. It inherits this before [`DiffusionPipeline`], and
-    names in `_paper_arguments` what its call does where neither the caller nor the checkpoint says otherwise; those
-    are the arguments that a checkpoint may set.
+    A [`DiffusionPipeline`] with an image side and an audio side. A class inherits it before [`DiffusionPipeline`].
+    `_paper_arguments` are the arguments of its call that a checkpoint may set, with the paper's values.
     """
 
     _optional_components = ["unet_audio", "vocoder", "vae_audio", "text_encoder_audio"]
@@ -75,41 +76,45 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
     ]
     _paper_arguments: dict[str, Any] = {}
 
-    # What the properties say before the first call.
+    # Values before the first call. Callbacks of diffusers read and set them during a call.
     _guidance_scale = _audio_guidance_scale = 1.0
-    _guidance_rescale = _audio_guidance_rescale = 0.0
-    _cross_attention_kwargs: dict[str, Any] | None = None
     _interrupt = False
     _num_timesteps = 0
 
     def _register(self, spectrogram: dict | None, default_arguments: dict | None, **modules: Any) -> None:
-        """What the constructors have in common."""
+        """Registers the constructor's arguments."""
+        # `Sibling(**pipe.components)` hands on modules without the config that belongs to the audio side.
+        habits = getattr(modules["unet_audio"], HABITS_NAME, None)
+        if habits is not None and spectrogram is None and default_arguments is None:
+            spectrogram, default_arguments = habits["spectrogram"], habits["default_arguments"]
         self.mel_spectrogram = MelSpectrogram.from_dict(spectrogram or {})
         check_vocoder(modules["vocoder"], self.mel_spectrogram)
         self.register_modules(**{**modules, "vocoder": exact_vocoder(modules["vocoder"])})
-        self._set_default_arguments(default_arguments)
-        self.register_to_config(spectrogram=self.mel_spectrogram.to_dict(), default_arguments=default_arguments)
+        self.set_default_arguments(default_arguments)
+        self.register_to_config(spectrogram=self.mel_spectrogram.to_dict())
+        self._keep_habits()
         vae = self.audio_side.vae
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
-    def _set_default_arguments(self, default_arguments: dict | None) -> None:
+    def _keep_habits(self) -> None:
+        """Keeps the audio side's config at its UNet, for pipelines that are made of the same components."""
+        if self.unet_audio is not None:
+            names = ("spectrogram", "default_arguments", "audio_prediction_type")
+            setattr(self.unet_audio, HABITS_NAME, {name: self.config.get(name) for name in names})
+
+    def set_default_arguments(self, default_arguments: dict | None) -> None:
+        """Sets the values that calls take for arguments that are left out, and keeps them in the config."""
         if not isinstance(default_arguments, (dict, type(None))):
             raise ValueError(f"`default_arguments` has to be a dict of call arguments, but is {default_arguments!r}.")
-        # A checkpoint names those of all pipelines that it serves.
-        own = {name: value for name, value in (default_arguments or {}).items() if name in self._paper_arguments}
-        self.default_arguments = {**self._paper_arguments, **own}
+        # A checkpoint names the arguments of all pipelines that it serves.
+        known = {name: value for name, value in (default_arguments or {}).items() if name in self._paper_arguments}
+        self.default_arguments = {**self._paper_arguments, **known}
+        self.register_to_config(default_arguments=default_arguments)
 
     def resolve_default(self, name: str, value: Any) -> Any:
-        """An argument of the call, or what the checkpoint, else the paper, has for it where it is `None`."""
+        """An argument of the call, or its default of the checkpoint, else of the paper, if it is `None`."""
         return self.default_arguments[name] if value is None else value
-
-    def resolve_guidance(
-        self, guidance_scale: float | None, audio_guidance_scale: float | None
-    ) -> tuple[float, float]:
-        """Both sides' guidance, by `resolve_default`; raises `ValueError` for what is no number."""
-        scales = {"guidance_scale": guidance_scale, "audio_guidance_scale": audio_guidance_scale}
-        return tuple(check_number(name, self.resolve_default(name, scale)) for name, scale in scales.items())
 
     @property
     def sampling_rate(self) -> int:
@@ -125,24 +130,8 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         return self._audio_guidance_scale
 
     @property
-    def guidance_rescale(self) -> float:
-        return self._guidance_rescale
-
-    @property
-    def audio_guidance_rescale(self) -> float:
-        return self._audio_guidance_rescale
-
-    @property
     def do_classifier_free_guidance(self) -> bool:
-        return is_guided(self.unet, self._guidance_scale)
-
-    @property
-    def do_audio_classifier_free_guidance(self) -> bool:
-        return is_guided(self.unet_audio, self._audio_guidance_scale)
-
-    @property
-    def cross_attention_kwargs(self) -> dict | None:
-        return self._cross_attention_kwargs
+        return self.image_side.is_guided(self._guidance_scale)
 
     @property
     def num_timesteps(self) -> int:
@@ -154,18 +143,27 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
 
     @property
     def image_side(self) -> Side:
-        """The image side, guided as the call at work asks for."""
-        parts = {name: getattr(self, name) for name in SHARED_PARTS}
-        scales = {"guidance_scale": self.guidance_scale, "guidance_rescale": self.guidance_rescale}
-        return Side(unet=self.unet, **scales, **parts)
+        """The models of the image side."""
+        return Side(unet=self.unet, **{name: getattr(self, name) for name in SHARED_PARTS})
 
     @property
     def audio_side(self) -> Side:
-        """The audio side, guided as the call at work asks for; what it has no own of is the image side's."""
-        own = {name: getattr(self, f"{name}_audio", None) for name in SHARED_PARTS}
-        parts = {name: getattr(self, name) if part is None else part for name, part in own.items()}
-        scales = {"guidance_scale": self.audio_guidance_scale, "guidance_rescale": self.audio_guidance_rescale}
-        return Side(unet=self.unet_audio, **scales, **parts)
+        """The models of the audio side, which shares whatever it does not have itself."""
+        parts = {name: getattr(self, f"{name}_audio", None) for name in SHARED_PARTS}
+        parts = {name: getattr(self, name) if part is None else part for name, part in parts.items()}
+        return Side(unet=self.unet_audio, **parts)
+
+    @property
+    def audio(self) -> AudioSidePipeline:
+        """
+        The audio side as a stock [`StableDiffusionPipeline`] of the same modules: `pipe.audio.load_lora_weights(...)`,
+        `pipe.audio.set_adapters(...)`, `pipe.audio.load_textual_inversion(...)`.
+
+        Raises:
+            ValueError: If there is no audio side yet.
+        """
+        self._check_audio_prior()
+        return AudioSidePipeline.of(self, self.audio_side)
 
     def load_audio_prior(
         self,
@@ -174,67 +172,66 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         revision: str | None = None,
         spectrogram: str | dict | MelSpectrogram | None = None,
         quantization_config: Any = None,
+        dtype: torch.dtype | None = None,
+        variant: str | None = None,
         **kwargs: Any,
     ) -> None:
         """
-        Loads the audio side: `unet_audio`, `vocoder`, and what of it differs from the image side's, such as
-        `vae_audio` and `text_encoder_audio`. How its spectrograms are drawn, and what it wants for call arguments left
-        out, apply from then on.
+        Loads the audio side: `unet_audio`, `vocoder`, and `vae_audio` and `text_encoder_audio` if they differ from the
+        image side's. Its spectrogram constants and its default arguments apply from then on.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`):
-                A Hub repo such as `auffusion/auffusion-full-no-adapter`, or a folder of the same layout: `unet`,
-                `vae`, `text_encoder`, `tokenizer`, and `vocoder` either as Auffusion stores it (`config.json`,
-                `vocoder.pt`) or as [`~transformers.SpeechT5HifiGan`]; or such as `riffusion/riffusion-model-v1`, whose
-                name says what it is, and which has no vocoder; or a single file (`.safetensors`, `.ckpt`) of such a
-                model, as [`StableDiffusionPipeline.from_single_file`] reads it. Of a repo that holds both sides the
-                audio side is loaded.
-            subfolder (`str`, *optional*, defaults to `""`):
-                Folder inside the repo that holds this layout.
-            revision (`str`, *optional*):
-                Branch, tag or commit of the repo.
-            spectrogram (`str`, `dict` or [`MelSpectrogram`], *optional*):
-                How the repo's spectrograms are drawn, where that is not what it says itself or what is known of its
-                kind: `"auffusion"`, `"riffusion"`, or constants.
-            quantization_config (such as [`~diffusers.TorchAoConfig`], *optional*):
-                How diffusers quantizes `unet_audio`, not of a single file.
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub repo such as
+                `auffusion/auffusion-full-no-adapter`, or a folder of the same layout: `unet`, `vae`, `text_encoder`,
+                `tokenizer`, and `vocoder` either as Auffusion stores it (`config.json`, `vocoder.pt`) or as
+                [`~transformers.SpeechT5HifiGan`]. A repo without vocoder has to be called Riffusion, such as
+                `riffusion/riffusion-model-v1`. A single file (`.safetensors`, `.ckpt`) is read by
+                [`StableDiffusionPipeline.from_single_file`]. From a repo of both sides the audio side is loaded.
+            subfolder (`str`, *optional*, defaults to `""`): Folder inside the repo that holds this layout.
+            revision (`str`, *optional*): Branch, tag or commit of the repo.
+            spectrogram (`str`, `dict` or [`MelSpectrogram`], *optional*): `"auffusion"`, `"riffusion"`, or constants,
+                if the repo's spectrograms differ from those that it names or that are known of its kind.
+            quantization_config (such as [`~diffusers.TorchAoConfig`], *optional*): Quantization of `unet_audio` by
+                diffusers. A single file can't be quantized.
             kwargs:
                 `cache_dir`, `token`, `force_download`, `local_files_only`, as in `from_pretrained`.
 
         Raises:
-            ValueError: If a part is missing or does not fit the image side, if nothing says how the repo's
-                spectrograms are drawn, or if offloading is already enabled.
+            ValueError: If a part is missing or does not fit the image side, the spectrogram constants are unknown, or
+                offloading is already enabled.
         """
         check_not_offloaded(self, "load_audio_prior")
         if set(kwargs) - HUB_ARGUMENTS:
             raise ValueError(f"`load_audio_prior` takes {sorted(HUB_ARGUMENTS)} besides, but got {sorted(kwargs)}.")
         kwargs["revision"] = revision
-        # The first audio side gets the constants that the pipeline was made with, if it has none of its own.
+        # The first audio side gets the constants that the pipeline was made with, if it names none.
         reads = self.mel_spectrogram if self.unet_audio is None else SPECTROGRAMS["auffusion"]
         repo = AudioPriorRepo(pretrained_model_name_or_path, subfolder, kwargs, spectrogram, vocoder_reads=reads)
-        repo.quantization_config = quantization_config
+        repo.quantization_config, repo.dtype, repo.variant = quantization_config, dtype, variant
         default_arguments, vocoder = repo.default_arguments, repo.load_vocoder()
         check_vocoder(vocoder, repo.spectrogram)
         modules = {**self._load_audio_modules(repo), "vocoder": vocoder}
         if default_arguments is not None or repo.spectrogram != self.mel_spectrogram:
-            self._set_default_arguments(default_arguments)
+            self.set_default_arguments(default_arguments)
             self.mel_spectrogram = repo.spectrogram
-            self.register_to_config(spectrogram=repo.spectrogram.to_dict(), default_arguments=default_arguments)
+            self.register_to_config(spectrogram=repo.spectrogram.to_dict())
         for module in modules.values():
             if isinstance(module, torch.nn.Module):
                 module.to(self.device)
         self.register_modules(**modules)
+        self._keep_habits()
 
     def _load_audio_modules(self, repo: AudioPriorRepo) -> dict[str, Any]:
-        """The audio side's modules but for the vocoder, `None` for those that equal the image side's."""
+        """The audio side's modules without the vocoder, `None` for those that equal the image side's."""
         quantized = {"quantization_config": repo.quantization_config}
-        modules = {"unet_audio": repo.load_audio(UNet2DConditionModel, "unet", dtype=self.unet.dtype, **quantized)}
+        dtype = repo.dtype or self.unet.dtype
+        modules = {"unet_audio": repo.load_audio(UNet2DConditionModel, "unet", dtype=dtype, **quantized)}
         for name, model_class in (("vae", AutoencoderKL), ("text_encoder", CLIPTextModel)):
-            # Unrounded, since what is rounded twice differs from what is rounded once.
+            # Unrounded, since rounding twice differs from rounding once.
             audio, image = repo.load_audio(model_class, name, dtype=torch.float32), getattr(self, name)
             shared = image is not None and same_weights(audio, image)
-            dtype = self.unet.dtype if image is None else image.dtype
-            modules[f"{name}_audio"] = None if shared else audio.to(dtype)
+            wanted = repo.dtype or (self.unet if image is None else image).dtype
+            modules[f"{name}_audio"] = None if shared else audio.to(wanted)
         return modules
 
     @classmethod
@@ -252,7 +249,7 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "AudioSideMixin":
         """
         [`DiffusionPipeline.from_pipe`], except that optional components may be left out, and that the shared ones keep
-        their precision where no `dtype` is given.
+        their precision unless `dtype` is given.
         """
         absent = {name: None for name in cls._optional_components if name not in pipeline.components}
         precision = {} if {"dtype", "torch_dtype"} & set(kwargs) else {"dtype": pipeline.unet.dtype}
@@ -286,90 +283,110 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         warning.
 
         Args:
-            prompt (`str` or `list[str]`): What to see; `None` where `prompt_embeds` are given, or nothing is to be.
-            audio_prompt (`str` or `list[str]`): What to hear; `None` where `audio_prompt_embeds` are given, or nothing
-                is to be.
-            device (`torch.device`, *optional*): Where the embeddings go.
+            prompt (`str` or `list[str]`): Picture to see. `None` if `prompt_embeds` are given, or for no embeddings.
+            audio_prompt (`str` or `list[str]`): Sound to hear. `None` if `audio_prompt_embeds` are given, or for no
+                embeddings.
+            device (`torch.device`, *optional*): Device of the embeddings.
             num_images_per_prompt (`int`, defaults to 1): Repetitions of each prompt.
-            do_classifier_free_guidance (`bool`, defaults to `True`): Whether the image side needs the negative prompt.
-            do_audio_classifier_free_guidance (`bool`, defaults to `True`): The same for the audio side.
-            negative_prompt (`str` or `list[str]`, *optional*): What not to see.
-            negative_audio_prompt (`str` or `list[str]`, *optional*): What not to hear.
-            prompt_embeds, ... (`torch.Tensor` of shape `(B, L, D)`, *optional*): Made before, used as they are.
+            do_classifier_free_guidance (`bool`, defaults to `True`): Whether to encode the negative prompt.
+            do_audio_classifier_free_guidance (`bool`, defaults to `True`): Whether to encode the negative audio
+                prompt.
+            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid.
+            negative_audio_prompt (`str` or `list[str]`, *optional*): Sound to avoid.
+            prompt_embeds, ... (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to use as they are.
             lora_scale (`float`, *optional*): Scale of the LoRA layers of the text encoders.
-            clip_skip (`int`, *optional*): How many of the text encoder's last layers `prompt` is not read by.
-            audio_clip_skip (`int`, *optional*): The same for `audio_prompt`.
+            clip_skip (`int`, *optional*): Number of final text-encoder layers to skip for `prompt`.
+            audio_clip_skip (`int`, *optional*): Number of final text-encoder layers to skip for `audio_prompt`.
 
         Returns:
             Tuple of the image side's embeddings, its negative ones, and the same of the audio side, each of shape
-            `(B * num_images_per_prompt, L, D)`; negative ones are `None` where no guidance
-            needs them, all of a side for which nothing is given.
+            `(B * num_images_per_prompt, L, D)`. They are `None` for a side of which nothing is given, negative ones
+            also without guidance.
         """
-        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
         audio_embeds = (audio_prompt_embeds, negative_audio_prompt_embeds)
-        audio_prompts = Prompts("audio_prompt", audio_prompt, negative_audio_prompt, *audio_embeds, audio_clip_skip)
-        guided = (do_classifier_free_guidance, do_audio_classifier_free_guidance)
-        prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds = self.encode_sides(
-            image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale, device=device
-        ).values()
-        return prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds
-
-    def encode_image_prompt(
-        self, prompt: str | list[str] | None = None, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The image side's half of [`encode_prompt`]: embeddings and negative ones."""
-        return self.encode_prompt(prompt, None, *args, **kwargs)[:2]
-
-    def encode_audio_prompt(
-        self, audio_prompt: str | list[str] | None = None, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The audio side's half of [`encode_prompt`]: embeddings and negative ones."""
-        return self.encode_prompt(None, audio_prompt, *args, **kwargs)[2:]
-
-    def encode_sides(
-        self,
-        image_prompts: Prompts,
-        audio_prompts: Prompts,
-        num_images_per_prompt: int,
-        guided: tuple[bool, bool],
-        *,
-        lora_scale: float | None = None,
-        device: torch.device | None = None,
-    ) -> dict[str, torch.Tensor | None]:
-        """What [`encode_prompt`] returns, by name; whether each side is guided decides on its negative embeddings."""
-        embeds, audio_encoder = {}, self.audio_side.text_encoder
-        # A LoRA is the image side's, also where its text encoder reads the audio prompts.
-        shared = audio_encoder is self.text_encoder
-        audio_lora = _lora_silenced(audio_encoder) if shared else _lora_scaled(audio_encoder, lora_scale)
-        for prompts, side, with_negative, lora in (
-            (image_prompts, self.image_side, guided[0], _lora_scaled(self.text_encoder, lora_scale)),
-            (audio_prompts, self.audio_side, guided[1], audio_lora),
+        image = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
+        audio = Request("audio_prompt", audio_prompt, negative_audio_prompt, *audio_embeds, audio_clip_skip)
+        encoded = []
+        for request, side, guided in (
+            (image, self.image_side, do_classifier_free_guidance),
+            (audio, self.audio_side, do_audio_classifier_free_guidance),
         ):
             pair = (None, None)
-            if prompts.are_given:
-                with lora:
-                    pair = self._encode_side(side, prompts, device, num_images_per_prompt, with_negative)
-            embeds[f"{prompts.name}_embeds"], embeds[f"negative_{prompts.name}_embeds"] = pair
-        return embeds
+            if not request.is_empty:
+                request.check_prompts(side, guided)
+                pair = self._encode_side(side, request, guided, device, lora_scale)
+            encoded += [each if each is None else each.repeat_interleave(num_images_per_prompt, 0) for each in pair]
+        return tuple(encoded)
 
-    def _with_negatives(self, embeds: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor | None]:
-        """Embeddings of `encode_sides`, each side's as its `predict_noise` takes them."""
-        sides = {"prompt_embeds": self.image_side, "audio_prompt_embeds": self.audio_side}
-        return {name: side.with_negative(embeds[name], embeds[f"negative_{name}"]) for name, side in sides.items()}
+    def guide(
+        self,
+        image: Request,
+        audio: Request,
+        batch_size: int,
+        guides: Any = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+    ) -> tuple[Guided, Guided]:
+        """
+        Encodes the requests of a call, checked before, for both sides.
+
+        Args:
+            image, audio ([`Request`]): Prompts and scales of either side.
+            batch_size (`int`): `B`, a multiple of the number of prompts.
+            guides ([`Guides`], *optional*): Guides of the image side.
+            cross_attention_kwargs (`dict`, *optional*): Arguments of the attention processors of both UNets.
+
+        Returns:
+            Tuple of two [`Guided`]: the image side and the audio side.
+        """
+        sides = []
+        for request, side in ((image, self.image_side), (audio, self.audio_side)):
+            embeds, kwargs = (None, None), {}
+            if not request.is_empty:
+                lora_scale = dict(cross_attention_kwargs or {}).get("scale")
+                embeds = self._encode_side(side, request, side.is_guided(request.guidance_scale), None, lora_scale)
+            if cross_attention_kwargs is not None:
+                kwargs["cross_attention_kwargs"] = dict(cross_attention_kwargs)
+            wanted = prediction_type_of(self.scheduler)
+            is_audio = side.unet is self.unet_audio
+            sides.append(
+                Guided(
+                    side,
+                    *(expand_rows(each, batch_size) for each in embeds),
+                    guidance_scale=request.guidance_scale,
+                    guidance_rescale=request.guidance_rescale,
+                    timestep_cond=self._embed_guidance(side, request.guidance_scale, batch_size),
+                    guides=guides if request is image else None,
+                    unet_kwargs=kwargs,
+                    predicts=(is_audio and self.config.get("audio_prediction_type")) or wanted,
+                    wanted=wanted,
+                )
+            )
+        return tuple(sides)
+
+    def _embed_guidance(self, side: Side, guidance_scale: float, batch_size: int) -> torch.Tensor | None:
+        """Embedding `(B, D)` of the guidance scale for a UNet that takes it (arXiv 2210.03142)."""
+        if not side.takes_guidance:
+            return None
+        scales = torch.full((batch_size,), guidance_scale - 1)
+        embedding = AudioSidePipeline.of(self, side).get_guidance_scale_embedding(
+            scales, embedding_dim=side.unet.config.time_cond_proj_dim
+        )
+        return embedding.to(self._execution_device, side.unet.dtype)
 
     def _encode_side(
         self,
         side: Side,
-        prompts: Prompts,
-        device: torch.device | None,
-        num_images_per_prompt: int,
+        request: Request,
         guided: bool,
+        device: torch.device | None,
+        lora_scale: float | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        prompts.check(side.text_encoder, guided, side.hidden_size)
+        """Embeddings and negative embeddings `(b, L, D)` in the UNet's precision, one row for each prompt."""
         device = device or self._execution_device
-        encode_words = partial(self._encode_words, side, name=prompts.name, device=device)
         dtype = (side.text_encoder if self.unet is None else self.unet).dtype
-        return prompts.encode(encode_words, guided, num_images_per_prompt, device, dtype)
+        with _lora_scaled(side.text_encoder, lora_scale):
+            pair = request.encode(partial(self._encode_words, side, name=request.name, device=device), guided)
+        return tuple(each if each is None else each.to(device, dtype) for each in pair)
 
     def _encode_words(
         self, side: Side, prompts: list[str], name: str, device: torch.device, clip_skip: int | None = None
@@ -379,7 +396,8 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
         tokens = tokenize(side.tokenizer, prompts).input_ids
         if tokens.max() >= side.text_encoder.config.vocab_size:
             raise ValueError(
-                f"`{name}` or its negative holds a token that only the image side knows: {shown(prompts)}."
+                f"`{name}` or its negative holds a token that the other side alone knows: {shown(prompts)}. Load the"
+                " textual inversion into both sides."
             )
         if clip_skip is None:
             return side.text_encoder(tokens.to(device))[0]
@@ -398,30 +416,17 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
 
     def _check_batch(
         self,
-        image_prompts: Prompts,
-        audio_prompts: Prompts,
-        scales: tuple[float, float],
+        requests: tuple[Request, ...],
+        counts: dict[str, int],
         num_images_per_prompt: int,
-        *,
         generator: torch.Generator | list[torch.Generator] | None,
-        own: dict[str, int] = {},
-        starts: dict[str, int] = {},
-        rescales: tuple[float, float] = (0.0, 0.0),
     ) -> int:
         """
-        Checks prompts, guidance and generators; `own` says how many the caller brings of what a prompt would make, by
-        its argument, and `starts` of what is made from it and a prompt. Returns the batch size.
+        Checks the requests and generators of a call, and returns the batch size. `counts` are the numbers of other
+        inputs, by their argument.
         """
-        for name, rescale in zip(("guidance_rescale", "audio_guidance_rescale"), rescales):
-            check_number(name, rescale, least=0, most=1)
-        counts = {**own, **starts}
-        for prompts, side, name, scale, replaced in (
-            (image_prompts, self.image_side, "guidance_scale", scales[0], "image" in own),
-            (audio_prompts, self.audio_side, "audio_guidance_scale", scales[1], "audio" in own),
-        ):
-            check_number(name, scale)
-            if not replaced:
-                counts[prompts.name] = prompts.check(side.text_encoder, is_guided(side.unet, scale), side.hidden_size)
+        sides = {"prompt": self.image_side, "audio_prompt": self.audio_side}
+        counts = {**counts, **{request.name: request.check(sides[request.name]) for request in requests}}
         batch_size = common_batch_size(counts, num_images_per_prompt)
         check_generator(generator, batch_size)
         return batch_size
@@ -432,7 +437,7 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
             raise ValueError(f"`{name}` has to give at least {least} columns to Griffin-Lim, but gives {columns}.")
 
     def play(self, spectrograms: torch.Tensor) -> torch.Tensor:
-        """Waveforms `(B, N)` of gray canvases `(B, 1, M, T)` in 0..1, by the vocoder where there is one."""
+        """Waveforms `(B, N)` of gray canvases `(B, 1, M, T)` in 0..1, by the vocoder, else by Griffin-Lim."""
         check_tensor("spectrograms", spectrograms, ("B", 1, self.mel_spectrogram.num_mel_bins, "T"))
         with torch.no_grad():
             return self.mel_spectrogram.canvas_to_audio(spectrograms, self.vocoder)
@@ -440,7 +445,7 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
     def convert(
         self, images: torch.Tensor, spectrograms: torch.Tensor, audios: torch.Tensor, output_type: str
     ) -> tuple[list[PIL.Image.Image] | np.ndarray | torch.Tensor, ...]:
-        """Pictures and canvases in 0..1, and waveforms, as `"pil"` (whose waveforms are arrays), `"np"` or `"pt"`."""
+        """Pictures and canvases in 0..1, and waveforms, as `"pil"` (with arrays of waveforms), `"np"` or `"pt"`."""
         images, spectrograms = (
             self.image_processor.postprocess(canvases, output_type, do_denormalize=[False] * len(canvases))
             for canvases in (images, spectrograms)
@@ -459,7 +464,7 @@ class AudioSideMixin(SelfContainedSavingMixin, AudioLoraMixin):
 
 @contextmanager
 def _lora_scaled(text_encoder: PreTrainedModel | None, scale: float | None) -> Iterator[None]:
-    """Scales a text encoder's LoRA layers inside."""
+    """Scales the LoRA layers of a text encoder inside the context."""
     active = scale is not None and hasattr(text_encoder, "peft_config")
     if active:
         scale_lora_layers(text_encoder, scale)
@@ -468,19 +473,3 @@ def _lora_scaled(text_encoder: PreTrainedModel | None, scale: float | None) -> I
     finally:
         if active:
             unscale_lora_layers(text_encoder, scale)
-
-
-@contextmanager
-def _lora_silenced(text_encoder: PreTrainedModel | None) -> Iterator[None]:
-    """Leaves a text encoder's LoRA layers out inside."""
-    modules = [] if text_encoder is None else text_encoder.modules()
-    layers = [module for module in modules if getattr(module, "disable_adapters", None) is False]
-    # A layer that runs without what is fused into it takes that out of its weights for good.
-    layers = [layer for layer in layers if not layer.merged]
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)

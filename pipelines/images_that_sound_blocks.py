@@ -2,8 +2,8 @@
 
 import inspect
 import os
+import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,24 +14,18 @@ from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, Co
 from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
 
 # diffusers copies only the files that this one names, each of them.
-from .images_that_sound_audio_lora import AudioLoraMixin  # noqa: F401
 from .images_that_sound_audio_prior import HUB_ARGUMENTS, load_vocoder
-from .images_that_sound_audio_side import AudioSideMixin  # noqa: F401
-from .images_that_sound_call import read_call
-from .images_that_sound_checks import check_number  # noqa: F401
-from .images_that_sound_few_steps import FewStepsMixin  # noqa: F401
-from .images_that_sound_files import written  # noqa: F401
-from .images_that_sound_guides import GuidedTwoSidesMixin  # noqa: F401
-from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401
-from .images_that_sound_pictures import fit_pictures  # noqa: F401
-from .images_that_sound_precision import kept_in_float32  # noqa: F401
-from .images_that_sound_prompts import Prompts
-from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
-from .images_that_sound_side import is_guided
+from .images_that_sound_audio_side import AudioSideMixin
+from .images_that_sound_canvas import Canvas
+from .images_that_sound_checks import check_number
+from .images_that_sound_denoising import denoise
+from .images_that_sound_files import written
+from .images_that_sound_guides import Guides
+from .images_that_sound_loading import SelfContainedSavingMixin
+from .images_that_sound_lora import FewStepsMixin
+from .images_that_sound_sides import Guided, Request
 from .images_that_sound_spectrogram import MelSpectrogram
-from .images_that_sound_steps import denoising_steps  # noqa: F401
-from .images_that_sound_two_sides import TwoSidesMixin  # noqa: F401
-from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
+from .images_that_sound_two_sides import TwoSidesMixin
 from .pipeline_images_that_sound import ImagesThatSoundPipeline
 
 
@@ -87,24 +81,30 @@ def _components(*names: str) -> list[ComponentSpec]:
     return [COMPONENTS[name] for name in names]
 
 
-CALL = read_call(Path(inspect.getsourcefile(ImagesThatSoundPipeline)), "ImagesThatSoundPipeline")
+def _description(name: str) -> str:
+    """Text about an argument in the docstring of the pipeline's call, on one line."""
+    text = inspect.getdoc(ImagesThatSoundPipeline.__call__)
+    entry = re.search(rf"^( +){name} \(.*?\): (.*\n(?:\1    .*\n)*)", text, re.MULTILINE)
+    return " ".join(entry[2].split())
 
 
 def _inputs(*names: str) -> list[InputParam]:
-    """Inputs that are arguments of the pipeline's call, with what it says of them."""
+    """Inputs that are arguments of the pipeline's call, with its defaults and descriptions."""
     parameters = inspect.signature(ImagesThatSoundPipeline.__call__).parameters
     return [
         InputParam(
             name,
             type_hint=parameters[name].annotation,
             default=parameters[name].default,
-            description=CALL[name].description,
+            description=_description(name),
         )
         for name in names
     ]
 
 
-PIPELINE = InputParam("pipeline", ImagesThatSoundPipeline, description="That of this run, made by the first block.")
+PIPELINE = InputParam(
+    "pipeline", ImagesThatSoundPipeline, description="Pipeline of this run, made by the first block."
+)
 
 
 def _values(block_state: BlockState, names: Iterable[str]) -> dict[str, Any]:
@@ -119,6 +119,8 @@ class PipelineStep(ModularPipelineBlocks):
 
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
         given = self.get_block_state(state)
+        if getattr(components, "guider", None) is not None:
+            raise ValueError("`guider` can't be used by these blocks, which guide by `guidance_scale`.")
         if self.begins_run or given.pipeline is None:
             names = set(inspect.signature(ImagesThatSoundPipeline.__init__).parameters) - {"self"}
             configs = {config.name for config in CONFIGS}
@@ -139,7 +141,7 @@ class ImagesThatSoundInputStep(PipelineStep):
     """Checks everything before anything is computed, and says what is left open."""
 
     begins_run = True
-    description = "Checks all inputs, and resolves sizes, scales and who speaks at which step."
+    description = "Checks all inputs, and resolves the canvas, scales and shares of the steps."
     expected_components = _components("unet", "unet_audio")
     inputs = _inputs(
         *PROMPTS,
@@ -154,11 +156,9 @@ class ImagesThatSoundInputStep(PipelineStep):
         "output_type",
     )
     intermediate_outputs = [
-        OutputParam("pipeline", ImagesThatSoundPipeline, "What the blocks compute by."),
+        OutputParam("pipeline", ImagesThatSoundPipeline, "Pipeline by whose methods the blocks compute."),
         OutputParam("batch_size", int, "Number of samples."),
-        OutputParam("height", int, "Pixels of the picture."),
-        OutputParam("width", int, "Pixels of the picture."),
-        OutputParam("cut_columns", int, "Columns to cut from the right end of the spectrogram and the sound."),
+        OutputParam("canvas", Canvas, "Size of the picture and how it is played."),
         OutputParam("audio_noise_shares", list[float], "The audio side's share of the noise in 0..1, one per step."),
         OutputParam("guidance_scale", float, "Classifier-free guidance of the image side."),
         OutputParam("audio_guidance_scale", float, "Classifier-free guidance of the audio side."),
@@ -173,18 +173,18 @@ class ImagesThatSoundInputStep(PipelineStep):
         absent = [name for name in needed if getattr(components, name, True) is None]
         if absent:
             raise ValueError(f"Call `pipe.load_components()` before: {absent} are not loaded yet.")
-        for name in SCALES:
-            given[name] = pipe.resolve_default(name, given[name])
-        given.audio_noise_shares = pipe.resolve_noise_shares(
+        given.audio_noise_shares = pipe.resolve_shares(
             given.num_inference_steps, given.audio_weight, **_values(given, EDGES)
         )
-        given.height, given.width, given.cut_columns = pipe.resolve_size(**_values(given, SIZES))
-        prompts = (
-            Prompts(name, *(given[f"{prefix}{name}{end}"] for end in ("", "_embeds") for prefix in ("", "negative_")))
-            for name in ("prompt", "audio_prompt")
-        )
-        names = (*SCALES, *DENOISING, "height", "width", "num_images_per_prompt", "output_type")
-        given.batch_size = pipe.check_inputs(*prompts, **_values(given, names))
+        given.canvas = pipe.resolve_size(**_values(given, SIZES))
+        requests = []
+        for name, scale in zip(("prompt", "audio_prompt"), SCALES):
+            values = (given[f"{prefix}{name}{end}"] for end in ("", "_embeds") for prefix in ("", "negative_"))
+            requests.append(pipe.resolve_guidance(Request(name, *values), given[scale]))
+            given[scale] = requests[-1].guidance_scale
+        names = (*DENOISING, "num_images_per_prompt", "output_type")
+        values = _values(given, names)
+        given.batch_size = pipe.check_inputs(*requests, given.canvas, given.audio_noise_shares, **values)
 
 
 class ImagesThatSoundTextEncoderStep(PipelineStep):
@@ -194,19 +194,19 @@ class ImagesThatSoundTextEncoderStep(PipelineStep):
     expected_components = _components("text_encoder", "tokenizer", "text_encoder_audio")
     inputs = [*_inputs(*PROMPTS, *EMBEDDINGS, *SCALES, "num_images_per_prompt", "cross_attention_kwargs"), PIPELINE]
     intermediate_outputs = [
-        OutputParam(name, torch.Tensor, "Embeddings of shape `(B, L, D)`, or `None` where no guidance needs them.")
+        OutputParam(name, torch.Tensor, "Embeddings of shape `(B, L, D)`, or `None` if no guidance needs them.")
         for name in EMBEDDINGS
     ]
 
     @torch.no_grad()
     def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
-        scale, audio_scale = pipe.resolve_guidance(*(given[name] for name in SCALES))
+        scale, audio_scale = (pipe.resolve_default(name, given[name]) for name in SCALES)
         embeddings = pipe.encode_prompt(
             **_values(given, (*PROMPTS, *EMBEDDINGS, "num_images_per_prompt")),
             device=components._execution_device,
-            do_classifier_free_guidance=is_guided(pipe.unet, scale),
-            do_audio_classifier_free_guidance=is_guided(pipe.unet_audio, audio_scale),
-            lora_scale=pipe.lora_scale_of(given.cross_attention_kwargs),
+            do_classifier_free_guidance=pipe.image_side.is_guided(scale),
+            do_audio_classifier_free_guidance=pipe.audio_side.is_guided(audio_scale),
+            lora_scale=(given.cross_attention_kwargs or {}).get("scale"),
         )
         for name, value in zip(EMBEDDINGS, embeddings):
             given[name] = value
@@ -218,11 +218,11 @@ class ImagesThatSoundDenoiseStep(PipelineStep):
     description = "Denoises one canvas: both models predict its noise, and the scheduler follows the weighted average."
     expected_components = _components("unet", "unet_audio", "scheduler")
     inputs = [
-        *_inputs(*EMBEDDINGS, *SCALES, *DENOISING, "canvas_layout", "cross_attention_kwargs", "height", "width"),
+        *_inputs(*EMBEDDINGS, *SCALES, *DENOISING, "cross_attention_kwargs"),
         *(
             InputParam(output.name, output.type_hint, required=True, description=output.description)
             for output in ImagesThatSoundInputStep.intermediate_outputs
-            if output.name in ("batch_size", "audio_noise_shares")
+            if output.name in ("batch_size", "audio_noise_shares", "canvas")
         ),
         PIPELINE,
     ]
@@ -233,16 +233,24 @@ class ImagesThatSoundDenoiseStep(PipelineStep):
         self._progress_bar_config = {}
 
     def set_progress_bar_config(self, **kwargs: Any) -> None:
-        """What `tqdm` takes; [`ModularPipeline.set_progress_bar_config`] passes it on."""
+        """Arguments of `tqdm`; [`ModularPipeline.set_progress_bar_config`] passes them on."""
         self._progress_bar_config = kwargs
 
     def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
         pipe.set_progress_bar_config(**self._progress_bar_config)
-        names = (*EMBEDDINGS, *SCALES, *DENOISING[:-1], "canvas_layout", "cross_attention_kwargs")
+        sides = []
+        for name, scale in zip(("prompt", "audio_prompt"), SCALES):
+            embeds = {"prompt_embeds": given[f"{name}_embeds"], "guidance_scale": given[scale]}
+            negative_embeds = given[f"negative_{name}_embeds"]
+            sides.append(Request(name, **embeds, negative_prompt_embeds=negative_embeds))
+        image, audio = pipe.guide(*sides, given.batch_size, cross_attention_kwargs=given.cross_attention_kwargs)
         given.latents = pipe.denoise(
-            pipe.prepare_latents(given.batch_size, given.height, given.width, given.generator, given.latents),
-            given.audio_noise_shares,
-            **_values(given, names),
+            pipe.prepare_latents(given.batch_size, given.canvas, given.generator, given.latents),
+            pipe.prepare_steps(given.audio_noise_shares, **_values(given, ("denoising_start", "denoising_end"))),
+            image,
+            audio,
+            given.canvas,
+            **_values(given, ("eta", "generator")),
         )
 
 
@@ -252,8 +260,8 @@ class ImagesThatSoundDecodeStep(PipelineStep):
     description = "Decodes the picture and the spectrogram, and plays the spectrogram."
     expected_components = _components("vae", "vae_audio", "vocoder")
     inputs = [
-        *_inputs("latents", "canvas_layout", "output_type"),
-        InputParam("cut_columns", int, default=0, description="Columns to cut from the end of spectrogram and sound."),
+        *_inputs("latents", "output_type"),
+        InputParam("canvas", Canvas, description="How the picture is played; whole, as a strip, by default."),
         PIPELINE,
     ]
     intermediate_outputs = [
@@ -266,7 +274,7 @@ class ImagesThatSoundDecodeStep(PipelineStep):
     def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
         given.images, given.spectrograms, given.audios = given.latents, None, None
         if given.output_type != "latent":
-            decoded = pipe.decode(given.latents, given.canvas_layout, given.cut_columns)
+            decoded = pipe.decode(given.latents, given.canvas)
             given.images, given.spectrograms, given.audios = pipe.convert(*decoded, given.output_type)
         given.sampling_rate = pipe.sampling_rate
 
@@ -275,10 +283,9 @@ class ImagesThatSoundBlocks(SequentialPipelineBlocks):
     """
     Images that sound ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221)) from prompts to pictures and sounds.
 
-    The components come from the repos of Stable Diffusion and Auffusion themselves. `vae_audio` and
-    `text_encoder_audio` are optional; where they are absent, the image side's serve both. Without `vocoder`
-    Griffin-Lim plays. Ask for half precision by `pipe.load_components(dtype=...)`: it leaves the vocoder in float32,
-    which `pipe.to(dtype)` does not.
+    The components come from the repos of Stable Diffusion and Auffusion themselves. Without the optional `vae_audio`
+    and `text_encoder_audio`, the image side's serve both. Without `vocoder` Griffin-Lim plays. Ask for half precision
+    by `pipe.load_components(dtype=...)`: it leaves the vocoder in float32, which `pipe.to(dtype)` does not.
     """
 
     block_classes = [

@@ -1,4 +1,4 @@
-"""What the pipelines with DeepFloyd IF share: its prompts, its noise predictions, and the gate before its repos."""
+"""Shared parts of the pipelines with DeepFloyd IF: prompts, noise predictions, and the gate before its repos."""
 
 import os
 import re
@@ -9,9 +9,8 @@ from diffusers import UNet2DConditionModel
 from huggingface_hub.errors import GatedRepoError
 from transformers import T5EncoderModel, T5Tokenizer
 
-from .images_that_sound_precision import kept_in_float32
-from .images_that_sound_prompts import tokenize
-from .images_that_sound_side import check_rows, guide
+from .images_that_sound_loading import kept_in_float32
+from .images_that_sound_sides import check_rows, guide, tokenize
 
 
 # The length that DeepFloyd IF was trained with.
@@ -23,7 +22,7 @@ class DeepFloydMixin:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "DeepFloydMixin":
-        """[`DiffusionPipeline.from_pretrained`], which says what to accept where a repo is gated."""
+        """[`DiffusionPipeline.from_pretrained`], with a message about what to accept if a repo is gated."""
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except Exception as error:
@@ -50,8 +49,8 @@ class DeepFloydMixin:
         Args:
             tokenizer ([`~transformers.T5Tokenizer`]): DeepFloyd IF's.
             text_encoder ([`~transformers.T5EncoderModel`]): DeepFloyd IF's.
-            prompts (`list[str]` of length `B`): What to encode.
-            device (`torch.device`): Where the encoder is.
+            prompts (`list[str]` of length `B`): Texts to encode.
+            device (`torch.device`): Device of the encoder.
             use_attention_mask (`bool`, defaults to `True`): Whether padding is hidden from the encoder, as in
                 diffusers; the SDS of arXiv 2405.12221 does not hide it.
         """
@@ -69,7 +68,7 @@ def predict_pixel_noise(
     class_labels: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
-    Noise prediction of a DeepFloyd IF UNet with guidance; what it says of the variance comes from the prompt alone.
+    Noise prediction of a DeepFloyd IF UNet with guidance. Its variance comes from the prompt alone.
 
     Args:
         unet ([`UNet2DConditionModel`]): Predicts noise and variance, `2 * 3` channels.
@@ -96,10 +95,10 @@ def predict_pixel_noise(
 
 
 def raise_if_gated(error: BaseException, repo: str | os.PathLike) -> None:
-    """Raises a `ValueError` that says what to accept where `error` comes from a gated repo."""
+    """Raises a `ValueError` about what to accept if `error` comes from a gated repo."""
     cause: BaseException | None = error
     while cause is not None:
-        # Of a missing repo huggingface_hub says that it may be a "private or gated repo".
+        # huggingface_hub calls a missing repo a "private or gated repo".
         if isinstance(cause, GatedRepoError) or re.search("(?<!private or )gated repo", str(cause), re.IGNORECASE):
             raise ValueError(
                 f"`{repo}` is gated: accept its licence at https://huggingface.co/{repo}, then sign in with"

@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name only when they are complete."""
+"""Files and folders that appear under their name only when they are complete. Commands import it without torch."""
 
 import errno
 import os
@@ -14,14 +14,14 @@ def written(path: str | Path) -> Iterator[Path]:
     Makes a file or a folder that appears under its name only when it is complete.
 
     Args:
-        path (`str` or `Path`): Its name. A file that is there is replaced; a folder is not.
+        path (`str` or `Path`): Its name. An existing file is replaced, an existing folder is not.
 
     Yields:
-        `Path`: Where to write it: the same name in a new folder beside `path`, open to no other user and to no other
-        process, which is removed in the end, whatever happens.
+        `Path`: Place to write to: the same name in a new folder beside `path`. No other user and no other process
+        opens that folder, and it is removed in the end, whatever happens.
 
     Raises:
-        FileExistsError: If a folder was written, and in the end something is there under its name.
+        FileExistsError: If a folder was written and its name is taken in the end.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What guides the image side besides its prompt: ControlNets and IP-Adapters, and the pictures that they see."""
+"""Guides of a side besides its prompt: ControlNets and IP-Adapters, and the pictures that they see."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,36 +6,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    ControlNetModel,
-    MultiControlNetModel,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
-from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
-from diffusers.loaders import IPAdapterMixin
+from diffusers import ControlNetModel, DiffusionPipeline, MultiControlNetModel, UNet2DConditionModel
+from diffusers.image_processor import PipelineImageInput
 from diffusers.models.embeddings import ImageProjection
-from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils.torch_utils import is_compiled_module
-from transformers import (
-    CLIPImageProcessor,
-    CLIPTextModel,
-    CLIPTokenizer,
-    CLIPVisionModelWithProjection,
-    SpeechT5HifiGan,
-)
 
-from .images_that_sound_checks import LARGEST_NUMBER, check_number, check_tensor, read_pictures, shown
-from .images_that_sound_pictures import check_resize_mode, fit_pictures
-from .images_that_sound_prompts import expand_rows
-from .images_that_sound_two_sides import PAPER_ARGUMENTS, TwoSidesMixin
+from .images_that_sound_canvas import check_resize_mode, fit_pictures, read_pictures
+from .images_that_sound_checks import check_number, check_tensor, shown
+from .images_that_sound_lora import AudioSidePipeline
+from .images_that_sound_sides import expand_rows
 
 
-# Of pictures that are brought to the canvas' size here.
-PICTURES = VaeImageProcessor(do_resize=False, do_normalize=False, do_convert_rgb=True)
-
-# What has to be the same in a ControlNet as in the UNet that it was copied from.
+# Config entries that a ControlNet has to share with the UNet that it was copied from.
 SAME_AS_UNET = (
     *("in_channels", "cross_attention_dim", "encoder_hid_dim", "block_out_channels", "layers_per_block"),
     *("class_embed_type", "addition_embed_type"),
@@ -67,9 +49,9 @@ def check_controlnet(controlnet: torch.nn.Module | list, unet: UNet2DConditionMo
                 f" holds a `{type(net).__name__}`."
             )
         for name in SAME_AS_UNET:
-            own, wanted = (_comparable(model.config.get(name)) for model in (net, unet))
-            if own != wanted:
-                raise ValueError(f"`controlnet` does not fit `unet`: its `{name}` has to be {wanted}, but is {own}.")
+            found, wanted = (_comparable(model.config.get(name)) for model in (net, unet))
+            if found != wanted:
+                raise ValueError(f"`controlnet` does not fit `unet`: its `{name}` has to be {wanted}, but is {found}.")
         channels = net.config.conditioning_embedding_out_channels
         if 2 ** (len(channels) - 1) != vae_scale_factor:
             raise ValueError(
@@ -84,20 +66,20 @@ def _comparable(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class ImageGuides:
+class Guides:
     """
-    What a call gives to ControlNets ([arXiv 2302.05543](https://arxiv.org/abs/2302.05543)) and IP-Adapters
-    ([arXiv 2308.06721](https://arxiv.org/abs/2308.06721)). Called, it returns what the image side's UNet takes of
-    them.
+    ControlNets ([arXiv 2302.05543](https://arxiv.org/abs/2302.05543)) and IP-Adapters
+    ([arXiv 2308.06721](https://arxiv.org/abs/2308.06721)) of a side in one call. Called, it returns further arguments
+    of the UNet.
 
     Args:
         controlnet ([`ControlNetModel`] or [`MultiControlNetModel`], *optional*): The component.
-        pictures (`list[torch.Tensor]`): What each ControlNet sees, of shape `(b, C, H, W)` in 0..1.
-        scales (`list[float]`): What the residuals of each are multiplied by.
-        starts, ends (`list[float]`): Fractions of the steps taken, 0..1, between which each is run.
-        num_skipped (`int`): How many of the scheduler's timesteps are not taken, but left out at the beginning.
-        adapter_images (`list[torch.Tensor]`, *optional*): What the image encoder reads for each IP-Adapter.
-        image_embeds (`list[torch.Tensor]`, *optional*): For each IP-Adapter, with guidance behind the negative ones.
+        pictures (`list[torch.Tensor]`): Pictures for each ControlNet, of shape `(b, C, H, W)` in 0..1.
+        scales (`list[float]`): Factors of the residuals of each ControlNet.
+        starts, ends (`list[float]`): Fractions of the run, 0 to 1, between which each ControlNet acts.
+        adapter_images (`list[torch.Tensor]`, *optional*): Pixels for the image encoder, for each IP-Adapter.
+        image_embeds (`list[torch.Tensor]`, *optional*): Embeddings for each IP-Adapter; with guidance the negative
+            ones first.
     """
 
     controlnet: torch.nn.Module | None = None
@@ -105,43 +87,47 @@ class ImageGuides:
     scales: list[float] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
-    num_skipped: int = 0
     adapter_images: list[torch.Tensor] | None = None
     image_embeds: list[torch.Tensor] | None = None
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many control images there are, by the argument."""
+        """Numbers of control images, by the argument."""
         if len(self.pictures) == 1:
             return {"control_image": len(self.pictures[0])}
         return {f"control_image[{i}]": len(pictures) for i, pictures in enumerate(self.pictures)}
 
     def __call__(
-        self, index: int, num_timesteps: int, latents: torch.Tensor, timestep: torch.Tensor, embeds: torch.Tensor
+        self, latents: torch.Tensor, timestep: torch.Tensor, embeds: torch.Tensor, span: tuple[float, float]
     ) -> dict[str, Any]:
-        """At one of the scheduler's timesteps, by its index; with guidance all tensors are doubled."""
+        """
+        Further arguments of the UNet.
+
+        Args:
+            latents (`torch.Tensor` of shape `(B, C, h, w)`): Latents as the UNet takes them, doubled with guidance.
+            timestep (`torch.Tensor` of shape `()` or `(B,)`): Noise level.
+            embeds (`torch.Tensor` of shape `(B, L, D)`): Embeddings as the UNet takes them.
+            span (`tuple[float, float]`): Fractions of the run, 0 to 1, between which this step lies.
+        """
         unet_kwargs = {}
         if self.image_embeds is not None:
             rows = [each[-len(latents) :] for each in self.image_embeds]
             unet_kwargs["added_cond_kwargs"] = {"image_embeds": rows}
-        scales = self._scales_at(index - self.num_skipped, num_timesteps - self.num_skipped)
+        scales = [
+            0.0 if span[0] < start or span[1] > end else scale
+            for scale, start, end in zip(self.scales, self.starts, self.ends)
+        ]
         if any(scales):
             names = ("down_block_additional_residuals", "mid_block_additional_residual")
             unet_kwargs |= zip(names, self._residuals(scales, latents, timestep, embeds))
         return unet_kwargs
 
-    def _scales_at(self, step: int, num_steps: int) -> list[float]:
-        return [
-            0.0 if step / num_steps < start or (step + 1) / num_steps > end else scale
-            for scale, start, end in zip(self.scales, self.starts, self.ends)
-        ]
-
     def _residuals(
         self, scales: list[float], latents: torch.Tensor, timestep: torch.Tensor, embeds: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Those of the ControlNets whose scale is not 0, added up."""
+        """Sum of the residuals of the ControlNets whose scale is not 0."""
         guess_mode = nets_of(self.controlnet)[0].config.global_pool_conditions
-        # As in diffusers: such a ControlNet sees nothing but what is guided by the prompt.
+        # As in diffusers: such a ControlNet sees the prompted rows alone.
         halved = guess_mode and len(latents) > len(self.pictures[0])
         if halved:
             latents, embeds = latents.chunk(2)[1], embeds.chunk(2)[1]
@@ -165,7 +151,7 @@ class ImageGuides:
 
 @contextmanager
 def _only(controlnet: torch.nn.Module, indices: list[int]) -> Iterator[None]:
-    """Leaves out all but some of several ControlNets inside, so that hooks on the whole still work."""
+    """Leaves out all but some of several ControlNets inside the context, so that hooks on the whole still work."""
     whole = _uncompiled(controlnet)
     nets = getattr(whole, "nets", [])
     if len(indices) < len(nets):
@@ -177,185 +163,130 @@ def _only(controlnet: torch.nn.Module, indices: list[int]) -> Iterator[None]:
             whole.nets = nets
 
 
-class GuidedTwoSidesMixin(TwoSidesMixin, IPAdapterMixin):
-    """Both sides, of which the image side may be guided by ControlNets and IP-Adapters."""
+def read_controls(
+    controlnet: torch.nn.Module | None,
+    size: tuple[int, int],
+    resize_mode: str,
+    *,
+    image: PipelineImageInput | list | None,
+    scale: float | list[float],
+    start: float | list[float],
+    end: float | list[float],
+) -> Guides:
+    """
+    Reads the arguments of a call about ControlNets.
 
-    # `unet_audio` and `controlnet` are left out: in the chain they would push `unet` off the device at every step, and
-    # `unet` them.
-    model_cpu_offload_seq = "text_encoder->text_encoder_audio->image_encoder->unet->vae->vae_audio->vocoder"
-    _optional_components = [*TwoSidesMixin._optional_components, "controlnet", "image_encoder", "feature_extractor"]
-    _callback_tensor_inputs = [*TwoSidesMixin._callback_tensor_inputs, "pred_original_sample"]
-    _paper_arguments = PAPER_ARGUMENTS
+    Args:
+        controlnet ([`ControlNetModel`] or [`MultiControlNetModel`], *optional*): The component.
+        size (`tuple[int, int]`): Height and width of the canvas in pixels.
+        resize_mode (`str`): As in `fit_pictures`.
+        image, scale, start, end: `control_image`, `controlnet_conditioning_scale`, `control_guidance_start` and
+            `control_guidance_end` of the call.
 
-    # diffusers' own, for the same components.
-    encode_image = StableDiffusionPipeline.encode_image
-    prepare_ip_adapter_image_embeds = StableDiffusionPipeline.prepare_ip_adapter_image_embeds
-
-    # Optional components have no default: diffusers would ignore what a caller of `DiffusionPipeline` passes for them.
-    def __init__(
-        self,
-        vae: AutoencoderKL,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        unet: UNet2DConditionModel,
-        scheduler: KarrasDiffusionSchedulers,
-        unet_audio: UNet2DConditionModel,
-        vocoder: SpeechT5HifiGan,
-        vae_audio: AutoencoderKL,
-        text_encoder_audio: CLIPTextModel,
-        controlnet: ControlNetModel | list[ControlNetModel] | tuple[ControlNetModel] | MultiControlNetModel,
-        image_encoder: CLIPVisionModelWithProjection,
-        feature_extractor: CLIPImageProcessor,
-        spectrogram: dict | None = None,
-        default_arguments: dict | None = None,
-    ):
-        super().__init__(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            unet=unet,
-            scheduler=scheduler,
-            unet_audio=unet_audio,
-            vocoder=vocoder,
-            vae_audio=vae_audio,
-            text_encoder_audio=text_encoder_audio,
-            spectrogram=spectrogram,
-            default_arguments=default_arguments,
+    Raises:
+        ValueError: For arguments that do not make sense.
+    """
+    check_resize_mode(resize_mode)
+    nets = nets_of(controlnet)
+    numbers = {
+        "controlnet_conditioning_scale": (scale, -float("inf"), float("inf")),
+        "control_guidance_start": (start, 0, 1),
+        "control_guidance_end": (end, 0, 1),
+    }
+    scales, starts, ends = (_per_net(name, *each, max(len(nets), 1)) for name, each in numbers.items())
+    for first, last in zip(starts, ends):
+        if first >= last:
+            raise ValueError(
+                f"`control_guidance_start` has to be before `control_guidance_end`, but they are {first} and {last}."
+            )
+    if image is None:
+        if {*scales} != {1.0} or any(starts) or {*ends} != {1.0}:
+            raise ValueError(f"Without `control_image`, none of {[f'`{name}`' for name in numbers]} can be given.")
+        return Guides()
+    if not nets:
+        raise ValueError(
+            "`control_image` needs a `controlnet`: load the pipeline with `from_pretrained(..., controlnet=...)`."
         )
-        if controlnet is not None and unet is not None:
-            check_controlnet(controlnet, unet, self.vae_scale_factor)
-        if isinstance(controlnet, (list, tuple)):
-            controlnet = MultiControlNetModel(controlnet)
-        self.register_modules(controlnet=controlnet, image_encoder=image_encoder, feature_extractor=feature_extractor)
+    several = isinstance(_uncompiled(controlnet), MultiControlNetModel)
+    images = _images_per_net(image, len(nets)) if several else [image]
+    pictures = [_read_control_image(each, net, size, resize_mode) for each, net in zip(images, nets)]
+    return Guides(controlnet, pictures, scales, starts, ends)
 
-    @classmethod
-    def extract_init_dict(cls, config_dict: dict, **kwargs: Any) -> tuple[dict, dict, dict]:
-        """What a repo names, without the feature extractor of its safety checker."""
-        if not any(config_dict.get("image_encoder") or [None]):
-            config_dict = {**config_dict, "feature_extractor": [None, None]}
-        return super().extract_init_dict(config_dict, **kwargs)
 
-    def resolve_guides(
-        self,
-        size: tuple[int, int],
-        resize_mode: str,
-        guided: bool,
-        *,
-        control_image: PipelineImageInput | list | None = None,
-        controlnet_conditioning_scale: float | list[float] = 1.0,
-        control_guidance_start: float | list[float] = 0.0,
-        control_guidance_end: float | list[float] = 1.0,
-        ip_adapter_image: PipelineImageInput | None = None,
-        ip_adapter_image_embeds: list[torch.Tensor] | None = None,
-    ) -> ImageGuides:
-        """
-        What a call's arguments ask for; `size` is height and width of the canvas, and `guided` says whether the image
-        side is guided by its prompt. Raises `ValueError` for what does not make sense.
-        """
-        check_resize_mode(resize_mode)
-        nets = nets_of(self.controlnet)
-        numbers = {
-            "controlnet_conditioning_scale": (controlnet_conditioning_scale, -LARGEST_NUMBER, LARGEST_NUMBER),
-            "control_guidance_start": (control_guidance_start, 0, 1),
-            "control_guidance_end": (control_guidance_end, 0, 1),
-        }
-        scales, starts, ends = (_per_net(name, *each, max(len(nets), 1)) for name, each in numbers.items())
-        for start, end in zip(starts, ends):
-            if start >= end:
-                raise ValueError(
-                    f"`control_guidance_start` has to be before `control_guidance_end`, but they are {start} and"
-                    f" {end}."
-                )
-        adapter = self._resolve_adapter(ip_adapter_image, ip_adapter_image_embeds, guided)
-        if control_image is None:
-            if {*scales} != {1.0} or any(starts) or {*ends} != {1.0}:
-                raise ValueError(f"Without `control_image`, none of {[f'`{name}`' for name in numbers]} can be given.")
-            return ImageGuides(**adapter)
-        if not nets:
-            raise ValueError(
-                "`control_image` needs a `controlnet`: load the pipeline with `from_pretrained(..., controlnet=...)`."
-            )
-        self._check_controlnet()
-        several = isinstance(_uncompiled(self.controlnet), MultiControlNetModel)
-        images = _images_per_net(control_image, len(nets)) if several else [control_image]
-        pictures = [_read_control_image(image, net, size, resize_mode) for image, net in zip(images, nets)]
-        return ImageGuides(self.controlnet, pictures, scales, starts, ends, **adapter)
+def read_ip_adapter(
+    guides: Guides,
+    pipe: DiffusionPipeline,
+    image: PipelineImageInput | None,
+    embeds: list[torch.Tensor] | None,
+    guided: bool,
+) -> Guides:
+    """
+    Adds the arguments of a call about IP-Adapters, `ip_adapter_image` and `ip_adapter_image_embeds`. `guided` says
+    whether the prompt guides the image side. Raises `ValueError` for arguments that do not make sense.
+    """
+    projections = getattr(getattr(pipe.unet, "encoder_hid_proj", None), "image_projection_layers", [])
+    given = {"ip_adapter_image": image, "ip_adapter_image_embeds": embeds}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise ValueError("`ip_adapter_image` and `ip_adapter_image_embeds` exclude each other, but both are given.")
+    if names and not projections:
+        raise ValueError(f"`{names[0]}` needs an IP-Adapter: call `pipe.load_ip_adapter(...)` before.")
+    if projections and not names:
+        raise ValueError(
+            "`ip_adapter_image` or `ip_adapter_image_embeds` has to be given, since an IP-Adapter is loaded;"
+            " `pipe.unload_ip_adapter()` takes it away."
+        )
+    if embeds is not None:
+        return replace(guides, image_embeds=_check_image_embeds(embeds, projections, guided))
+    return replace(guides, adapter_images=_read_adapter_images(pipe, image, len(projections))) if names else guides
 
-    def _check_controlnet(self) -> None:
-        check_controlnet(self.controlnet, self.unet, self.vae_scale_factor)
-        if self.controlnet.dtype != self.unet.dtype:
-            raise ValueError(
-                f"`controlnet` has to be in the precision of `unet`, {self.unet.dtype}, but is in"
-                f" {self.controlnet.dtype}. `pipe.to(dtype)` changes both."
-            )
 
-    def _resolve_adapter(
-        self, image: PipelineImageInput | None, embeds: list[torch.Tensor] | None, guided: bool
-    ) -> dict[str, list[torch.Tensor]]:
-        projections = getattr(getattr(self.unet, "encoder_hid_proj", None), "image_projection_layers", [])
-        given = {"ip_adapter_image": image, "ip_adapter_image_embeds": embeds}
-        names = [name for name, value in given.items() if value is not None]
-        if len(names) > 1:
-            raise ValueError(
-                "`ip_adapter_image` and `ip_adapter_image_embeds` exclude each other, but both are given."
-            )
-        if names and not projections:
-            raise ValueError(f"`{names[0]}` needs an IP-Adapter: call `pipe.load_ip_adapter(...)` before.")
-        if projections and not names:
-            raise ValueError(
-                "`ip_adapter_image` or `ip_adapter_image_embeds` has to be given, since an IP-Adapter is loaded;"
-                " `pipe.unload_ip_adapter()` takes it away."
-            )
-        if embeds is not None:
-            return {"image_embeds": _check_image_embeds(embeds, projections, guided)}
-        return {"adapter_images": self._read_adapter_images(image, len(projections))} if names else {}
+def prepare_guides(guides: Guides, pipe: DiffusionPipeline, batch_size: int, guided: bool) -> Guides | None:
+    """
+    Guides on the device, with as many rows as the batch has, and with the pictures of IP-Adapters encoded. `None` if
+    nothing guides.
+    """
+    image_embeds, device = None, pipe._execution_device
+    if guides.adapter_images is not None or guides.image_embeds is not None:
+        stock = AudioSidePipeline.of(pipe, pipe.image_side)
+        stock.register_modules(image_encoder=pipe.image_encoder, feature_extractor=pipe.feature_extractor)
+        image_embeds = stock.prepare_ip_adapter_image_embeds(
+            guides.adapter_images, guides.image_embeds, device, batch_size, guided
+        )
+        image_embeds = [each.to(pipe.unet.dtype) for each in image_embeds]
+    elif not guides.pictures:
+        return None
+    pictures = [expand_rows(each, batch_size).to(device, pipe.unet.dtype) for each in guides.pictures]
+    return replace(guides, pictures=pictures, image_embeds=image_embeds)
 
-    def _read_adapter_images(self, image: PipelineImageInput, number: int) -> list[torch.Tensor]:
-        if self.image_encoder is None or self.feature_extractor is None:
-            raise ValueError(
-                "`ip_adapter_image` needs `image_encoder` and `feature_extractor`; without them give"
-                " `ip_adapter_image_embeds`."
-            )
-        images = image if isinstance(image, list) else [image]
-        if len(images) != number:
-            raise ValueError(
-                f"`ip_adapter_image` has to be a list with an entry for each of {number} IP-Adapters, but has"
-                f" {len(images)}."
-            )
-        side = self.image_encoder.config.image_size
-        shape = ("B", self.image_encoder.config.num_channels, side, side)
-        return [check_tensor("ip_adapter_image", self._pixels_of(each), shape) for each in images]
 
-    def _pixels_of(self, image: PipelineImageInput) -> torch.Tensor:
-        if isinstance(image, torch.Tensor):
-            return image
-        try:
-            return self.feature_extractor(image, return_tensors="pt").pixel_values
-        except Exception as error:  # of what is no picture the feature extractor can say anything
-            raise ValueError(
-                "`ip_adapter_image` has to be a picture, an array, a tensor or a list of them for each IP-Adapter, but"
-                f" is {shown(image)}: {error}"
-            ) from error
+def _read_adapter_images(pipe: DiffusionPipeline, image: PipelineImageInput, number: int) -> list[torch.Tensor]:
+    if pipe.image_encoder is None or pipe.feature_extractor is None:
+        raise ValueError(
+            "`ip_adapter_image` needs `image_encoder` and `feature_extractor`; without them give"
+            " `ip_adapter_image_embeds`."
+        )
+    images = image if isinstance(image, list) else [image]
+    if len(images) != number:
+        raise ValueError(
+            f"`ip_adapter_image` has to be a list with an entry for each of {number} IP-Adapters, but has"
+            f" {len(images)}."
+        )
+    side = pipe.image_encoder.config.image_size
+    shape = ("B", pipe.image_encoder.config.num_channels, side, side)
+    return [check_tensor("ip_adapter_image", _pixels_of(pipe, each), shape) for each in images]
 
-    def prepare_guides(
-        self, guides: ImageGuides, batch_size: int, guided: bool, num_skipped: int = 0
-    ) -> ImageGuides | None:
-        """
-        Puts what guides a call of so many rows on the device, once IP-Adapters' images are encoded; `None` where
-        nothing does. `num_skipped` of the scheduler's timesteps are left out at the beginning.
-        """
-        image_embeds = None
-        if guides.adapter_images is not None or guides.image_embeds is not None:
-            image_embeds = self.prepare_ip_adapter_image_embeds(
-                guides.adapter_images, guides.image_embeds, self._execution_device, batch_size, guided
-            )
-            image_embeds = [each.to(self.unet.dtype) for each in image_embeds]
-        elif not guides.pictures:
-            return None
-        pictures = [
-            expand_rows(each, batch_size).to(self._execution_device, self.unet.dtype) for each in guides.pictures
-        ]
-        return replace(guides, pictures=pictures, num_skipped=num_skipped, image_embeds=image_embeds)
+
+def _pixels_of(pipe: DiffusionPipeline, image: PipelineImageInput) -> torch.Tensor:
+    if isinstance(image, torch.Tensor):
+        return image
+    try:
+        return pipe.feature_extractor(image, return_tensors="pt").pixel_values
+    except Exception as error:  # the feature extractor raises anything for values that are no picture
+        raise ValueError(
+            "`ip_adapter_image` has to be a picture, an array, a tensor or a list of them for each IP-Adapter, but"
+            f" is {shown(image)}: {error}"
+        ) from error
 
 
 def _per_net(name: str, value: Any, least: float, most: float, number: int) -> list[float]:
@@ -368,7 +299,7 @@ def _per_net(name: str, value: Any, least: float, most: float, number: int) -> l
 
 
 def _images_per_net(control_image: Any, number: int) -> list:
-    """What each of several ControlNets sees, where an entry for each is given, or such a list for each prompt."""
+    """Pictures for each of several ControlNets, of a list with an entry for each, or of such a list per prompt."""
     entries = control_image if isinstance(control_image, (list, tuple)) else [control_image]
     per_prompt = any(isinstance(each, (list, tuple)) for each in entries)
     lists = entries if per_prompt else [entries]
@@ -383,8 +314,8 @@ def _images_per_net(control_image: Any, number: int) -> list:
 def _read_control_image(
     image: PipelineImageInput, net: ControlNetModel, size: tuple[int, int], resize_mode: str
 ) -> torch.Tensor:
-    """Canvases `(b, C, H, W)` in 0..1 of as many channels as a ControlNet sees, on black."""
-    pictures = fit_pictures(read_pictures(PICTURES, image, "control_image"), *size, resize_mode, ground=0.0)
+    """Canvases `(b, C, H, W)` in 0..1, on black, with the channels that a ControlNet sees."""
+    pictures = fit_pictures(read_pictures(image, "control_image"), *size, resize_mode, ground=0.0)
     channels = net.config.conditioning_channels
     if channels == 1:
         return pictures.mean(dim=1, keepdim=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import DDPMScheduler
 
 from .images_that_sound_checks import check_number, check_tensor, shown
+from .images_that_sound_denoising import add_noise
 from .images_that_sound_files import written
-from .images_that_sound_side import Side
+from .images_that_sound_sides import Guided
 
 
 class PixelCanvas(torch.nn.Module):
@@ -97,7 +97,7 @@ def draw_timesteps(
     Uniform timesteps for score distillation.
 
     Args:
-        count (`int`): How many.
+        count (`int`): Number of timesteps.
         num_train_timesteps (`int`): The prior's number of timesteps.
         generator (`torch.Generator`, *optional*): Source of randomness, on the CPU.
         min_timestep (`float`, defaults to 0.02): Least timestep as a fraction, included.
@@ -122,10 +122,10 @@ def score_distillation_loss(
     A loss whose gradient at `inputs` is `weights * (noise_pred - noise) / B` (arXiv 2209.14988, equation 3).
 
     Args:
-        inputs (`torch.Tensor` of shape `(B, C, H, W)`): What the prior saw before the noise was added.
+        inputs (`torch.Tensor` of shape `(B, C, H, W)`): Inputs of the prior before the noise was added.
         noise_pred (`torch.Tensor` of shape `(B, C, H, W)`): The prior's guided noise prediction.
         noise (`torch.Tensor` of shape `(B, C, H, W)`): The noise that was added.
-        weights (`torch.Tensor` of shape `(B,)`): Of `score_distillation_weights`.
+        weights (`torch.Tensor` of shape `(B,)`): Result of `score_distillation_weights`.
 
     Returns:
         `torch.Tensor` of shape `()`.
@@ -141,11 +141,11 @@ class CanvasRun:
 
     Args:
         generator (`torch.Generator`): Source of all randomness, on the CPU.
-        accelerator (`accelerate.Accelerator`): Where it is optimised.
+        accelerator (`accelerate.Accelerator`): Devices and precision of the optimisation.
         make_canvas (`Callable`): Makes the module, which returns a canvas `(1, C, H, W)` in 0..1.
         make_optimizer (`Callable`): Makes the optimiser of the module's parameters.
         checkpoint (`Path`, *optional*): File of the run's state, from which it goes on where there is one.
-        settings (`dict[str, str | torch.Tensor]`): What the canvas depends on, by argument, kept beside its state.
+        settings (`dict[str, str | torch.Tensor]`): Arguments that the canvas depends on, kept beside its state.
 
     Raises:
         ValueError: If the file holds something else or the state of a run with other settings, or can't be written.
@@ -252,7 +252,7 @@ def _differing(kept: dict[str, str | torch.Tensor], settings: dict[str, str | to
 
 @contextmanager
 def frozen(modules: Iterable[Any]) -> Iterator[None]:
-    """Lets gradients through modules, not into their weights; what is no module is left alone."""
+    """Lets gradients through modules, not into their weights. Other objects are left alone."""
     modules = [module for module in modules if isinstance(module, torch.nn.Module)]
     parameters = [each for module in modules for each in module.parameters() if each.requires_grad]
     for parameter in parameters:
@@ -266,7 +266,7 @@ def frozen(modules: Iterable[Any]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SDSSettings:
-    """What a canvas depends on, as the call's arguments of these names, with nothing left open."""
+    """Arguments of the call that a canvas depends on, with nothing left open."""
 
     height: int
     width: int
@@ -329,38 +329,34 @@ class SDSSettings:
         self, embeds: dict[str, torch.Tensor | None], generator: torch.Generator | None, accelerator: Accelerator
     ) -> dict[str, str | torch.Tensor]:
         """All that a run has to share with the one whose canvas it goes on with, by argument."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "crop_right"}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "crop_right"}
         prompts = {name.removesuffix("_embeds"): rows for name, rows in embeds.items()}
         precision = {
             "mixed_precision": accelerator.mixed_precision,
             "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
         }
         seed = None if generator is None else generator.initial_seed()
-        return {name: described(value) for name, value in {**own, **prompts, **precision, "generator": seed}.items()}
+        return {
+            name: described(value) for name, value in {**values, **prompts, **precision, "generator": seed}.items()
+        }
 
 
 def latent_loss(
-    side: Side,
+    guided: Guided,
     pictures: torch.Tensor,
-    embeds: torch.Tensor,
     timesteps: torch.Tensor,
     weights: torch.Tensor,
     noise: torch.Tensor,
     posterior_noise: torch.Tensor,
 ) -> torch.Tensor:
-    """Of pictures `(B, 3, H, W)` in -1..1; the gradient goes through the encoder, not through the UNet."""
-    posterior = side.vae.encode(pictures.to(side.vae.dtype)).latent_dist
-    latents = posterior.mean + posterior.std * posterior_noise.to(side.vae.dtype)
-    latents = latents * side.vae.config.scaling_factor
+    """Loss `()` of pictures `(B, 3, H, W)` in -1..1. Its gradient goes through the encoder, not through the UNet."""
+    vae = guided.side.vae
+    posterior = vae.encode(pictures.to(vae.dtype)).latent_dist
+    latents = (posterior.mean + posterior.std * posterior_noise.to(vae.dtype)) * vae.config.scaling_factor
     with torch.no_grad():
-        noisy = add_noise(side, latents.detach(), noise, timesteps)
-        noise_pred = side.predict_noise(noisy, timesteps, embeds)
+        noisy = add_noise(guided.side.scheduler, latents.detach(), noise, timesteps)
+        noise_pred = guided.predict_noise(noisy, timesteps)
     return score_distillation_loss(latents, noise_pred, noise, weights)
-
-
-def add_noise(side: Side, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    # By the noise levels alone: that of some schedulers wants timesteps of a run.
-    return DDPMScheduler.add_noise(side.scheduler, clean, noise.to(clean.dtype), timesteps)
 
 
 def is_timestep_scheduler(schedule: Any) -> bool:

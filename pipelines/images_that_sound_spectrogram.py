@@ -14,9 +14,9 @@ from transformers.audio_utils import mel_filter_bank
 from .images_that_sound_checks import check_tensor, shown
 
 
+# What peaks lower is the noise of a canvas on which almost nothing is drawn: an empty one's is at 2e-5. A canvas that
+# was dimmed as a whole peaks higher, and its sound can be levelled.
 SILENCE_PEAK = 1e-3
-# 40 dB below what the sounds that canvases are learned from peak at: almost nothing is drawn.
-AUDIBLE_PEAK = 1e-2
 CLIPPED_SHARE = 1e-3
 # White noise has 1; of the embedded world's own sounds, only a few barks have more than this.
 NOISE_FLATNESS = 0.5
@@ -57,8 +57,8 @@ class MelSpectrogram:
         max_frequency (`float`): Upper edge of the highest mel filter in Hz.
         min_magnitude (`float`): Mel magnitude that is drawn as silence, and all below it.
         max_magnitude (`float`): Mel magnitude that is drawn loudest.
-        frequency_scale (`str`): Where the filters are: evenly on the mel scale of `"slaney"` or of `"htk"`, or on a
-            `"linear"` or `"logarithmic"` one.
+        frequency_scale (`str`): Scale on which the filters lie evenly: the mel scale of `"slaney"` or of `"htk"`, or
+            `"linear"` or `"logarithmic"`.
         filter_norm (`str`, *optional*): `"slaney"` gives all filters the same area, `None` the same height.
         center (`bool`): Whether frame k is centred on sample k * `hop_length`, with reflected ends, so that
             `T = 1 + N // hop_length`; else half a hop later, and `T = N // hop_length`.
@@ -139,7 +139,7 @@ class MelSpectrogram:
 
     @property
     def silence(self) -> float:
-        """How silence looks on a canvas: 0 is black, 1 is white."""
+        """Brightness of silence on a canvas: 0 is black, 1 is white."""
         return float(self.black_is_loud)
 
     @property
@@ -221,7 +221,7 @@ class MelSpectrogram:
 
     def canvas_to_log_mel(self, canvas: torch.Tensor) -> torch.Tensor:
         """
-        The inverse of `log_mel_to_canvas`; what is drawn loudest becomes `max_magnitude`.
+        The inverse of `log_mel_to_canvas`. The loudest brightness becomes `max_magnitude`.
 
         Args:
             canvas (`torch.Tensor` of shape `(..., C, M, T)`): Picture in 0..1; its channels are averaged, as in the
@@ -265,7 +265,7 @@ class MelSpectrogram:
 
     def canvas_to_audio(self, canvas: torch.Tensor, vocoder: torch.nn.Module | None = None) -> torch.Tensor:
         """
-        Canvas to waveform by the vocoder, or by Griffin-Lim where there is none.
+        Canvas to waveform by the vocoder, or by Griffin-Lim without one.
 
         Args:
             canvas (`torch.Tensor` of shape `(B, C, M, T)`): Picture in 0..1.
@@ -472,7 +472,7 @@ def check_audio(audio: torch.Tensor) -> None:
 
 def audio_problems(audio: np.ndarray) -> list[str]:
     """
-    Says what is wrong with a waveform, in words for a user.
+    Names the faults of a waveform, in words for a user.
 
     Args:
         audio (`np.ndarray` of shape `(N,)`): Waveform.
@@ -483,8 +483,8 @@ def audio_problems(audio: np.ndarray) -> list[str]:
     if not np.isfinite(audio).all():
         return ["the sound has values that are not finite"]
     magnitude = np.abs(audio)
-    if magnitude.size == 0 or magnitude.max() < AUDIBLE_PEAK:
-        return [f"the sound is inaudible (its peak is below {AUDIBLE_PEAK})"]
+    if magnitude.size == 0 or magnitude.max() < SILENCE_PEAK:
+        return [f"the sound is inaudible (its peak is below {SILENCE_PEAK})"]
     share = float((magnitude >= 0.999).mean())
     if share > CLIPPED_SHARE:
         return [f"the sound is clipped ({share:.1%} of its samples are at full scale)"]
@@ -493,12 +493,11 @@ def audio_problems(audio: np.ndarray) -> list[str]:
 
 def audio_remarks(audio: np.ndarray, mel_spectrogram: MelSpectrogram) -> list[str]:
     """
-    Says what a listener may want to know of a waveform, though it is no fault where it was asked for, such as that of
-    rain.
+    Names what a listener may want to know of a waveform. It is no fault if it was asked for, such as rain.
 
     Args:
         audio (`np.ndarray` of shape `(N,)`): Waveform.
-        mel_spectrogram ([`MelSpectrogram`]): Of its canvas, among whose frequencies it is judged.
+        mel_spectrogram ([`MelSpectrogram`]): Constants of its canvas, whose frequencies count.
 
     Returns:
         `list[str]`: Empty for a sound that has problems, or less even a spectrum than noise: the geometric mean of its

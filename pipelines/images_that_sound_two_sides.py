@@ -1,50 +1,67 @@
-"""Image side and audio side in one latent space: prompts, sizes, latents, the denoising loop, decoding."""
+"""Both sides in one latent space: what the pipelines of Stable Diffusion and its audio side share."""
 
 import inspect
+import os
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from itertools import takewhile
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     DDIMScheduler,
     DiffusionPipeline,
+    MultiControlNetModel,
     PNDMScheduler,
     StableDiffusionMixin,
+    StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import PipelineImageInput
+from diffusers.loaders import IPAdapterMixin, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
-from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionModelWithProjection,
+    SpeechT5HifiGan,
+)
 
 from .images_that_sound_audio_prior import AudioPriorRepo
-from .images_that_sound_audio_side import AudioSideMixin
+from .images_that_sound_audio_side import HABITS_NAME, AudioSideMixin
+from .images_that_sound_canvas import LAYOUTS, Canvas
 from .images_that_sound_checks import (
-    MOST_COLUMNS,
+    check_choice,
     check_integer,
-    check_multiple,
-    check_number,
     check_tensor,
+    plain_number,
     shown,
     tensors_returned,
 )
-from .images_that_sound_noise_shares import audio_noise_shares
-from .images_that_sound_prompts import Prompts, expand_rows
+from .images_that_sound_denoising import (
+    DenoisingStep,
+    audio_noise_shares,
+    count_custom_steps,
+    denoise,
+    denoising_steps,
+)
+from .images_that_sound_guides import Guides, check_controlnet, read_controls, read_ip_adapter
+from .images_that_sound_lora import FewStepsMixin
+from .images_that_sound_sides import Guided, Request
 from .images_that_sound_spectrogram import check_audio
-from .images_that_sound_steps import DenoisingStep, check_own_steps, denoising_steps, forget_history, original_sample
 
 
 logger = logging.get_logger(__name__)
 
-LAYOUTS = ("strip", "folded")
-
-
-# What a call that averages noise does where an argument is left out and the config names nothing else: the paper's
-# settings.
+# Defaults of calls that average noise: the paper's settings.
 PAPER_ARGUMENTS = {
     "height": 256,
     "width": 1024,
@@ -60,8 +77,36 @@ PAPER_ARGUMENTS = {
 }
 
 
-class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
-    """The components of Stable Diffusion and its audio side, and what the pipelines of both do with them."""
+# Entries of scheduler configs that decide on the noise level of a timestep, with their defaults.
+NOISE_LEVELS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+}
+
+
+class TwoSidesMixin(
+    AudioSideMixin,
+    FewStepsMixin,
+    StableDiffusionMixin,
+    IPAdapterMixin,
+    TextualInversionLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
+):
+    """
+    A [`DiffusionPipeline`] of Stable Diffusion and its audio side. LoRA, textual inversion, ControlNets and
+    IP-Adapters are the image side's; `audio` has diffusers' methods for the audio side.
+    """
+
+    # `unet_audio` and `controlnet` are left out: in the chain they would push `unet` off the device at every step, and
+    # `unet` them.
+    model_cpu_offload_seq = "text_encoder->text_encoder_audio->image_encoder->unet->vae->vae_audio->vocoder"
+    _optional_components = [*AudioSideMixin._optional_components, "controlnet", "image_encoder", "feature_extractor"]
+    _callback_tensor_inputs = [*AudioSideMixin._callback_tensor_inputs, "pred_original_sample"]
+    _paper_arguments = PAPER_ARGUMENTS
 
     # Optional components have no default: diffusers would ignore what a caller of `DiffusionPipeline` passes for them.
     def __init__(
@@ -75,10 +120,16 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         vocoder: SpeechT5HifiGan,
         vae_audio: AutoencoderKL,
         text_encoder_audio: CLIPTextModel,
+        controlnet: ControlNetModel | list[ControlNetModel] | tuple[ControlNetModel] | MultiControlNetModel,
+        image_encoder: CLIPVisionModelWithProjection,
+        feature_extractor: CLIPImageProcessor,
         spectrogram: dict | None = None,
         default_arguments: dict | None = None,
+        audio_prediction_type: str | None = None,
     ):
         super().__init__()
+        if spectrogram is None:
+            repair_scheduler(scheduler)
         self._register(
             spectrogram,
             default_arguments,
@@ -91,11 +142,25 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             vocoder=vocoder,
             vae_audio=vae_audio,
             text_encoder_audio=text_encoder_audio,
+            image_encoder=image_encoder,
+            feature_extractor=feature_extractor,
         )
+        habits = getattr(unet_audio, HABITS_NAME, None) or {}
+        self.register_to_config(audio_prediction_type=audio_prediction_type or habits.get("audio_prediction_type"))
+        self._keep_habits()
+        if controlnet is not None and unet is not None:
+            check_controlnet(controlnet, unet, self.vae_scale_factor)
+        if isinstance(controlnet, (list, tuple)):
+            controlnet = MultiControlNetModel(controlnet)
+        self.register_modules(controlnet=controlnet)
+
+    # -------------------- Loading --------------------
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict, **kwargs: Any) -> tuple[dict, dict, dict]:
-        """What a repo names, with the paper's sampler for the one that repos of Stable Diffusion name."""
+        """Components of a repo: DDIM, the paper's sampler, for PNDM, and no feature extractor of a safety checker."""
+        if not any(config_dict.get("image_encoder") or [None]):
+            config_dict = {**config_dict, "feature_extractor": [None, None]}
         # A repo that was saved by one of these pipelines names what its user chose.
         if "spectrogram" not in config_dict and config_dict.get("scheduler") == ["diffusers", "PNDMScheduler"]:
             logger.warning(
@@ -109,17 +174,32 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "TwoSidesMixin":
         """
         [`DiffusionPipeline.from_pipe`], except that optional components may be left out, that the shared ones keep
-        their precision where no `dtype` is given, and that Stable Diffusion's PNDM becomes DDIM unless `scheduler` is
+        their precision unless `dtype` is given, and that Stable Diffusion's PNDM becomes DDIM unless `scheduler` is
         given.
         """
         if isinstance(pipeline.scheduler, PNDMScheduler) and not hasattr(pipeline, "mel_spectrogram"):
-            kwargs.setdefault("scheduler", DDIMScheduler.from_config(pipeline.scheduler.config))
+            if "scheduler" not in kwargs:
+                logger.warning(
+                    "DDIMScheduler, the paper's sampler, replaces PNDMScheduler. Pass `scheduler` for another."
+                )
+                # PNDM never clips, whatever its config says.
+                kwargs["scheduler"] = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
         return super().from_pipe(pipeline, **kwargs)
+
+    @classmethod
+    def from_single_file(cls, pretrained_model_link_or_path: str | os.PathLike, **kwargs: Any) -> "TwoSidesMixin":
+        """
+        A pipeline from a single file of Stable Diffusion 1.5 (`.safetensors`, `.ckpt`), without an audio side. Takes
+        the arguments of [`StableDiffusionPipeline.from_single_file`].
+        """
+        return cls.from_pipe(StableDiffusionPipeline.from_single_file(pretrained_model_link_or_path, **kwargs))
 
     def _load_audio_modules(self, repo: AudioPriorRepo) -> dict[str, Any]:
         tokenizer = repo.load(CLIPTokenizer, "tokenizer")
-        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
+        # Tokens of textual inversions were added by the user.
+        if self.tokenizer is not None and _vocabulary(tokenizer) != _vocabulary(self.tokenizer):
             raise ValueError(f"The tokenizer of `{repo}` differs from the image side's; one has to serve both.")
+        self.register_to_config(audio_prediction_type=self._compare_noise(repo))
         modules = super()._load_audio_modules(repo)
         channels, image_channels = modules["unet_audio"].config.in_channels, self.unet.config.in_channels
         if channels != image_channels:
@@ -128,6 +208,25 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
                 f" takes {channels}."
             )
         return modules
+
+    def _compare_noise(self, repo: AudioPriorRepo) -> str | None:
+        """
+        Kind of the audio side's predictions, `None` if the repo names no scheduler. Raises `ValueError` if its
+        timesteps mean other noise levels than the image side's.
+        """
+        config = repo.scheduler_config
+        if config is None:
+            return None
+        for name, usual in NOISE_LEVELS.items():
+            audio, image = (each.get(name, usual) for each in (config, self.scheduler.config))
+            if audio != image and name in self.scheduler.config:
+                raise ValueError(
+                    f"The scheduler of `{repo}` has to have the image side's noise levels, `{name}` {image!r}, but has"
+                    f" {audio!r}."
+                )
+        return config.get("prediction_type", "epsilon")
+
+    # -------------------- Both UNets --------------------
 
     def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
         """FreeU ([`StableDiffusionMixin.enable_freeu`]) in both UNets."""
@@ -158,82 +257,58 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         wanted = [self.unet_audio] * unet + [self.vae_audio] * vae
         return [model for model in wanted if model is not None]
 
+    # -------------------- Arguments of a call --------------------
+
     def resolve_size(
         self,
-        height: int | None,
-        width: int | None,
-        audio_length_in_s: float | None,
-        crop_right: int | None,
+        height: int | None = None,
+        width: int | None = None,
+        audio_length_in_s: float | None = None,
+        crop_right: int | None = None,
         canvas_layout: str = "strip",
-    ) -> tuple[int, int, int]:
+    ) -> Canvas:
         """
-        The canvas that a call's arguments ask for, where they leave something open to the checkpoint.
-
-        Returns:
-            Height and width of the picture in pixels, and how many columns to cut from the end of the sound.
+        The canvas that the arguments of a call ask for. The checkpoint's defaults stand in for missing ones.
 
         Raises:
             ValueError: For an argument that does not make sense, or that does not fit the spectrogram.
         """
-        if not isinstance(canvas_layout, str) or canvas_layout not in LAYOUTS:
-            raise ValueError(f"`canvas_layout` has to be 'strip' or 'folded', but is {shown(canvas_layout)}.")
+        check_choice("canvas_layout", canvas_layout, LAYOUTS)
         folds = 2 if canvas_layout == "folded" else 1
         crop_right = check_integer("crop_right", self.resolve_default("crop_right", crop_right), least=0)
-        default_height, default_width = (
-            check_integer(f"{name}` of `default_arguments", self.default_arguments[name])
-            for name in ("height", "width")
-        )
-        height = default_height * folds if height is None else height
+        height = self.default_arguments["height"] * folds if height is None else height
         if audio_length_in_s is None:
-            width = default_width // folds if width is None else width
+            width = self.default_arguments["width"] // folds if width is None else width
         elif width is not None:
             raise ValueError(
                 f"`width` and `audio_length_in_s` exclude each other, but are {shown(width)} and"
                 f" {shown(audio_length_in_s)}."
             )
         else:
-            most = MOST_COLUMNS / self.mel_spectrogram.columns_per_second
-            columns = self.mel_spectrogram.num_columns(_check_seconds(audio_length_in_s, most))
+            columns = self.mel_spectrogram.num_columns(_check_seconds(audio_length_in_s))
             width = -(-(columns + crop_right) // (folds * self.vae_scale_factor)) * self.vae_scale_factor
             crop_right = width * folds - columns
-        self._check_size(height, width, crop_right, canvas_layout)
-        return height, width, crop_right
+        height, width = self._check_size(height, width, crop_right, folds)
+        return Canvas(height, width, width * folds - crop_right, folded=folds == 2)
 
-    def _check_size(self, height: int, width: int, crop_right: int, canvas_layout: str) -> None:
-        folds = 2 if canvas_layout == "folded" else 1
-        for name, value in (("height", height), ("width", width)):
-            check_multiple(name, value, self.vae_scale_factor)
-        bins = self.mel_spectrogram.num_mel_bins
-        if height != bins * folds:
+    def _check_size(self, height: int, width: int, crop_right: int, folds: int) -> tuple[int, int]:
+        height, width = (check_integer(name, each) for name, each in (("height", height), ("width", width)))
+        bins = self.mel_spectrogram.num_mel_bins * folds
+        if height != bins:
             raise ValueError(
-                f"`height` has to be {bins * folds} for `canvas_layout='{canvas_layout}'`, so that each row of the"
-                f" canvas is one of the {bins} mel bins that the sound is made from, but is {height}."
+                f"`height` has to be {bins} for `canvas_layout='{LAYOUTS[folds - 1]}'`, so that each row of the canvas"
+                f" is one of the {bins // folds} mel bins that the sound is made from, but is {height}."
             )
+        if width % self.vae_scale_factor:
+            raise ValueError(f"`width` has to be a multiple of {self.vae_scale_factor}, but is {width}.")
         if crop_right >= width * folds:
             raise ValueError(
-                f"`crop_right` has to be below the {width * folds} columns of the canvas, but is {shown(crop_right)}."
+                f"`crop_right` has to be below the {width * folds} columns of the canvas, but is {crop_right}."
             )
         self._check_playable("width", width * folds)
+        return height, width
 
-    def resolve_steps(self, name: str, num_steps: int | None) -> int:
-        """A number of denoising steps, where the call leaves it open to the checkpoint; at most those of training."""
-        most = self.scheduler.config.num_train_timesteps
-        return check_integer(name, self.resolve_default(name, num_steps), most=most)
-
-    def _resolve_own_steps(
-        self, num_inference_steps: int | None, timesteps: list[int] | None, sigmas: list[float] | None
-    ) -> int:
-        """A number of denoising steps, of which at most one argument is given."""
-        arguments = {"num_inference_steps": num_inference_steps, "timesteps": timesteps, "sigmas": sigmas}
-        given = [name for name, value in arguments.items() if value is not None]
-        if len(given) > 1:
-            names = ", ".join(f"`{name}`" for name in arguments)
-            raise ValueError(f"{names} exclude each other, but {given} are given.")
-        if given in (["timesteps"], ["sigmas"]):
-            return check_own_steps(self.scheduler, given[0], arguments[given[0]])
-        return self.resolve_steps("num_inference_steps", num_inference_steps)
-
-    def resolve_noise_shares(
+    def resolve_shares(
         self,
         num_inference_steps: int | None,
         audio_weight: Any,
@@ -242,43 +317,115 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
         **edges: float | None,
     ) -> list[float]:
         """
-        The audio side's share of the noise in 0..1 at each step, of the call's arguments, where they leave something
-        open to the checkpoint; raises `ValueError` for those that do not make sense, or if no model speaks at a step.
+        The audio side's share of the noise, 0 to 1, at each step that the arguments of a call ask for. The
+        checkpoint's defaults stand in for missing ones. `edges` are `image_guidance_start` and its like.
+
+        Raises:
+            ValueError: For arguments that do not make sense, or if no side acts at a step.
         """
-        num_steps = self._resolve_own_steps(num_inference_steps, timesteps, sigmas)
+        num_steps = self._resolve_steps(num_inference_steps, timesteps, sigmas)
         if not hasattr(audio_weight, "audio_noise_shares"):
             edges = {name: self.resolve_default(name, value) for name, value in edges.items()}
             return audio_noise_shares(num_steps, self.resolve_default("audio_weight", audio_weight), **edges)
         given = {name: value for name, value in edges.items() if value is not None}
         if given:
             raise ValueError(
-                f"`audio_weight` is a schedule, {audio_weight.__class__.__name__}, that decides on starts and ends"
+                f"`audio_weight` is a schedule, {type(audio_weight).__name__}, that decides on starts and ends"
                 f" itself, so that none of these can be given besides: {given}."
             )
-        # The same check as for a list, since the schedule may be anybody's.
-        if isinstance(audio_weight, type) or not callable(audio_weight.audio_noise_shares):
+        # The same check as for a list, since anybody may write a schedule.
+        return audio_noise_shares(num_steps, audio_weight.audio_noise_shares(num_steps), image_guidance_start=0.0)
+
+    def _resolve_steps(
+        self, num_inference_steps: int | None, timesteps: list[int] | None, sigmas: list[float] | None
+    ) -> int:
+        custom = {name: value for name, value in (("timesteps", timesteps), ("sigmas", sigmas)) if value is not None}
+        if len(custom) + (num_inference_steps is not None) > 1:
             raise ValueError(
-                "`audio_weight` has to be a number, a list or an object with a method `audio_noise_shares`, but is"
-                f" {shown(audio_weight)}."
+                "`num_inference_steps`, `timesteps` and `sigmas` exclude each other, but"
+                f" {num_inference_steps}, {shown(timesteps)} and {shown(sigmas)} are given."
             )
-        shares = audio_weight.audio_noise_shares(num_steps)
-        return audio_noise_shares(num_steps, shares, image_guidance_start=0.0)
+        for name, values in custom.items():
+            return count_custom_steps(self.scheduler, name, values)
+        return self.resolve_num_steps("num_inference_steps", num_inference_steps)
 
-    def _latents_shape(self, batch_size: int, height: int, width: int) -> tuple[int, int, int, int]:
-        sides = (side // self.vae_scale_factor for side in (height, width))
-        return batch_size, self.unet.config.in_channels, *sides
+    def resolve_guidance(
+        self, request: Request, guidance_scale: float | None, guidance_rescale: float = 0.0
+    ) -> Request:
+        """A request with its guidance scale, by default the checkpoint's, and its rescaling."""
+        scale = self.resolve_default(request.name.replace("prompt", "guidance_scale"), guidance_scale)
+        return replace(request, guidance_scale=scale, guidance_rescale=guidance_rescale)
 
-    def _check_latents(
-        self, name: str, latents: torch.Tensor | None, batch_size: int, height: int, width: int
-    ) -> None:
+    def acting(self, image: Request, audio: Request, audio_noise_shares: list[float]) -> tuple[Request, ...]:
+        """The requests of the sides that act at some step, or that ask for something nevertheless."""
+        acts = {"prompt": min(audio_noise_shares) < 1, "audio_prompt": max(audio_noise_shares) > 0}
+        return tuple(request for request in (image, audio) if acts[request.name] or not request.is_empty)
+
+    def resolve_num_steps(self, name: str, num_steps: int | None) -> int:
+        """A number of denoising steps, or its default; `ValueError` for more than the scheduler was trained on."""
+        most = self.scheduler.config.num_train_timesteps
+        return check_integer(name, self.resolve_default(name, num_steps), most=most)
+
+    def prepare_steps(
+        self,
+        audio_noise_shares: list[float],
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
+        denoising_start: float = 0.0,
+        denoising_end: float = 1.0,
+    ) -> list[DenoisingStep]:
+        """Sets the scheduler for steps of these shares, and lists those between two fractions of the run."""
+        first, last = (round(edge * len(audio_noise_shares)) for edge in (denoising_start, denoising_end))
+        device = self._execution_device
+        return denoising_steps(self.scheduler, audio_noise_shares, first, last, device, timesteps, sigmas)
+
+    def read_guides(
+        self,
+        canvas: Canvas,
+        resize_mode: str,
+        guided: bool,
+        *,
+        control_image: PipelineImageInput | list | None = None,
+        controlnet_conditioning_scale: float | list[float] = 1.0,
+        control_guidance_start: float | list[float] = 0.0,
+        control_guidance_end: float | list[float] = 1.0,
+        ip_adapter_image: PipelineImageInput | None = None,
+        ip_adapter_image_embeds: list[torch.Tensor] | None = None,
+    ) -> Guides:
+        """
+        Guides of the image side that the arguments of a call ask for. `guided` says whether its prompt guides it.
+        Raises `ValueError` for arguments that do not make sense.
+        """
+        if control_image is not None and self.controlnet is not None:
+            check_controlnet(self.controlnet, self.unet, self.vae_scale_factor)
+            if self.controlnet.dtype != self.unet.dtype:
+                raise ValueError(
+                    f"`controlnet` has to be in the precision of `unet`, {self.unet.dtype}, but is in"
+                    f" {self.controlnet.dtype}. `pipe.to(dtype)` changes both."
+                )
+        guides = read_controls(
+            self.controlnet,
+            (canvas.height, canvas.width),
+            resize_mode,
+            image=control_image,
+            scale=controlnet_conditioning_scale,
+            start=control_guidance_start,
+            end=control_guidance_end,
+        )
+        return read_ip_adapter(guides, self, ip_adapter_image, ip_adapter_image_embeds, guided)
+
+    def check_latents(self, name: str, latents: torch.Tensor | None, batch_size: int, canvas: Canvas) -> None:
+        """Raises `ValueError` for latents of another shape than the canvas has."""
         if latents is not None:
-            check_tensor(name, latents, self._latents_shape(batch_size, height, width))
+            check_tensor(name, latents, self._latents_shape(batch_size, canvas))
+
+    def _latents_shape(self, batch_size: int, canvas: Canvas) -> tuple[int, int, int, int]:
+        return canvas.latents_shape(batch_size, self.unet.config.in_channels, self.vae_scale_factor)
 
     def prepare_latents(
         self,
         batch_size: int,
-        height: int,
-        width: int,
+        canvas: Canvas,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
     ) -> torch.Tensor:
@@ -287,21 +434,20 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
 
         Args:
             batch_size (`int`): `B`.
-            height (`int`): `H`, pixels of the picture.
-            width (`int`): `W`, pixels of the picture.
+            canvas ([`Canvas`]): Size of the pictures.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*): One for all or one per row.
-            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*): Taken instead.
+            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*): Noise to take instead.
 
         Returns:
             `torch.Tensor` of shape `(B, C, H / 8, W / 8)`.
         """
         if latents is not None:
             return latents.to(self._execution_device, self.unet.dtype)
-        shape = self._latents_shape(batch_size, height, width)
+        shape = self._latents_shape(batch_size, canvas)
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
 
-    def _preprocess_audio(self, audio: np.ndarray | torch.Tensor | None) -> torch.Tensor | None:
-        """Waveforms `(N,)` or `(B, N)` as canvases `(B, 1, M, T)` in 0..1."""
+    def preprocess_audio(self, audio: np.ndarray | torch.Tensor | None) -> torch.Tensor | None:
+        """Canvases `(B, 1, M, T)` in 0..1 of waveforms `(N,)` or `(B, N)`."""
         if audio is None:
             return None
         waveforms = torch.from_numpy(audio) if isinstance(audio, np.ndarray) and audio.dtype.kind == "f" else audio
@@ -310,216 +456,160 @@ class TwoSidesMixin(AudioSideMixin, StableDiffusionMixin):
             raise ValueError("`audio` has to be finite and not silent.")
         return self.mel_spectrogram.audio_to_canvas(torch.atleast_2d(waveforms).to(self._execution_device))
 
-    def lora_scale_of(self, cross_attention_kwargs: dict[str, Any] | None) -> float | None:
-        """`scale` of the call's argument; raises `ValueError` for what no attention processor takes."""
-        if cross_attention_kwargs is None:
-            return None
-        processors = {type(processor) for unet in self._unets() for processor in unet.attn_processors.values()}
-        taken = set().union(*(inspect.signature(processor.__call__).parameters for processor in processors))
-        own = {"self", "attn", "hidden_states", "encoder_hidden_states", "attention_mask", "temb", "args", "kwargs"}
-        names = {"scale", *taken} - own
-        if not isinstance(cross_attention_kwargs, dict) or set(cross_attention_kwargs) - names:
-            raise ValueError(
-                f"`cross_attention_kwargs` has to be a dict with keys among {sorted(names)}, but is"
-                f" {shown(cross_attention_kwargs)}."
-            )
-        return check_number("scale` of `cross_attention_kwargs", cross_attention_kwargs.get("scale", 1.0))
+    def length_of(self, spectrograms: torch.Tensor, width: int | None, audio_length_in_s: float | None) -> float:
+        """Seconds of a given sound's spectrograms `(B, 1, M, T)`, which exclude `width` and `audio_length_in_s`."""
+        if width is not None or audio_length_in_s is not None:
+            raise ValueError("`width` and `audio_length_in_s` follow from `audio` and can't be given besides.")
+        return self.mel_spectrogram.num_samples(spectrograms.shape[-1]) / self.sampling_rate
 
     def prepare_extra_step_kwargs(
         self, generator: torch.Generator | list[torch.Generator] | None, eta: float | None
     ) -> dict[str, Any]:
-        """What of `eta` and `generator` the scheduler's `step` takes."""
+        """The arguments among `eta` and `generator` that the scheduler's `step` takes."""
         parameters = inspect.signature(self.scheduler.step).parameters
-        own = {"generator": generator} | ({} if eta is None else {"eta": eta})
-        return {name: value for name, value in own.items() if name in parameters}
+        given = {"generator": generator} | ({} if eta is None else {"eta": eta})
+        return {name: value for name, value in given.items() if name in parameters}
+
+    # -------------------- The two halves of a call --------------------
 
     @torch.no_grad()
     def denoise(
         self,
         latents: torch.Tensor,
-        audio_noise_shares: list[float],
+        steps: list[DenoisingStep],
+        image: Guided,
+        audio: Guided,
+        canvas: Canvas,
         *,
-        prompt_embeds: torch.Tensor | None = None,
-        negative_prompt_embeds: torch.Tensor | None = None,
-        audio_prompt_embeds: torch.Tensor | None = None,
-        negative_audio_prompt_embeds: torch.Tensor | None = None,
-        guidance_scale: float = 1.0,
-        audio_guidance_scale: float = 1.0,
-        guidance_rescale: float = 0.0,
-        audio_guidance_rescale: float = 0.0,
-        image_guides: Callable[..., dict[str, Any]] | None = None,
-        canvas_layout: str = "strip",
-        denoising_start: float = 0.0,
-        denoising_end: float = 1.0,
-        timesteps: list[int] | None = None,
-        sigmas: list[float] | None = None,
         eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        cross_attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],
+        put_back: Callable[[DenoisingStep, torch.Tensor], torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """
         The first half of a call: both models predict the noise of the same latents, the predictions are averaged, and
-        the scheduler takes a step ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 3.2). A model whose
-        share is 0 is not run.
+        the scheduler takes a step ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 3.2).
 
         Args:
-            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Initial noise of unit variance; with
-                `denoising_start` above 0, what an earlier call returned.
-            audio_noise_shares (`list[float]`): The audio side's share of the noise in 0..1, one for each step of the
-                whole run; the image side's is one minus it.
-            prompt_embeds, negative_prompt_embeds, audio_prompt_embeds, negative_audio_prompt_embeds
-                (`torch.Tensor` of shape `(b, L, D)`, *optional*): Of `encode_prompt`, `b` dividing `B`; those of a
-                side that is silent all the time need not be given, negative ones only with guidance.
-            guidance_scale (`float`, defaults to 1.0): Classifier-free guidance of the image side; off at 1.
-            audio_guidance_scale (`float`, defaults to 1.0): The same of the audio side.
-            image_guides (`Callable`, *optional*): What else the image side's UNet takes at one of the scheduler's
-                timesteps, such as [`ImageGuides`] of `prepare_guides`.
-            guidance_rescale, audio_guidance_rescale, canvas_layout, denoising_start, denoising_end, timesteps, sigmas,
-            eta, generator, cross_attention_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs:
-                As in the call.
+            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Noise of unit variance if `steps` are the first
+                ones, else noisy latents at the scale of the scheduler.
+            steps (`list[DenoisingStep]`): From `prepare_steps`.
+            image, audio ([`Guided`]): Both sides, from `guide`. A side that never acts may be empty.
+            canvas ([`Canvas`]): From `resolve_size`.
+            eta, generator, callback_on_step_end, callback_on_step_end_tensor_inputs: As in the call.
+            put_back (`Callable`, *optional*): Returns the latents to go on with, from a step and the latents after it.
 
         Returns:
             `torch.Tensor` of shape `(B, C, H / 8, W / 8)`: Latents after the last step, or after the step in which
             `pipe._interrupt` was set.
         """
-        check_tensor("latents", latents, ("B", self.unet.config.in_channels, "H", "W"))
-        self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
-        self._guidance_rescale, self._audio_guidance_rescale = guidance_rescale, audio_guidance_rescale
-        for side, prompts in (
-            (self.image_side, Prompts("prompt", None, None, prompt_embeds, negative_prompt_embeds)),
-            (self.audio_side, Prompts("audio_prompt", None, None, audio_prompt_embeds, negative_audio_prompt_embeds)),
-        ):
-            if prompts.are_given:
-                prompts.check(None, side.guided, side.hidden_size)
-        self._cross_attention_kwargs, self._interrupt = cross_attention_kwargs, False
-        tensors = {
-            "prompt_embeds": prompt_embeds,
-            "negative_prompt_embeds": negative_prompt_embeds,
-            "audio_prompt_embeds": audio_prompt_embeds,
-            "negative_audio_prompt_embeds": negative_audio_prompt_embeds,
-        }
-        device, dtype = self._execution_device, self.unet.dtype
-        latents = latents.to(device, dtype)
-        for name, embeds in tensors.items():
-            tensors[name] = None if embeds is None else expand_rows(embeds, len(latents)).to(device, dtype)
-        tensors |= self._with_negatives(tensors)
-        first_step, last_step = (round(edge * len(audio_noise_shares)) for edge in (denoising_start, denoising_end))
-        own = {"timesteps": timesteps, "sigmas": sigmas}
-        steps = denoising_steps(self.scheduler, audio_noise_shares, first_step, last_step, device, **own)
-        self._num_timesteps = len(steps)
-        if first_step == 0:
+        self._guidance_scale, self._audio_guidance_scale = image.guidance_scale, audio.guidance_scale
+        self._num_timesteps, self._interrupt = len(steps), False
+        latents = latents.to(self._execution_device, self.unet.dtype)
+        if steps and steps[0].index == 0:
             latents = latents * self.scheduler.init_noise_sigma
-        extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
-        with self.progress_bar(total=last_step - first_step) as progress_bar:
-            for step in steps:
-                if self.interrupt:
-                    break
-                noise_pred = self._predict_noise(latents, step, tensors, canvas_layout, image_guides)
-                if step.mixture_jumps:
-                    forget_history(self.scheduler, step.index, noise_pred, len(audio_noise_shares), **own)
-                output = self.scheduler.step(noise_pred, step.timestep, latents, **extra_step_kwargs)
-                noisy, latents = latents, output.prev_sample
-                if callback_on_step_end is not None:
-                    known = {**tensors, "latents": latents}
-                    if "pred_original_sample" in callback_on_step_end_tensor_inputs:
-                        known["pred_original_sample"] = original_sample(
-                            self.scheduler, output, noise_pred, step, noisy
-                        )
-                    given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
-                    returned = callback_on_step_end(self, step.index, step.timestep, given)
-                    replaced = tensors_returned(returned, {**tensors, "latents": latents})
-                    latents = replaced.pop("latents", latents)
-                    tensors |= replaced
-                if step.completes_step:
-                    progress_bar.update()
-        return latents
+        numbers = iter(range(len(steps)))
 
-    def _predict_noise(
-        self,
-        latents: torch.Tensor,
-        step: DenoisingStep,
-        embeds: dict[str, torch.Tensor],
-        canvas_layout: str,
-        image_guides: Callable | None,
-    ) -> torch.Tensor:
-        """Both models' noise predictions, averaged by the audio side's share; a silent model is not run."""
-        kwargs = {"cross_attention_kwargs": self.cross_attention_kwargs}
-        noises, shares = [], []
-        if step.audio_share < 1:
-            scaled = self.scheduler.scale_model_input(latents, step.timestep)
-            guides = image_guides and partial(image_guides, step.index, len(self.scheduler.timesteps))
-            prompt_embeds = embeds["prompt_embeds"]
-            noises.append(self.image_side.predict_noise(scaled, step.timestep, prompt_embeds, guides, **kwargs))
-            shares.append(1 - step.audio_share)
-        if step.audio_share > 0:
-            audio_latents = unfold_canvas(latents) if canvas_layout == "folded" else latents
-            scaled = self.scheduler.scale_model_input(audio_latents, step.timestep)
-            noise = self.audio_side.predict_noise(scaled, step.timestep, embeds["audio_prompt_embeds"], **kwargs)
-            noises.append(fold_canvas(noise) if canvas_layout == "folded" else noise)
-            shares.append(step.audio_share)
-        if len(noises) == 1:
-            return noises[0]
-        return shares[0] * noises[0] + shares[1] * noises[1]
+        def on_step_end(
+            step: DenoisingStep, latents: torch.Tensor, image: Guided, audio: Guided, expected: Callable
+        ) -> tuple[torch.Tensor, Guided, Guided]:
+            latents = latents if put_back is None else put_back(step, latents)
+            number = next(numbers)
+            if callback_on_step_end is not None:
+                known = self._callback_tensors(latents, image, audio)
+                if "pred_original_sample" in callback_on_step_end_tensor_inputs:
+                    known["pred_original_sample"] = expected()
+                given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
+                returned = callback_on_step_end(self, number, step.timestep, given)
+                latents, image, audio = self._take_returned(returned, latents, image, audio)
+            if step.completes_step:
+                progress_bar.update()
+            return latents, image, audio
+
+        with self.progress_bar(total=sum(step.completes_step for step in steps)) as progress_bar:
+            left = takewhile(lambda _: not self.interrupt, steps)
+            kwargs = self.prepare_extra_step_kwargs(generator, eta)
+            return denoise(self.scheduler, image, audio, latents, left, canvas, on_step_end, **kwargs)
+
+    def _callback_tensors(self, latents: torch.Tensor, image: Guided, audio: Guided) -> dict[str, torch.Tensor | None]:
+        return {
+            "latents": latents,
+            "prompt_embeds": image.stacked_embeds,
+            "negative_prompt_embeds": image.negative_embeds,
+            "audio_prompt_embeds": audio.stacked_embeds,
+            "negative_audio_prompt_embeds": audio.negative_embeds,
+        }
+
+    def _take_returned(
+        self, returned: dict | None, latents: torch.Tensor, image: Guided, audio: Guided
+    ) -> tuple[torch.Tensor, Guided, Guided]:
+        """Latents and sides with the tensors that a callback returned and the guidance scales that it set."""
+        known = self._callback_tensors(latents, image, audio)
+        replaced = tensors_returned(returned, known)
+        if "prompt_embeds" in replaced or self._guidance_scale != image.guidance_scale:
+            image = image.with_stacked(replaced.get("prompt_embeds", known["prompt_embeds"]), self._guidance_scale)
+        if "audio_prompt_embeds" in replaced or self._audio_guidance_scale != audio.guidance_scale:
+            stacked = replaced.get("audio_prompt_embeds", known["audio_prompt_embeds"])
+            audio = audio.with_stacked(stacked, self._audio_guidance_scale)
+        return replaced.get("latents", latents), image, audio
 
     @torch.no_grad()
     def decode(
-        self, latents: torch.Tensor, canvas_layout: str = "strip", cut_columns: int = 0
+        self, latents: torch.Tensor, canvas: Canvas | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
         The second half of a call: decodes latents to pictures and spectrograms, and plays the spectrograms.
 
         Args:
-            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Without noise.
-            canvas_layout (`str`, defaults to `"strip"`): `"strip"` or `"folded"`.
-            cut_columns (`int`, defaults to 0): Columns cut from the right end of canvas and sound.
+            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Noiseless latents.
+            canvas ([`Canvas`], *optional*): From `resolve_size`; a strip that is played whole by default.
 
         Returns:
             Tuple of pictures of shape `(B, 3, H, W)` and gray spectrograms of shape `(B, 1, M, T)` in 0..1, and
             float32 waveforms of shape `(B, N)`.
         """
         check_tensor("latents", latents, ("B", self.vae.config.latent_channels, "H", "W"))
-        images, vae_audio = self.decode_latents(latents, self.vae), self.audio_side.vae
-        if canvas_layout == "folded":
-            spectrograms = self.decode_latents(unfold_canvas(latents), vae_audio)
-        elif vae_audio is not self.vae:
-            spectrograms = self.decode_latents(latents, vae_audio)
-        else:
-            spectrograms = images
-        spectrograms = spectrograms.mean(dim=1, keepdim=True)
-        audios = self.play(spectrograms)
-        columns = spectrograms.shape[-1]
-        columns -= check_integer("cut_columns", cut_columns, least=0, most=columns - 1)
-        spectrograms = spectrograms[..., :columns]
-        audios = audios[..., : self.mel_spectrogram.num_samples(columns)]
-        if canvas_layout == "strip":
-            images = images[..., :columns]
+        if canvas is None:
+            height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
+            canvas = Canvas(height, width, width)
+        images, vae_audio = self.decode_latents(latents, self.vae), self.audio_side.vae  # (B, 3, H, W)
+        spectrograms = images
+        if canvas.folded or vae_audio is not self.vae:
+            spectrograms = self.decode_latents(canvas.unfold(latents), vae_audio)  # (B, 3, M, T)
+        spectrograms = spectrograms.mean(dim=1, keepdim=True)  # (B, 1, M, T)
+        audios = self.play(spectrograms)[..., : self.mel_spectrogram.num_samples(canvas.columns)]  # (B, N)
+        images, spectrograms = canvas.cut_picture(images), canvas.cut(spectrograms)
         self._report(images, spectrograms, audios)
         return images, spectrograms, audios
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor, vae: AutoencoderKL) -> torch.Tensor:
-        """Latents of shape `(B, C, H / 8, W / 8)` to pictures of shape `(B, 3, H, W)` in 0..1."""
+        """Pictures `(B, 3, H, W)` in 0..1 of latents `(B, C, H / 8, W / 8)`."""
         decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
         return self.image_processor.denormalize(decoded)
 
 
-def _check_seconds(audio_length_in_s: float, most: float) -> float:
-    number = isinstance(audio_length_in_s, (int, float)) and not isinstance(audio_length_in_s, bool)
-    if not number or not 0 < audio_length_in_s <= most:
+def repair_scheduler(scheduler: KarrasDiffusionSchedulers) -> None:
+    """Repairs an old scheduler config as Stable Diffusion's constructor does: no clipping, an offset of 1."""
+    if scheduler is None:
+        return
+    for name, value in (("clip_sample", False), ("steps_offset", 1)):
+        if scheduler.config.get(name, value) != value:
+            logger.warning(f"`{name}` of the scheduler is outdated, {scheduler.config[name]}, and becomes {value}.")
+            scheduler.register_to_config(**{name: value})
+
+
+def _vocabulary(tokenizer: CLIPTokenizer) -> dict[str, int]:
+    """Tokens by their text, without those that were added."""
+    added = tokenizer.get_added_vocab()
+    return {token: number for token, number in tokenizer.get_vocab().items() if token not in added}
+
+
+def _check_seconds(audio_length_in_s: float) -> float:
+    seconds = plain_number(audio_length_in_s)
+    if not isinstance(seconds, Real) or not 0 < seconds < float("inf"):
         raise ValueError(
-            f"`audio_length_in_s` has to be a positive number of seconds up to {most:g}, but is"
-            f" {shown(audio_length_in_s)}."
+            f"`audio_length_in_s` has to be a positive number of seconds, but is {shown(audio_length_in_s)}."
         )
-    return audio_length_in_s
-
-
-def unfold_canvas(canvas: torch.Tensor) -> torch.Tensor:
-    """A square picture `(B, C, H, W)` as the strip `(B, C, H / 2, 2 * W)` that is played, its top half first."""
-    return torch.cat(canvas.chunk(2, dim=-2), dim=-1)
-
-
-def fold_canvas(canvas: torch.Tensor) -> torch.Tensor:
-    """The inverse of [`unfold_canvas`]."""
-    return torch.cat(canvas.chunk(2, dim=-1), dim=-2)
+    return seconds

@@ -3,7 +3,7 @@
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,26 +18,21 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import T5EncoderModel, T5Tokenizer
 
 # diffusers copies only the files that this one names, each of them.
+from .images_that_sound_canvas import read_pictures
 from .images_that_sound_checks import (
     callback_inputs,
-    check_flags,
     check_generator,
     check_integer,
-    check_not_offloaded,
-    check_number,
     check_output_type,
-    read_pictures,
     tensors_returned,
 )
 from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise, raise_if_gated
-from .images_that_sound_files import written  # noqa: F401
-from .images_that_sound_precision import kept_in_float32  # noqa: F401
-from .images_that_sound_prompts import Prompts, common_batch_size, expand_rows
-from .images_that_sound_saving import SelfContainedSavingMixin
-from .images_that_sound_side import hidden_size_of
+from .images_that_sound_files import written
+from .images_that_sound_loading import SelfContainedSavingMixin, check_not_offloaded
+from .images_that_sound_sides import Request, Side, common_batch_size, expand_rows
 
 
-# The sides of stage I are this many times smaller than the picture's.
+# Height and width of the picture are this many times those of stage I.
 UPSCALING = 4
 
 EXAMPLE_DOC_STRING = """
@@ -61,13 +56,13 @@ EXAMPLE_DOC_STRING = """
 @dataclass
 class FactorizedColorizationPipelineOutput(BaseOutput):
     """
-    Output of [`FactorizedColorizationPipeline`].
+    Result of [`FactorizedColorizationPipeline`].
 
     Args:
         images (`list[PIL.Image.Image]`, `np.ndarray` of shape `(B, H, W, 3)` or `torch.Tensor` of shape
             `(B, 3, H, W)`): Colour pictures in 0..1.
-        gray_errors (`list[float]`): For each picture how far the mean of its channels is from the gray one, as the
-            mean absolute difference in 0..1.
+        gray_errors (`list[float]`): Mean absolute difference, 0 to 1, between the mean of each picture's channels and
+            the gray picture.
     """
 
     images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
@@ -76,8 +71,8 @@ class FactorizedColorizationPipelineOutput(BaseOutput):
 
 class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, DiffusionPipeline):
     r"""
-    Pipeline that colours gray pictures: DeepFloyd IF denoises as a prompt asks, and before every step the mean over
-    the channels is replaced by the gray picture's, noised alike ([Factorized Diffusion,
+    Pipeline that colours gray pictures: DeepFloyd IF denoises with a prompt, and before every step the gray picture,
+    equally noisy, replaces the mean over the channels ([Factorized Diffusion,
     arXiv 2404.11615](https://arxiv.org/abs/2404.11615), section 3.4). Stage I works at a quarter of the size, stage II
     at the full one.
 
@@ -85,12 +80,13 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
     that holds both stages.
 
     Args:
-        tokenizer ([`~transformers.T5Tokenizer`], *optional*): Not needed with `prompt_embeds`.
-        text_encoder ([`~transformers.T5EncoderModel`], *optional*): Not needed with `prompt_embeds`.
-        unet ([`UNet2DConditionModel`]): Stage I.
-        scheduler ([`DDPMScheduler`]): Stage I's.
-        unet_super_resolution ([`UNet2DConditionModel`], *optional*): Stage II.
-        scheduler_super_resolution ([`DDPMScheduler`], *optional*): Stage II's.
+        tokenizer ([`~transformers.T5Tokenizer`], *optional*): Tokenizer of the prompts, not needed with embeddings.
+        text_encoder ([`~transformers.T5EncoderModel`], *optional*): Encoder of the prompts, not needed with
+            embeddings.
+        unet ([`UNet2DConditionModel`]): Noise predictor of stage I.
+        scheduler ([`DDPMScheduler`]): Scheduler of stage I.
+        unet_super_resolution ([`UNet2DConditionModel`], *optional*): Noise predictor of stage II.
+        scheduler_super_resolution ([`DDPMScheduler`], *optional*): Scheduler of stage II.
         image_noising_scheduler ([`DDPMScheduler`], *optional*): Adds the noise that stage II expects in its input.
     """
 
@@ -104,7 +100,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
     ]
     _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
 
-    # What the properties say before the first call.
+    # Values before the first call. Callbacks of diffusers read and set them during a call.
     _guidance_scale = 1.0
     _interrupt = False
     _num_timesteps = 0
@@ -158,16 +154,15 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         Loads stage II: `unet_super_resolution`, `scheduler_super_resolution` and `image_noising_scheduler`.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`):
-                A Hub repo such as `DeepFloyd/IF-II-M-v1.0`, or a folder of the same layout.
-            subfolder (`str`, *optional*, defaults to `""`):
-                Folder inside the repo that holds this layout.
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub repo such as `DeepFloyd/IF-II-M-v1.0`, or a
+                folder of the same layout.
+            subfolder (`str`, *optional*, defaults to `""`): Folder inside the repo that holds this layout.
             kwargs:
                 `revision`, `variant`, `cache_dir`, `token`, `force_download`, `local_files_only`, as in
                 `from_pretrained`.
 
         Raises:
-            ValueError: If a part is missing or does not fit stage I, if the repo is gated, or if offloading is already
+            ValueError: If a part is missing or does not fit stage I, the repo is gated, or offloading is already
                 enabled.
         """
         check_not_offloaded(self, "load_super_resolution")
@@ -178,10 +173,10 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             ("image_noising_scheduler", DDPMScheduler),
         ):
             path = "/".join(filter(None, (subfolder, folder)))
-            own = {"dtype": self.unet.dtype} if folder == "unet" else {}
+            dtype = {"dtype": self.unet.dtype} if folder == "unet" else {}
             try:
                 parts[folder] = model_class.from_pretrained(
-                    pretrained_model_name_or_path, subfolder=path, **kwargs, **own
+                    pretrained_model_name_or_path, subfolder=path, **kwargs, **dtype
                 )
             except Exception as error:
                 raise_if_gated(error, pretrained_model_name_or_path)
@@ -214,57 +209,48 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         Encodes prompts for both stages.
 
         Args:
-            prompt (`str` or `list[str]`): What to see in colour; `None` where `prompt_embeds` are given.
-            device (`torch.device`, *optional*): Where the embeddings go.
+            prompt (`str` or `list[str]`): Picture in colour, or `None` if `prompt_embeds` are given.
+            device (`torch.device`, *optional*): Device of the embeddings.
             num_images_per_prompt (`int`, defaults to 1): Repetitions of each prompt.
-            do_classifier_free_guidance (`bool`, defaults to `True`): Whether the negative prompt is needed.
-            negative_prompt (`str` or `list[str]`, *optional*): What not to see.
-            prompt_embeds, negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings made
-                before, used as they are.
+            do_classifier_free_guidance (`bool`, defaults to `True`): Whether to encode the negative prompt.
+            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid.
+            prompt_embeds, negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to use
+                as they are.
 
         Returns:
-            Embeddings and negative ones of shape `(B * num_images_per_prompt, L, D)`; the latter are `None` without
-            guidance.
+            Embeddings and negative ones of shape `(B * num_images_per_prompt, L, D)`. The negative ones are `None`
+            without guidance.
         """
         device = device or self._execution_device
-        prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
+        request = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
         encode_words = partial(self.encode_deepfloyd_prompt, self.tokenizer, self.text_encoder, device=device)
-        # The text encoder can be all that is loaded, to encode once and be dropped.
+        # The text encoder may be the only model that is loaded, to encode once and be dropped.
         dtype = (self.text_encoder if self.unet is None else self.unet).dtype
-        prompt_embeds, negative_prompt_embeds = prompts.encode(
-            encode_words, do_classifier_free_guidance, num_images_per_prompt, device, dtype
+        pair = request.encode(encode_words, do_classifier_free_guidance)
+        return tuple(
+            each if each is None else each.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)
+            for each in pair
         )
-        return prompt_embeds, negative_prompt_embeds
 
     def check_inputs(
         self,
         image: torch.Tensor,
-        prompts: Prompts,
+        request: Request,
         *,
         num_inference_steps: int,
-        guidance_scale: float,
         start_diffusion_step: int,
         noise_level: int,
         output_type: str = "pil",
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> int:
-        """
-        Checks the call's arguments, with `image` as tensor.
-
-        Returns:
-            `int`: The batch size.
-
-        Raises:
-            ValueError: For an argument that does not make sense.
-        """
+        """Returns the batch size. Raises `ValueError` for arguments of the call that do not make sense."""
         if self.unet_super_resolution is None:
             raise ValueError(
                 "`unet_super_resolution` is not loaded yet. Call `pipe.load_super_resolution(...)` with a stage II"
                 " repo such as 'DeepFloyd/IF-II-M-v1.0', or load a repo that holds both stages."
             )
-        check_number("guidance_scale", guidance_scale)
-        num_prompts = prompts.check(self.text_encoder, guidance_scale > 1, hidden_size_of(self.unet))
+        num_prompts = request.check(Side(self.unet, self.text_encoder, self.tokenizer, None, self.scheduler))
         batch_size = common_batch_size({"image": len(image), "prompt": num_prompts}, num_images_per_prompt)
         for name, side in (("height", image.shape[-2]), ("width", image.shape[-1])):
             if side % UPSCALING:
@@ -286,7 +272,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         *,
         embeds: dict[str, torch.Tensor],
         generator: torch.Generator | list[torch.Generator] | None,
-        on_step_end: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor],
+        on_step_end: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         start_diffusion_step: int | None = None,
         upscaled: torch.Tensor | None = None,
         noise_level: torch.Tensor | None = None,
@@ -305,7 +291,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
                 break
             noised_gray = scheduler.add_noise(gray, draw(), t.expand(len(gray)))
             if start_diffusion_step is not None and i < start_diffusion_step:
-                # No step is taken; its noise is drawn, so that a seed gives what the paper's code gives.
+                # The skipped step draws its noise, so that a seed gives the result of the paper's code.
                 draw()
                 continue
             if i == start_diffusion_step:
@@ -319,7 +305,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             if not takes_variance:
                 predicted = predicted.chunk(2, dim=1)[0]
             images = scheduler.step(predicted, t, images, **step_kwargs, return_dict=False)[0]
-            images = on_step_end(i, t, images)
+            images = on_step_end(t, images)
         return images
 
     @torch.no_grad()
@@ -347,62 +333,52 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         Colours gray pictures.
 
         Args:
-            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them):
-                Pictures to colour, in 0..1 where they are arrays, both sides multiples of 4. The mean of the channels
-                counts.
-            prompt (`str` or `list[str]`, *optional*):
-                What to see in colour, not empty; as many as pictures, or one of either.
-            negative_prompt (`str` or `list[str]`, *optional*):
-                What not to see. Unused where `guidance_scale` is at most 1.
-            num_inference_steps (`int`, defaults to 30):
-                Denoising steps of each stage.
-            guidance_scale (`float`, defaults to 10.0):
-                Classifier-free guidance; off at 1 and below.
-            start_diffusion_step (`int`, defaults to 7):
-                Step from 0 on at which stage I starts, from the gray picture with that step's noise. More stays closer
-                to the gray picture, with less colour. Stage II takes all steps.
-            noise_level (`int`, defaults to 50):
-                Timestep whose noise stage II finds on the picture of stage I.
-            exact_gray (`bool`, defaults to `False`):
-                Whether the result is shifted so that the mean of its channels is the gray picture, up to the clamp to
-                0..1.
-            num_images_per_prompt (`int`, defaults to 1):
-                Tries for each pair of picture and prompt.
-            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
-                Source of the noise, one for all or one per result.
-            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Instead of `prompt`, so that the text encoder can be dropped.
-            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Instead of `negative_prompt`.
-            output_type (`str`, defaults to `"pil"`):
-                `"pil"`, `"np"` or `"pt"`.
-            return_dict (`bool`, defaults to `True`):
-                Whether to return a [`FactorizedColorizationPipelineOutput`] or a plain tuple.
-            callback_on_step_end (`Callable`, *optional*):
-                Called as `callback(pipe, step, timestep, callback_kwargs)` after each step that is taken, stage II's
-                counted on from stage I's; what it returns in its dict replaces the tensors. Setting
-                `pipe._interrupt = True` skips the steps that are left.
-            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
-                Tensors that the callback gets, among `latents`, the pictures in -1..1, `prompt_embeds` and
-                `negative_prompt_embeds`.
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them): Pictures to colour, in 0..1 if
+                they are arrays, height and width multiples of 4. The mean of the channels counts.
+            prompt (`str` or `list[str]`, *optional*): Picture in colour; as many as pictures, or one of either for
+                all.
+            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid; one for all or one per prompt. Unused
+                if `guidance_scale` is at most 1.
+            num_inference_steps (`int`, defaults to 30): Number of denoising steps of each stage.
+            guidance_scale (`float`, defaults to 10.0): Scale of classifier-free guidance. 1 and below turn it off.
+            start_diffusion_step (`int`, defaults to 7): Step, counted from 0, at which stage I starts, from the gray
+                picture with that step's noise. Higher values stay closer to the gray picture, with less colour. Stage
+                II takes all steps.
+            noise_level (`int`, defaults to 50): Timestep of the noise that stage II gets on the picture of stage I.
+            exact_gray (`bool`, defaults to `False`): Whether to shift the result so that the mean of its channels is
+                the gray picture, up to the clamp to 0..1.
+            num_images_per_prompt (`int`, defaults to 1): Tries for each pair of picture and prompt.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*): Source of the noise, one for all or
+                one per result.
+            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of `prompt`, so
+                that the text encoder can be dropped.
+            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `negative_prompt`.
+            output_type (`str`, defaults to `"pil"`): `"pil"`, `"np"` or `"pt"`.
+            return_dict (`bool`, defaults to `True`): Whether to return a [`FactorizedColorizationPipelineOutput`] or a
+                plain tuple.
+            callback_on_step_end (`Callable`, *optional*): Called as `callback(pipe, step, timestep, callback_kwargs)`
+                after each step. Tensors in the dict that it returns replace those at work. `pipe._interrupt = True`
+                skips the steps that are left. The steps of stage II are counted after those of stage I.
+            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`): Tensors for the callback,
+                among `latents`, the pictures in -1..1, `prompt_embeds` and `negative_prompt_embeds`.
 
         Examples:
 
         Returns:
-            [`FactorizedColorizationPipelineOutput`] or `tuple`: Pictures, and how far from gray they are.
+            [`FactorizedColorizationPipelineOutput`] or `tuple`: Pictures, and their difference from the gray ones.
 
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
         # 1. Check inputs
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        check_flags(exact_gray=exact_gray, return_dict=return_dict)
-        image = read_pictures(self.image_processor, image)
+        image = read_pictures(image)
+        request = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
         batch_size = self.check_inputs(
             image,
-            Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds),
+            replace(request, guidance_scale=guidance_scale),
             num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
             start_diffusion_step=start_diffusion_step,
             noise_level=noise_level,
             output_type=output_type,
@@ -437,11 +413,13 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
 
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         self.scheduler_super_resolution.set_timesteps(num_inference_steps, device=device)
-        self._num_timesteps = 2 * num_inference_steps
-        with self.progress_bar(total=2 * num_inference_steps - start_diffusion_step) as progress_bar:
+        self._num_timesteps = 2 * num_inference_steps - start_diffusion_step
+        numbers = iter(range(self._num_timesteps))
+        with self.progress_bar(total=self._num_timesteps) as progress_bar:
 
-            def on_step_end(step: int, t: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+            def on_step_end(t: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
                 progress_bar.update()
+                step = next(numbers)
                 if callback_on_step_end is None:
                     return images
                 known = {**tensors, "latents": images}
@@ -477,12 +455,12 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
                 noise,
                 embeds=tensors,
                 generator=generator,
-                on_step_end=lambda i, t, images: on_step_end(num_inference_steps + i, t, images),
+                on_step_end=on_step_end,
                 upscaled=upscaled,
                 noise_level=levels,
             )
 
-        # 6. Convert, and see how gray it is
+        # 6. Convert, and measure the difference from gray
         images = (images.float() / 2 + 0.5).clamp(0, 1)
         if exact_gray:
             images = with_gray(images, gray).clamp(0, 1)
@@ -499,8 +477,8 @@ def with_gray(images: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:
     Pictures with the lightness of others: the projection of arXiv 2404.11615, section 3.4.
 
     Args:
-        images (`torch.Tensor` of shape `(B, 3, H, W)`): Give the colours, which are what is left without the mean.
-        gray (`torch.Tensor` of shape `(B, C, H, W)`): Gives the mean over channels.
+        images (`torch.Tensor` of shape `(B, 3, H, W)`): Source of the colours, the differences from the mean.
+        gray (`torch.Tensor` of shape `(B, C, H, W)`): Source of the mean over channels.
 
     Returns:
         `torch.Tensor` of shape `(B, 3, H, W)`.

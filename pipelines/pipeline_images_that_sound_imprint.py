@@ -8,35 +8,25 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
-from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.image_processor import PipelineImageInput
 from diffusers.utils import replace_example_docstring
 
 # diffusers copies only the files that this one names, each of them.
-from .images_that_sound_audio_lora import AudioLoraMixin  # noqa: F401
-from .images_that_sound_audio_prior import AudioPriorRepo  # noqa: F401
+from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import ImagesThatSoundPipelineOutput
-from .images_that_sound_checks import (
-    callback_inputs,
-    check_flags,
-    check_number,
-    check_output_type,
-    read_pictures,
-)
-from .images_that_sound_files import written  # noqa: F401
-from .images_that_sound_noise_shares import audio_noise_shares  # noqa: F401
-from .images_that_sound_pictures import check_resize_mode, fit_pictures, imprint
-from .images_that_sound_precision import kept_in_float32  # noqa: F401
-from .images_that_sound_prompts import Prompts, expand_rows
-from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
-from .images_that_sound_side import is_guided
-from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
-from .images_that_sound_steps import denoising_steps  # noqa: F401
+from .images_that_sound_canvas import Canvas, fit_pictures, imprint, read_pictures
+from .images_that_sound_checks import callback_inputs, check_number, check_output_type
+from .images_that_sound_denoising import DenoisingStep
+from .images_that_sound_files import written
+from .images_that_sound_guides import prepare_guides
+from .images_that_sound_loading import SelfContainedSavingMixin
+from .images_that_sound_lora import FewStepsMixin
+from .images_that_sound_sides import Request, expand_rows
+from .images_that_sound_spectrogram import MelSpectrogram
 from .images_that_sound_two_sides import TwoSidesMixin
-from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
 
 
-# What a call does where an argument is left out and the checkpoint's config names nothing else: the paper's settings.
+# Defaults of a call: the paper's settings.
 PAPER_ARGUMENTS = {
     "height": 256,
     "width": 1024,
@@ -69,110 +59,72 @@ EXAMPLE_DOC_STRING = """
 
 class ImagesThatSoundImprintPipelineOutput(ImagesThatSoundPipelineOutput):
     """
-    Output of [`ImagesThatSoundImprintPipeline`]: `images` are the pictures that were painted, `spectrograms` the gray
-    canvases that look like them and are played. As latents either is `None` where the caller brought it.
+    Result of [`ImagesThatSoundImprintPipeline`]: `images` are the pictures that were painted, `spectrograms` the gray
+    canvases that look like them and are played. As latents, either is `None` if the caller gave it.
     """
 
 
-class ImagesThatSoundImprintPipeline(
-    TwoSidesMixin, DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin
-):
+class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
     r"""
-    Pipeline that paints a picture into a spectrogram: Stable Diffusion makes the picture, Auffusion the spectrogram,
-    each on its own, and the spectrogram is darkened where the picture is dark
-    ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 4.1 and appendix A.3); where black is loud, as
-    Riffusion paints, it is brightened where the picture is bright. A picture or a sound of one's own may stand in for
-    either.
+    Pipeline that paints a picture into a spectrogram: Stable Diffusion makes the picture and Auffusion the
+    spectrogram, each alone, and the spectrogram is darkened where the picture is dark
+    ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 4.1 and appendix A.3). If black is loud, as
+    Riffusion paints, it is brightened where the picture is bright. Your picture or your sound may stand in for either.
 
-    It loads and is made of the same components as [`ImagesThatSoundPipeline`].
-
-    Args:
-        vae ([`AutoencoderKL`]): Decodes pictures, and spectrograms too unless `vae_audio` is given.
-        text_encoder ([`~transformers.CLIPTextModel`]): Encodes image prompts, and audio prompts too unless
-            `text_encoder_audio` is given.
-        tokenizer ([`~transformers.CLIPTokenizer`]): Serves both prompts.
-        unet ([`UNet2DConditionModel`]): The image side's noise predictor.
-        scheduler ([`SchedulerMixin`]): Any scheduler whose `step` takes a noise prediction; it serves both sides, one
-            after the other. The `PNDMScheduler` that Stable Diffusion repos name is replaced by `DDIMScheduler` built
-            from its config, where a pipeline is loaded from such a repo and no other is passed.
-        unet_audio ([`UNet2DConditionModel`], *optional*): The audio side's noise predictor.
-        vocoder ([`~transformers.SpeechT5HifiGan`], *optional*): Log-mel to waveform, in float32. Griffin-Lim where
-            absent.
-        vae_audio ([`AutoencoderKL`], *optional*): Only where the audio side's VAE differs.
-        text_encoder_audio ([`~transformers.CLIPTextModel`], *optional*): Only where the audio side's differs.
-        spectrogram (`dict`, *optional*): Constants of the [`MelSpectrogram`]; Auffusion's where absent.
-        default_arguments (`dict`, *optional*): Values that this checkpoint wants for call arguments left out.
+    It loads the same repos and has the same components as [`ImagesThatSoundPipeline`]. One scheduler serves both
+    sides, one after the other.
     """
 
-    model_cpu_offload_seq = "text_encoder->text_encoder_audio->unet->unet_audio->vae->vae_audio->vocoder"
+    model_cpu_offload_seq = (
+        "text_encoder->text_encoder_audio->image_encoder->unet->unet_audio->vae->vae_audio->vocoder"
+    )
     _paper_arguments = PAPER_ARGUMENTS
 
     def check_inputs(
         self,
-        image_prompts: Prompts,
-        audio_prompts: Prompts,
+        image: Request,
+        audio: Request,
+        canvas: Canvas,
         *,
-        image: torch.Tensor | None,
-        audio: torch.Tensor | None,
-        height: int,
-        width: int,
-        scales: tuple[float, float],
+        given: dict[str, int],
         magnitude_ratio: float,
         num_images_per_prompt: int,
         eta: float | None,
         generator: torch.Generator | list[torch.Generator] | None,
-        latents: torch.Tensor | None,
-        audio_latents: torch.Tensor | None,
+        latents: dict[str, torch.Tensor | None],
         output_type: str,
+        counts: dict[str, int],
         callback_on_step_end_tensor_inputs: list[str],
     ) -> int:
-        """Raises `ValueError` for arguments of the call that do not make sense; returns the batch size."""
-        if audio is None:
+        """
+        Returns the batch size. Raises `ValueError` for arguments of the call that do not make sense and were not
+        checked when they were resolved. `given` are the numbers of pictures or sounds that stand in for a side,
+        `counts` those of further inputs, by their argument.
+        """
+        if "audio" not in given:
             self._check_audio_prior()
-        own = {name: len(made) for name, made in (("image", image), ("audio", audio)) if made is not None}
-        for name, prompts, noise in (("image", image_prompts, latents), ("audio", audio_prompts, audio_latents)):
-            if name in own and (prompts.are_given or noise is not None):
+        made = []
+        for name, request, noise in zip(("image", "audio"), (image, audio), latents.values()):
+            if name not in given:
+                made.append(request)
+            elif not request.is_empty or noise is not None:
                 raise ValueError(
-                    f"`{name}` stands in for what `{prompts.name}`, its embeddings, its negative and its latents would"
+                    f"`{name}` stands in for what `{request.name}`, its embeddings, its negative and its latents would"
                     " make, so that none of them can be given besides."
                 )
-            if name in own and f"{prompts.name}_embeds" in callback_on_step_end_tensor_inputs:
+            elif f"{request.name}_embeds" in callback_on_step_end_tensor_inputs:
                 raise ValueError(
-                    f"`callback_on_step_end_tensor_inputs` names `{prompts.name}_embeds`, which are not made where"
+                    f"`callback_on_step_end_tensor_inputs` names `{request.name}_embeds`, which are not made if"
                     f" `{name}` is given."
                 )
-        batch_size = self._check_batch(
-            image_prompts, audio_prompts, scales, num_images_per_prompt, generator=generator, own=own
-        )
+        batch_size = self._check_batch(tuple(made), {**given, **counts}, num_images_per_prompt, generator)
         if eta is not None:
             check_number("eta", eta, least=0, most=1)
         check_number("magnitude_ratio", magnitude_ratio, least=0, most=1)
-        self._check_latents("latents", latents, batch_size, height, width)
-        self._check_latents("audio_latents", audio_latents, batch_size, height, width)
+        for name, noise in latents.items():
+            self.check_latents(name, noise, batch_size, canvas)
         check_output_type(output_type)
         return batch_size
-
-    def _preprocess_image(self, image: PipelineImageInput | None) -> torch.Tensor | None:
-        """Pictures as tensors `(B, C, H, W)` in 0..1."""
-        if image is None:
-            return None
-        processor = VaeImageProcessor(do_resize=False, do_normalize=False, do_convert_rgb=True)
-        return read_pictures(processor, image)
-
-    def _pictures(
-        self, latents: torch.Tensor | None, own: torch.Tensor | None, size: tuple[int, int], resize_mode: str
-    ) -> torch.Tensor:
-        """Pictures `(B, 3, M, T)`: made ones cut, the caller's fitted."""
-        if own is None:
-            return self.decode_latents(latents, self.vae)[..., : size[1]]
-        fitted = fit_pictures(own, *size, resize_mode, self.mel_spectrogram.silence)
-        return fitted.to(self._execution_device).expand(-1, 3, -1, -1)
-
-    def _spectrograms(self, latents: torch.Tensor | None, own: torch.Tensor | None, columns: int) -> torch.Tensor:
-        """Gray spectrograms `(B, 1, M, T)`: made ones cut, the caller's as they are."""
-        if own is not None:
-            return own
-        return self.decode_latents(latents, self.audio_side.vae)[..., :columns].mean(dim=1, keepdim=True)
 
     @torch.no_grad()
     @replace_example_docstring(EXAMPLE_DOC_STRING)
@@ -182,11 +134,10 @@ class ImagesThatSoundImprintPipeline(
         audio_prompt: str | list[str] | None = None,
         image: PipelineImageInput | None = None,
         audio: np.ndarray | torch.Tensor | None = None,
-        negative_prompt: str | list[str] | None = None,
-        negative_audio_prompt: str | list[str] | None = None,
         magnitude_ratio: float = 0.5,
         invert_image: bool = True,
-        resize_mode: Literal["repeat", "center", "crop", "stretch"] = "repeat",
+        negative_prompt: str | list[str] | None = None,
+        negative_audio_prompt: str | list[str] | None = None,
         height: int | None = None,
         width: int | None = None,
         audio_length_in_s: float | None = None,
@@ -194,6 +145,11 @@ class ImagesThatSoundImprintPipeline(
         num_audio_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         audio_guidance_scale: float | None = None,
+        control_image: PipelineImageInput | list[PipelineImageInput] | None = None,
+        controlnet_conditioning_scale: float | list[float] = 1.0,
+        control_guidance_start: float | list[float] = 0.0,
+        control_guidance_end: float | list[float] = 1.0,
+        resize_mode: Literal["repeat", "center", "crop", "stretch"] = "repeat",
         crop_right: int | None = None,
         num_images_per_prompt: int = 1,
         eta: float | None = None,
@@ -204,6 +160,10 @@ class ImagesThatSoundImprintPipeline(
         negative_prompt_embeds: torch.Tensor | None = None,
         audio_prompt_embeds: torch.Tensor | None = None,
         negative_audio_prompt_embeds: torch.Tensor | None = None,
+        clip_skip: int | None = None,
+        audio_clip_skip: int | None = None,
+        ip_adapter_image: PipelineImageInput | None = None,
+        ip_adapter_image_embeds: list[torch.Tensor] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
@@ -213,176 +173,196 @@ class ImagesThatSoundImprintPipeline(
         r"""
         Makes spectrograms with pictures painted into them, and plays them.
 
-        Arguments marked "checkpoint" default to what the checkpoint's config names, else to the value given here, the
-        paper's.
+        Arguments marked "checkpoint" default to the value in the checkpoint's config, else to the paper's value, which
+        is given here.
 
         Args:
-            prompt (`str` or `list[str]`):
-                What to see, not empty, unless `image` is given.
-            audio_prompt (`str` or `list[str]`):
-                What to hear, not empty, unless `audio` is given; as many as pictures, or one of either for all.
-            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
-                Pictures to paint instead of made ones, in 0..1 where they are arrays; put onto the canvas as
-                `resize_mode` says.
-            audio (`np.ndarray` or `torch.Tensor` of shape `(N,)` or `(B, N)`, *optional*):
-                Waveforms at `pipe.sampling_rate` to paint into instead of made ones. The canvas is as long as they.
-            negative_prompt (`str` or `list[str]`, *optional*):
-                What not to see; one for all or one per prompt. Unused where `guidance_scale` is at most 1.
-            negative_audio_prompt (`str` or `list[str]`, *optional*):
-                What not to hear. Unused where `audio_guidance_scale` is at most 1.
-            magnitude_ratio (`float`, defaults to 0.5):
-                How strongly the picture is painted, in 0..1: the share of the spectrogram taken away where the picture
-                says most.
-            invert_image (`bool`, defaults to `True`):
-                Whether the parts of the picture that look like silence take sound away, so that the picture shows as
-                it is; else those that look loud do, so that its negative shows. Silence is black, or white where
+            prompt (`str` or `list[str]`, *optional*): Picture to see, unless `image` is given. An empty string leaves
+                it open.
+            audio_prompt (`str` or `list[str]`, *optional*): Sound to hear, unless `audio` is given; as many as
+                pictures, or one of either for all.
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures to paint
+                instead of generated ones, in 0..1 if they are arrays. They come onto the canvas as `resize_mode` says,
+                on silence.
+            audio (`np.ndarray` or `torch.Tensor` of shape `(N,)` or `(B, N)`, *optional*): Waveforms at
+                `pipe.sampling_rate` to paint into instead of generated ones. The canvas is as long as they are.
+            magnitude_ratio (`float`, defaults to 0.5): Greatest share of the spectrogram that the picture takes away,
+                0 to 1.
+            invert_image (`bool`, defaults to `True`): Whether the parts of the picture that look like silence take
+                sound away, so that the picture shows as it is; else its negative shows. Silence is black, or white if
                 black is loud.
-            resize_mode (`str`, defaults to `"repeat"`):
-                How `image` comes onto the canvas where it has another shape. `"repeat"`: as large as fits, side by
-                side as often as it fits, on silence. `"center"`: the same, once, in the middle. `"crop"`: the middle
-                of what covers the canvas. `"stretch"`: in the canvas' shape.
-            height (`int`, *optional*, checkpoint, defaults to 256):
-                Pixels of the canvas: the number of mel bins.
-            width (`int`, *optional*, checkpoint, defaults to 1024):
-                Pixels of the canvas, a multiple of 8; a column is `hop_length / sampling_rate` (0.01 s) of sound.
-            audio_length_in_s (`float`, *optional*):
-                Exact length of the sound in seconds, to the column, instead of `width`.
-            num_inference_steps (`int`, *optional*, checkpoint, defaults to 50):
-                Denoising steps of the picture.
-            num_audio_inference_steps (`int`, *optional*, checkpoint, defaults to 100):
-                Denoising steps of the spectrogram.
-            guidance_scale (`float`, *optional*, checkpoint, defaults to 7.5):
-                Classifier-free guidance of the image side; off at 1 and below.
-            audio_guidance_scale (`float`, *optional*, checkpoint, defaults to 7.5):
-                Classifier-free guidance of the audio side; off at 1 and below.
-            crop_right (`int`, *optional*, checkpoint, defaults to 32):
-                Columns cut from the right end of what is made: the dark strip that Auffusion learned. A given sound is
-                not cut.
-            num_images_per_prompt (`int`, defaults to 1):
-                Samples for each pair.
-            eta (`float`, *optional*):
-                Share of fresh noise in 0..1, for schedulers that take it (DDIM, arXiv 2010.02502, equation 16); where
-                left out the scheduler's own default, 0 of DDIM and 0.3 of TCD.
-            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
-                Source of the noise, one for all or one per sample; the picture's latents are drawn before the
-                spectrogram's.
-            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*):
-                Initial noise of the pictures, of unit variance.
-            audio_latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*):
-                Initial noise of the spectrograms, of unit variance.
-            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Instead of `prompt`.
-            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Instead of `negative_prompt`.
-            audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Instead of `audio_prompt`.
-            negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Instead of `negative_audio_prompt`.
-            output_type (`str`, defaults to `"pil"`):
-                `"pil"`, `"np"`, `"pt"`, or `"latent"`, which decodes nothing.
-            return_dict (`bool`, defaults to `True`):
-                Whether to return an [`ImagesThatSoundImprintPipelineOutput`] or a plain tuple.
-            callback_on_step_end (`Callable`, *optional*):
-                Called as `callback(pipe, step, timestep, callback_kwargs)` after each step, with the picture's steps
-                counted before the spectrogram's; what it returns in its dict replaces the tensors. Setting
-                `pipe._interrupt = True` skips the steps that are left.
-            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`):
-                Tensors that the callback gets, among `latents`, those of the side at work, `prompt_embeds`,
-                `negative_prompt_embeds`, `audio_prompt_embeds` and `negative_audio_prompt_embeds`.
-            cross_attention_kwargs (`dict`, *optional*):
-                Passed to the attention processors of both UNets. `scale` scales the LoRAs of both sides, those of text
-                encoders too; one side's alone are weighed by `set_adapters` and `set_audio_adapters`.
+            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid; one for all or one per prompt. Unused
+                if `guidance_scale` is at most 1.
+            negative_audio_prompt (`str` or `list[str]`, *optional*): Sound to avoid; one for all or one per prompt.
+                Unused if `audio_guidance_scale` is at most 1.
+            height (`int`, *optional*, checkpoint, defaults to 256): Pixels of the picture: the number of mel bins.
+            width (`int`, *optional*, checkpoint, defaults to 1024): Pixels of the picture, a multiple of 8. Each
+                column of the spectrogram lasts `hop_length / sampling_rate` (0.01 s).
+            audio_length_in_s (`float`, *optional*): Exact length of the sound in seconds, to the column, instead of
+                `width`. The canvas is as wide as needed, and the rest is cut from its right end.
+            num_inference_steps (`int`, *optional*, checkpoint, defaults to 50): Number of denoising steps of the
+                picture.
+            num_audio_inference_steps (`int`, *optional*, checkpoint, defaults to 100): Number of denoising steps of
+                the spectrogram.
+            guidance_scale (`float`, *optional*, checkpoint, defaults to 7.5): Scale of classifier-free guidance of the
+                image side. 1 and below turn it off.
+            audio_guidance_scale (`float`, *optional*, checkpoint, defaults to 7.5): Scale of classifier-free guidance
+                of the audio side. 1 and below turn it off.
+            control_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures for
+                `controlnet`, which guides the image side, in 0..1 if they are arrays, on black; one per prompt, or one
+                for all. For several ControlNets a list of one for each, or such a list per prompt. No ControlNet runs
+                without it.
+            controlnet_conditioning_scale (`float` or `list[float]`, defaults to 1.0): Factor of the ControlNet's
+                residuals, one for all ControlNets or one for each.
+            control_guidance_start (`float` or `list[float]`, defaults to 0.0): Fraction of the steps taken, 0 to 1,
+                before which the ControlNet, or each of several, does not run.
+            control_guidance_end (`float` or `list[float]`, defaults to 1.0): Fraction of the steps taken, 0 to 1,
+                after which the ControlNet, or each of several, does not run.
+            resize_mode (`str`, defaults to `"repeat"`): How pictures of another shape come onto the canvas.
+                `"repeat"`: as large as fits, side by side as often as it fits. `"center"`: the same, once, in the
+                middle. `"crop"`: the middle of the smallest size that covers the canvas. `"stretch"`: in the canvas'
+                shape.
+            crop_right (`int`, *optional*, checkpoint, defaults to 32): Columns to cut from the right end of canvas and
+                sound: the dark strip that Auffusion learned. A given sound is not cut.
+            num_images_per_prompt (`int`, defaults to 1): Samples for each pair.
+            eta (`float`, *optional*): Share of fresh noise, 0 to 1, for schedulers that take it (DDIM, arXiv
+                2010.02502, equation 16). The scheduler's default is 0 for DDIM and 0.3 for TCD.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*): Source of the noise, one for all or
+                one per sample. It draws the picture's latents before the spectrogram's.
+            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*): Initial noise of the pictures, of
+                unit variance.
+            audio_latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*): Initial noise of the
+                spectrograms, of unit variance.
+            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of `prompt`.
+            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `negative_prompt`.
+            audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `audio_prompt`.
+            negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead
+                of `negative_audio_prompt`.
+            clip_skip (`int`, *optional*): Number of final text-encoder layers to skip for `prompt`. Unused with
+                `prompt_embeds`.
+            audio_clip_skip (`int`, *optional*): Number of final text-encoder layers to skip for `audio_prompt`. Unused
+                with `audio_prompt_embeds`.
+            ip_adapter_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures
+                for the IP-Adapter of `load_ip_adapter`, which guides the image side, for all prompts; for several
+                IP-Adapters a list of one for each, which may itself be a list of pictures. Tensors as the image
+                encoder takes them.
+            ip_adapter_image_embeds (`list[torch.Tensor]`, *optional*): Embeddings to take instead of
+                `ip_adapter_image`: for each IP-Adapter a tensor of shape `(1, N, D)` for `N` pictures; with guidance
+                `(2, N, D)`, the negative ones first.
+            output_type (`str`, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"`, or `"latent"`, which decodes nothing.
+            return_dict (`bool`, defaults to `True`): Whether to return an [`ImagesThatSoundImprintPipelineOutput`] or
+                a plain tuple.
+            callback_on_step_end (`Callable`, *optional*): Called as `callback(pipe, step, timestep, callback_kwargs)`
+                after each step. Tensors in the dict that it returns replace those at work. `pipe._interrupt = True`
+                skips the steps that are left. The picture's steps are counted before the spectrogram's.
+            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`): Tensors for the callback,
+                among `latents`, those of the side at work, `prompt_embeds`, `negative_prompt_embeds`,
+                `audio_prompt_embeds`, `negative_audio_prompt_embeds` and `pred_original_sample`, the noiseless latents
+                that the step expects.
+            cross_attention_kwargs (`dict`, *optional*): Arguments of the attention processors of both UNets. `scale`
+                scales the LoRAs of both sides, also in text encoders; `set_adapters` and `audio.set_adapters` weigh
+                those of one side. `ip_adapter_masks` says where each picture of an IP-Adapter counts.
 
         Examples:
 
         Returns:
-            [`ImagesThatSoundImprintPipelineOutput`] or `tuple`: Pictures, spectrograms and waveforms. A result that is
-            silent, clipped or not finite is reported by a logged warning.
+            [`ImagesThatSoundImprintPipelineOutput`] or `tuple`: Pictures, spectrograms and waveforms. A logged warning
+            reports a result that is silent, clipped or not finite.
 
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
-        # 0. Resolve what is left open, and what the caller brings
+        # 0. Resolve what is left open, and read what the caller brings
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        lora_scale = self.lora_scale_of(cross_attention_kwargs)
-        check_flags(invert_image=invert_image, return_dict=return_dict)
-        num_steps = self.resolve_steps("num_inference_steps", num_inference_steps)
-        num_audio_steps = self.resolve_steps("num_audio_inference_steps", num_audio_inference_steps)
-        guidance_scale, audio_guidance_scale = self.resolve_guidance(guidance_scale, audio_guidance_scale)
-        images, spectrograms = self._preprocess_image(image), self._preprocess_audio(audio)
+        num_steps = self.resolve_num_steps("num_inference_steps", num_inference_steps)
+        num_audio_steps = self.resolve_num_steps("num_audio_inference_steps", num_audio_inference_steps)
+        images = None if image is None else read_pictures(image)
+        spectrograms = self.preprocess_audio(audio)
         if spectrograms is not None:
-            if width is not None or audio_length_in_s is not None:
-                raise ValueError("`width` and `audio_length_in_s` follow from `audio` and can't be given besides.")
-            num_samples = self.mel_spectrogram.num_samples(spectrograms.shape[-1])
-            crop_right, audio_length_in_s = 0, num_samples / self.sampling_rate
-        height, width, cut_columns = self.resolve_size(height, width, audio_length_in_s, crop_right)
-        check_resize_mode(resize_mode)
-
-        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
-        audio_prompts = Prompts(
-            "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
+            crop_right, audio_length_in_s = 0, self.length_of(spectrograms, width, audio_length_in_s)
+        canvas = self.resolve_size(height, width, audio_length_in_s, crop_right)
+        image = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
+        image = self.resolve_guidance(image, guidance_scale)
+        audio_embeds = (audio_prompt_embeds, negative_audio_prompt_embeds)
+        audio = Request("audio_prompt", audio_prompt, negative_audio_prompt, *audio_embeds, audio_clip_skip)
+        audio = self.resolve_guidance(audio, audio_guidance_scale)
+        guides = self.read_guides(
+            canvas,
+            resize_mode,
+            self.image_side.is_guided(image.guidance_scale),
+            control_image=control_image,
+            controlnet_conditioning_scale=controlnet_conditioning_scale,
+            control_guidance_start=control_guidance_start,
+            control_guidance_end=control_guidance_end,
+            ip_adapter_image=ip_adapter_image,
+            ip_adapter_image_embeds=ip_adapter_image_embeds,
         )
 
         # 1. Check inputs
         batch_size = self.check_inputs(
-            image_prompts,
-            audio_prompts,
-            image=images,
-            audio=spectrograms,
-            height=height,
-            width=width,
-            scales=(guidance_scale, audio_guidance_scale),
+            image,
+            audio,
+            canvas,
+            given={n: len(each) for n, each in (("image", images), ("audio", spectrograms)) if each is not None},
             magnitude_ratio=magnitude_ratio,
             num_images_per_prompt=num_images_per_prompt,
             eta=eta,
             generator=generator,
-            latents=latents,
-            audio_latents=audio_latents,
+            latents={"latents": latents, "audio_latents": audio_latents},
             output_type=output_type,
+            counts=guides.counts,
             callback_on_step_end_tensor_inputs=inputs,
         )
 
         # 2. Encode the prompts of what is to be made
-        guided = (is_guided(self.unet, guidance_scale), is_guided(self.unet_audio, audio_guidance_scale))
-        embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided, lora_scale=lora_scale)
+        guides = prepare_guides(guides, self, batch_size, self.image_side.is_guided(image.guidance_scale))
+        image, audio = self.guide(image, audio, batch_size, guides, cross_attention_kwargs)
 
         # 3. Draw latents, the picture's first
         if images is None:
-            latents = self.prepare_latents(batch_size, height, width, generator, latents)
+            latents = self.prepare_latents(batch_size, canvas, generator, latents)
         if spectrograms is None:
-            audio_latents = self.prepare_latents(batch_size, height, width, generator, audio_latents)
+            audio_latents = self.prepare_latents(batch_size, canvas, generator, audio_latents)
 
         # 4. Make the picture, then the spectrogram, each by its model alone
         denoise = partial(
             self.denoise,
-            **embeds,
-            guidance_scale=guidance_scale,
-            audio_guidance_scale=audio_guidance_scale,
+            image=image,
+            audio=audio,
+            canvas=canvas,
             eta=eta,
             generator=generator,
-            cross_attention_kwargs=cross_attention_kwargs,
             callback_on_step_end_tensor_inputs=inputs,
         )
         self._interrupt = False
         if images is None:
-            latents = denoise(latents, [0.0] * num_steps, callback_on_step_end=callback_on_step_end)
+            steps = self.prepare_steps([0.0] * num_steps)
+            latents = denoise(latents, steps, callback_on_step_end=callback_on_step_end)
         if spectrograms is None and not self.interrupt:
+            steps = self.prepare_steps([1.0] * num_audio_steps)
             on_step_end = _counted_on(callback_on_step_end, num_steps if images is None else 0)
-            audio_latents = denoise(audio_latents, [1.0] * num_audio_steps, callback_on_step_end=on_step_end)
+            audio_latents = denoise(audio_latents, steps, callback_on_step_end=on_step_end)
         if output_type == "latent":
             self.maybe_free_model_hooks()
             output = (latents, audio_latents, None)
             return output if not return_dict else ImagesThatSoundImprintPipelineOutput(*output)
 
         # 5. Decode both, cut to the columns that are kept
-        columns = width - cut_columns
-        images = expand_rows(self._pictures(latents, images, (height, columns), resize_mode), batch_size)
-        spectrograms = expand_rows(self._spectrograms(audio_latents, spectrograms, columns), batch_size)
+        silence = self.mel_spectrogram.silence
+        if images is None:
+            images = canvas.cut(self.decode_latents(latents, self.vae))  # (B, 3, M, T)
+        else:
+            images = fit_pictures(images, canvas.height, canvas.columns, resize_mode, silence)
+            images = images.to(self._execution_device).expand(-1, 3, -1, -1)
+        if spectrograms is None:
+            spectrograms = canvas.cut(self.decode_latents(audio_latents, self.audio_side.vae))
+            spectrograms = spectrograms.mean(dim=1, keepdim=True)  # (B, 1, M, T)
+        images, spectrograms = expand_rows(images, batch_size), expand_rows(spectrograms, batch_size)
 
         # 6. Paint the picture into the spectrogram, play it, and convert
-        spectrograms = imprint(
-            spectrograms.float(), images.float(), magnitude_ratio, invert_image, silence=self.mel_spectrogram.silence
-        )
+        spectrograms = imprint(spectrograms.float(), images.float(), magnitude_ratio, invert_image, silence)
         audios = self.play(spectrograms)
         self._report(images, spectrograms, audios)
         self.maybe_free_model_hooks()

@@ -16,29 +16,25 @@ from diffusers.utils import replace_example_docstring
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase, SpeechT5HifiGan
 
 # diffusers copies only the files that this one names, each of them.
-from .images_that_sound_audio_lora import AudioLoraMixin  # noqa: F401
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
+from .images_that_sound_canvas import Canvas
 from .images_that_sound_checks import (
-    MOST_SAMPLES,
     callback_inputs,
-    check_flags,
     check_integer,
-    check_multiple,
     check_number,
     check_output_type,
     shown,
     tensors_returned,
 )
 from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise
-from .images_that_sound_files import written  # noqa: F401
-from .images_that_sound_precision import kept_in_float32  # noqa: F401
-from .images_that_sound_prompts import Prompts, expand_rows
-from .images_that_sound_saving import SelfContainedSavingMixin  # noqa: F401
+from .images_that_sound_denoising import add_noise
+from .images_that_sound_files import written
+from .images_that_sound_loading import SelfContainedSavingMixin
+from .images_that_sound_lora import AudioSidePipeline
 from .images_that_sound_score_distillation import (
     CanvasRun,
     SDSSettings,
-    add_noise,
     check_drawn,
     check_losses,
     draw_timesteps,
@@ -48,12 +44,11 @@ from .images_that_sound_score_distillation import (
     score_distillation_loss,
     score_distillation_weights,
 )
-from .images_that_sound_side import Side, is_guided
-from .images_that_sound_spectrogram import MelSpectrogram  # noqa: F401
-from .images_that_sound_vocoder import load_hifigan_vocoder  # noqa: F401
+from .images_that_sound_sides import Guided, Request, Side, prediction_type_of
+from .images_that_sound_spectrogram import MelSpectrogram
 
 
-# What a call does where an argument is left out and the checkpoint's config names nothing else: the paper's settings.
+# Defaults of a call: the paper's settings.
 PAPER_ARGUMENTS = {
     "height": 256,
     "width": 1024,
@@ -82,7 +77,7 @@ EXAMPLE_DOC_STRING = """
 
 
 class ImagesThatSoundSDSPipelineOutput(ImagesThatSoundPipelineOutput):
-    """Output of [`ImagesThatSoundSDSPipeline`]: canvases as `images`, and in gray, as they are played."""
+    """Result of [`ImagesThatSoundSDSPipeline`]: canvases as `images`, and in gray as `spectrograms`."""
 
 
 class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeline):
@@ -91,24 +86,26 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
     spectrogram prior, which sees all of it ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 4.1 and
     appendix A.3).
 
-    The image prior is pixel diffusion where the pipeline is loaded from a DeepFloyd IF stage I repo, the paper's
-    choice, and latent diffusion where it is loaded from a Stable Diffusion repo. Then call
-    [`~ImagesThatSoundSDSPipeline.load_audio_prior`], or load a repo that holds both sides.
+    From a DeepFloyd IF stage I repo, the paper's choice, the image prior is pixel diffusion; from a Stable Diffusion
+    repo it is latent diffusion. Then call [`~ImagesThatSoundSDSPipeline.load_audio_prior`], or load a repo that holds
+    both sides.
 
     Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The image side's: T5's or CLIP's.
-        text_encoder ([`~transformers.PreTrainedModel`]): The image side's: T5's encoder or CLIP's.
-        unet ([`UNet2DConditionModel`]): The image side's noise predictor, in pixels or in latents.
-        scheduler ([`SchedulerMixin`]): The image side's noise schedule, of which the noise levels count.
-        vae ([`AutoencoderKL`], *optional*): The image side's, for a latent prior.
-        unet_audio ([`UNet2DConditionModel`], *optional*): The audio side's noise predictor in latents.
-        vae_audio ([`AutoencoderKL`], *optional*): The audio side's; `vae` where absent.
-        text_encoder_audio ([`~transformers.CLIPTextModel`], *optional*): The audio side's; else `text_encoder`.
-        tokenizer_audio ([`~transformers.CLIPTokenizer`], *optional*): The audio side's; `tokenizer` where absent.
-        scheduler_audio ([`SchedulerMixin`], *optional*): The audio side's noise schedule; `scheduler` where absent.
-        vocoder ([`~transformers.SpeechT5HifiGan`], *optional*): Log-mel to waveform, in float32. Griffin-Lim where
-            absent.
-        spectrogram (`dict`, *optional*): Constants of the [`MelSpectrogram`]; Auffusion's where absent.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The image side's tokenizer: T5's or CLIP's.
+        text_encoder ([`~transformers.PreTrainedModel`]): The image side's text encoder: T5's or CLIP's.
+        unet ([`UNet2DConditionModel`]): Predicts noise for the image side, in pixels or in latents.
+        scheduler ([`SchedulerMixin`]): The image side's noise schedule. Only its noise levels count.
+        vae ([`AutoencoderKL`], *optional*): The image side's VAE, for a latent prior.
+        unet_audio ([`UNet2DConditionModel`], *optional*): Predicts noise for the audio side, in latents.
+        vae_audio ([`AutoencoderKL`], *optional*): The audio side's VAE, `vae` by default.
+        text_encoder_audio ([`~transformers.CLIPTextModel`], *optional*): The audio side's text encoder, `text_encoder`
+            by default.
+        tokenizer_audio ([`~transformers.CLIPTokenizer`], *optional*): The audio side's tokenizer, `tokenizer` by
+            default.
+        scheduler_audio ([`SchedulerMixin`], *optional*): The audio side's noise schedule, `scheduler` by default.
+        vocoder ([`~transformers.SpeechT5HifiGan`], *optional*): Log-mel to waveform, in float32. Griffin-Lim plays
+            without it.
+        spectrogram (`dict`, *optional*): Constants of the [`MelSpectrogram`], Auffusion's by default.
         default_arguments (`dict`, *optional*): Values that this checkpoint wants for call arguments left out.
     """
 
@@ -157,23 +154,24 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         return "pixel" if self.vae is None else "latent"
 
     def _load_audio_modules(self, repo: AudioPriorRepo) -> dict[str, Any]:
-        # It need not share anything with the image side, not even the noise schedule.
+        # The two sides need not share anything, not even the noise schedule.
         return {
             **super()._load_audio_modules(repo),
             "tokenizer_audio": repo.load(CLIPTokenizer, "tokenizer"),
             "scheduler_audio": repo.load(DDIMScheduler, "scheduler"),
         }
 
-    def _set_default_arguments(self, default_arguments: dict | None) -> None:
-        super()._set_default_arguments(default_arguments)
+    def set_default_arguments(self, default_arguments: dict | None) -> None:
+        """Sets the values that calls take for arguments that are left out, and keeps them in the config."""
+        super().set_default_arguments(default_arguments)
         if self.image_prior == "pixel":
-            # What a checkpoint says of crops, it says for its own image side, which sees latents.
+            # A checkpoint means crops for its own image side, which sees latents.
             self.default_arguments |= {name: PAPER_ARGUMENTS[name] for name in ("crop_width", "num_crops")}
 
     def _encode_words(self, side: Side, prompts: list[str], name: str, device: torch.device) -> torch.Tensor:
         if name == "audio_prompt" or self.image_prior == "latent":
             return super()._encode_words(side, prompts, name, device)
-        # As the reference: padding takes part in the attention.
+        # As in the reference, padding takes part in the attention.
         return self.encode_deepfloyd_prompt(
             side.tokenizer, side.text_encoder, prompts, device, use_attention_mask=False
         )
@@ -193,13 +191,13 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
 
         Args:
             crops (`torch.Tensor` of shape `(B, 3, H, W)`): Pieces of the canvas in 0..1.
-            embeds (`torch.Tensor` of shape `(2, L, D)` or `(1, L, D)`): Of the negative prompt, then of the prompt,
-                which alone is needed without guidance.
+            embeds (`torch.Tensor` of shape `(2, L, D)` or `(1, L, D)`): Embeddings of the negative prompt, then of the
+                prompt. Without guidance the prompt's suffice.
             timesteps (`torch.Tensor` of shape `(B,)`): Noise levels.
             weights (`torch.Tensor` of shape `(B,)`): Weights of the noise levels.
             noise (`torch.Tensor` of shape `prior_shape(B)`): Noise to add.
-            guidance_scale (`float`): Classifier-free guidance; off at 1 and below.
-            posterior_noise (`torch.Tensor` of the same shape, *optional*): What the VAE's posterior is sampled with;
+            guidance_scale (`float`): Scale of classifier-free guidance. 1 and below turn it off.
+            posterior_noise (`torch.Tensor` of the same shape, *optional*): Noise for sampling the VAE's posterior,
                 needed by a latent prior.
 
         Returns:
@@ -208,12 +206,12 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         unit = 1 if self.vae is None else self.vae_scale_factor
         size = tuple(edge * unit for edge in noise.shape[-2:])
         pictures = torch.nn.functional.interpolate(crops, size, mode="bilinear", align_corners=False) * 2 - 1
-        side = replace(self.image_side, guidance_scale=guidance_scale)
-        embeds = (embeds if side.guided else embeds[-1:]).repeat_interleave(len(crops), dim=0)
         if self.image_prior == "latent":
-            return latent_loss(side, pictures, embeds, timesteps, weights, noise, posterior_noise)
+            image = self._guided(self.image_side, embeds, guidance_scale, len(crops))
+            return latent_loss(image, pictures, timesteps, weights, noise, posterior_noise)
+        embeds = (embeds if guidance_scale > 1 else embeds[-1:]).repeat_interleave(len(crops), dim=0)
         with torch.no_grad():
-            noisy = add_noise(side, pictures.detach().to(self.unet.dtype), noise, timesteps)
+            noisy = add_noise(self.scheduler, pictures.detach().to(self.unet.dtype), noise, timesteps)
             noise_pred = predict_pixel_noise(self.unet, noisy, timesteps, embeds, guidance_scale).chunk(2, dim=1)[0]
         return score_distillation_loss(pictures, noise_pred, noise, weights)
 
@@ -232,56 +230,55 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
 
         Args:
             canvas (`torch.Tensor` of shape `(1, C, H, W)`): In 0..1; the mean over channels is the spectrogram.
-            embeds (`torch.Tensor` of shape `(2, L, D)` or `(1, L, D)`): As in `image_loss`, of the audio prompts.
+            embeds (`torch.Tensor` of shape `(2, L, D)` or `(1, L, D)`): As in `image_loss`, for the audio prompts.
             timesteps, weights, noise, guidance_scale, posterior_noise:
-                As in `image_loss`, of the latents' shape.
+                As in `image_loss`, in the latents' shape.
 
         Returns:
             `torch.Tensor` of shape `()`.
         """
         pictures = canvas.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1) * 2 - 1
-        side = replace(self.audio_side, guidance_scale=guidance_scale)
-        embeds = embeds if side.guided else embeds[-1:]
-        return latent_loss(side, pictures, embeds, timesteps, weights, noise, posterior_noise)
+        audio = self._guided(self.audio_side, embeds, guidance_scale, 1)
+        return latent_loss(audio, pictures, timesteps, weights, noise, posterior_noise)
+
+    def _guided(self, side: Side, embeds: torch.Tensor, guidance_scale: float, count: int) -> Guided:
+        """A side with `count` rows of the embeddings `(2, L, D)` or `(1, L, D)`."""
+        negative_embeds, embeds = (rows.repeat_interleave(count, dim=0) for rows in (embeds[:1], embeds[-1:]))
+        timestep_cond = self._embed_guidance(side, guidance_scale, count)
+        kinds = {"predicts": prediction_type_of(side.scheduler), "wanted": "epsilon"}
+        return Guided(side, embeds, negative_embeds, guidance_scale, timestep_cond=timestep_cond, **kinds)
 
     def prior_shape(self, count: int) -> tuple[int, int, int, int]:
-        """Shape of what the image prior sees of `count` crops: `(B, C, H, W)` in pixels or latents."""
+        """Shape `(B, C, H, W)` of `count` crops for the image prior, in pixels or latents."""
         size = self.unet.config.sample_size
         return count, self.unet.config.in_channels, *([size] * 2 if isinstance(size, int) else size)
 
     def check_inputs(
         self,
-        image_prompts: Prompts,
-        audio_prompts: Prompts,
+        image: Request,
+        audio: Request,
         settings: SDSSettings,
         *,
-        accelerator: Accelerator | None,
-        checkpoint_dir: str | os.PathLike | None,
         checkpoint_every: int,
         output_type: str,
         num_images_per_prompt: int,
         generator: torch.Generator | list[torch.Generator] | None,
     ) -> int:
-        """Raises `ValueError` for arguments of the call that do not make sense; returns the number of canvases."""
+        """Returns the number of canvases. Raises `ValueError` for arguments of the call that do not make sense."""
         self._check_audio_prior()
-        scales = (settings.guidance_scale, settings.audio_guidance_scale)
-        num_canvases = self._check_batch(
-            image_prompts, audio_prompts, scales, num_images_per_prompt, generator=generator
-        )
+        num_canvases = self._check_batch((image, audio), {}, num_images_per_prompt, generator)
         self._check_sizes(settings)
         check_number("image_weight", settings.image_weight)
         check_number("audio_weight", settings.audio_weight)
-        check_flags(shared_timestep=settings.shared_timestep)
         check_integer("checkpoint_every", checkpoint_every)
-        schedule, generators = settings.timestep_scheduler, generator if isinstance(generator, list) else [generator]
-        for name, value, allowed, fits in (
-            ("accelerator", accelerator, "an `Accelerator`", isinstance(accelerator, (Accelerator, type(None)))),
-            ("checkpoint_dir", checkpoint_dir, "a path", isinstance(checkpoint_dir, (str, os.PathLike, type(None)))),
-            ("timestep_scheduler", schedule, "an object with a method `draw`", is_timestep_scheduler(schedule)),
-            ("generator", generator, "on the CPU", all(not each or each.device.type == "cpu" for each in generators)),
-        ):
-            if not fits:
-                raise ValueError(f"`{name}` has to be {allowed}, but is {shown(value)}.")
+        if not is_timestep_scheduler(settings.timestep_scheduler):
+            raise ValueError(
+                "`timestep_scheduler` has to be an object with a method `draw`, but is"
+                f" {shown(settings.timestep_scheduler)}."
+            )
+        generators = generator if isinstance(generator, list) else [generator]
+        if not all(each is None or each.device.type == "cpu" for each in generators):
+            raise ValueError(f"`generator` has to be on the CPU, but is {shown(generator)}.")
         settings.check_optimizer()
         settings.check_canvas()
         check_output_type(output_type, ("pil", "np", "pt"))
@@ -291,11 +288,12 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         bins, unit, width = self.mel_spectrogram.num_mel_bins, self.vae_scale_factor, settings.width
         if settings.height != bins:
             raise ValueError(f"`height` has to be {bins} mel bins, but is {shown(settings.height)}.")
-        check_multiple("width", width, unit)
+        if check_integer("width", width) % unit:
+            raise ValueError(f"`width` has to be a multiple of {unit}, but is {width}.")
         check_integer("crop_right", settings.crop_right, least=0, most=width - 1)
         self._check_playable("width", width - settings.crop_right)
         check_integer("crop_width", settings.crop_width, most=width)
-        check_integer("num_crops", settings.num_crops, most=MOST_SAMPLES)
+        check_integer("num_crops", settings.num_crops)
         check_integer("num_iterations", settings.num_iterations)
         check_integer("image_start_step", settings.image_start_step, least=0)
 
@@ -341,87 +339,72 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         r"""
         Optimises canvases, one after the other.
 
-        Arguments marked "checkpoint" default to what the checkpoint's config names, else to the value given here, the
-        paper's.
+        Arguments marked "checkpoint" default to the value in the checkpoint's config, else to the paper's value, which
+        is given here.
 
         Args:
-            prompt (`str` or `list[str]`):
-                What to see, not empty.
-            audio_prompt (`str` or `list[str]`):
-                What to hear, not empty; as many as `prompt`, or one of either for all.
-            negative_prompt (`str` or `list[str]`, *optional*):
-                What not to see; one for all or one per prompt.
-            negative_audio_prompt (`str` or `list[str]`, *optional*):
-                What not to hear.
-            height (`int`, *optional*, checkpoint, defaults to 256):
-                Pixels of the canvas: the number of mel bins.
-            width (`int`, *optional*, checkpoint, defaults to 1024):
-                Pixels of the canvas, a multiple of 8; a column is `hop_length / sampling_rate` (0.01 s) of sound.
-            num_iterations (`int`, *optional*, checkpoint, defaults to 40000):
-                Steps of the optimiser.
-            guidance_scale (`float`, defaults to 80.0):
-                Classifier-free guidance of the image side; off at 1 and below.
-            audio_guidance_scale (`float`, defaults to 10.0):
-                Classifier-free guidance of the audio side; off at 1 and below.
-            image_weight (`float`, defaults to 0.4):
-                Weight of the image loss.
-            audio_weight (`float`, defaults to 1.0):
-                Weight of the audio loss. A side of weight 0 is not run.
-            image_start_step (`int`, *optional*, checkpoint, defaults to 5000):
-                Iteration before which the image side is silent, and not run.
-            num_crops (`int`, *optional*, checkpoint, defaults to 8):
-                Random crops that the image side sees at each iteration.
-            crop_width (`int`, *optional*, checkpoint, defaults to the height):
-                Columns of a crop; its rows are all of the canvas.
-            shared_timestep (`bool`, defaults to `True`):
-                Whether all crops of an iteration get the same timestep.
-            timestep_scheduler (*optional*):
-                An object with the method `draw` of [`~images_that_sound.schedulers.ScoreDistillationScheduler`];
-                uniform in 0.02..0.98 with the weight one minus alpha-bar where absent.
-            canvas (`str` or `Callable`, defaults to `"fourier"`):
-                `"fourier"`, `"pixels"`, or what makes a module from `height`, `width` and `canvas_kwargs`; the module
-                returns `(1, C, H, W)` in 0..1.
-            canvas_kwargs (`dict`, *optional*):
-                For the Fourier canvas `num_frequencies` (128), `hidden_size` (256), `frequency_scale` (10) and
-                `num_channels` (1).
-            optimizer (`str`, defaults to `"AdamW"`):
-                Name of a class of `torch.optim`.
-            learning_rate (`float`, defaults to 1e-4):
-                The optimiser's.
-            optimizer_kwargs (`dict`, *optional*, defaults to `{"weight_decay": 1e-3}` for AdamW):
-                What else the optimiser takes.
-            crop_right (`int`, *optional*, checkpoint, defaults to 32):
-                Columns cut from the right end of canvas and sound in the end.
-            num_images_per_prompt (`int`, defaults to 1):
-                Samples for each pair of prompts.
-            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
-                Source of all randomness, on the CPU, one for all or one per sample.
-            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Instead of `prompt`.
-            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Instead of `negative_prompt`.
-            audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Instead of `audio_prompt`.
-            negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*):
-                Instead of `negative_audio_prompt`.
-            accelerator (`accelerate.Accelerator`, *optional*):
-                Mixed precision, gradient accumulation, and several processes, among which the crops are divided.
-            checkpoint_dir (`str` or `os.PathLike`, *optional*):
-                Folder for the state of each canvas; a run that finds one there goes on from it, to the same bits as if
-                it had never stopped. One of a run with other settings is refused.
-            checkpoint_every (`int`, defaults to 1000):
-                Iterations between checkpoints.
-            output_type (`str`, defaults to `"pil"`):
-                `"pil"`, `"np"` or `"pt"`.
-            return_dict (`bool`, defaults to `True`):
-                Whether to return an [`ImagesThatSoundSDSPipelineOutput`] or a plain tuple.
-            callback_on_step_end (`Callable`, *optional*):
-                Called as `callback(pipe, iteration, sample, callback_kwargs)` after each iteration; embeddings that it
-                returns in a dict replace those at work. Setting `pipe._interrupt = True` ends the run with the canvas
-                as it is.
-            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["image_loss", "audio_loss"]`):
-                What the callback gets: `canvas` (`(1, C, H, W)` in 0..1, as the models saw it), `image_loss` and
-                `audio_loss`, `None` where the side is silent, `prompt_embeds` and `audio_prompt_embeds`.
+            prompt (`str` or `list[str]`, *optional*): Picture to see. An empty string leaves it open.
+            audio_prompt (`str` or `list[str]`, *optional*): Sound to hear; as many as `prompt`, or one of either for
+                all.
+            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid; one for all or one per prompt. Unused
+                if `guidance_scale` is at most 1.
+            negative_audio_prompt (`str` or `list[str]`, *optional*): Sound to avoid; one for all or one per prompt.
+                Unused if `audio_guidance_scale` is at most 1.
+            height (`int`, *optional*, checkpoint, defaults to 256): Pixels of the picture: the number of mel bins.
+            width (`int`, *optional*, checkpoint, defaults to 1024): Pixels of the picture, a multiple of 8. Each
+                column of the spectrogram lasts `hop_length / sampling_rate` (0.01 s).
+            num_iterations (`int`, *optional*, checkpoint, defaults to 40000): Number of steps of the optimiser.
+            guidance_scale (`float`, defaults to 80.0): Scale of classifier-free guidance of the image side. 1 and
+                below turn it off.
+            audio_guidance_scale (`float`, defaults to 10.0): Scale of classifier-free guidance of the audio side. 1
+                and below turn it off.
+            image_weight (`float`, defaults to 0.4): Weight of the image loss. The image side does not run at 0.
+            audio_weight (`float`, defaults to 1.0): Weight of the audio loss. The audio side does not run at 0.
+            image_start_step (`int`, *optional*, checkpoint, defaults to 5000): Iteration before which the image side
+                is silent and does not run.
+            num_crops (`int`, *optional*, checkpoint, defaults to 8): Number of random crops for the image side at each
+                iteration.
+            crop_width (`int`, *optional*, checkpoint, defaults to the height): Columns of a crop, which has all rows
+                of the canvas.
+            shared_timestep (`bool`, defaults to `True`): Whether all crops of an iteration get the same timestep.
+            timestep_scheduler (object, *optional*):
+                Object with the method `draw` of [`~images_that_sound.schedulers.ScoreDistillationScheduler`].
+                Timesteps are uniform in 0.02..0.98 with the weight one minus alpha-bar by default.
+            canvas (`str` or `Callable`, defaults to `"fourier"`): `"fourier"`, `"pixels"`, or a callable that makes a
+                module from `height`, `width` and `canvas_kwargs`; the module returns `(1, C, H, W)` in 0..1.
+            canvas_kwargs (`dict`, *optional*): Arguments of the canvas; for the Fourier canvas `num_frequencies`
+                (128), `hidden_size` (256), `frequency_scale` (10) and `num_channels` (1).
+            optimizer (`str`, defaults to `"AdamW"`): Name of a class of `torch.optim`.
+            learning_rate (`float`, defaults to 1e-4): Learning rate of the optimiser.
+            optimizer_kwargs (`dict`, *optional*, defaults to `{"weight_decay": 1e-3}` for AdamW): Further arguments of
+                the optimiser.
+            crop_right (`int`, *optional*, checkpoint, defaults to 32): Columns to cut from the right end of canvas and
+                sound: the dark strip that Auffusion learned.
+            num_images_per_prompt (`int`, defaults to 1): Samples for each pair of prompts.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*): Source of all randomness, on the CPU,
+                one for all or one per sample.
+            prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of `prompt`.
+            negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `negative_prompt`.
+            audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead of
+                `audio_prompt`.
+            negative_audio_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Embeddings to take instead
+                of `negative_audio_prompt`.
+            accelerator (`accelerate.Accelerator`, *optional*): Mixed precision, gradient accumulation, and several
+                processes, which share the crops.
+            checkpoint_dir (`str` or `os.PathLike`, *optional*): Folder for the state of each canvas. A run that finds
+                one there goes on from it, to the same bits as without a stop. The state of a run with other settings
+                is refused.
+            checkpoint_every (`int`, defaults to 1000): Iterations between checkpoints.
+            output_type (`str`, defaults to `"pil"`): `"pil"`, `"np"` or `"pt"`.
+            return_dict (`bool`, defaults to `True`): Whether to return an [`ImagesThatSoundSDSPipelineOutput`] or a
+                plain tuple.
+            callback_on_step_end (`Callable`, *optional*): Called as `callback(pipe, iteration, sample,
+                callback_kwargs)` after each iteration. Embeddings in the dict that it returns replace those at work.
+                `pipe._interrupt = True` ends the run with the canvas as it is.
+            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["image_loss", "audio_loss"]`): Values for
+                the callback: `canvas` (`(1, C, H, W)` in 0..1, as the models saw it), `image_loss` and `audio_loss`,
+                `None` for a silent side, `prompt_embeds` and `audio_prompt_embeds`.
 
         Examples:
 
@@ -433,7 +416,6 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         """
         # 0. Resolve what is left open
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        check_flags(return_dict=return_dict)
         settings = SDSSettings(
             height=self.resolve_default("height", height),
             width=self.resolve_default("width", width),
@@ -456,18 +438,17 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         )
         if settings.crop_width is None:
             settings = replace(settings, crop_width=settings.height)
-        image_prompts = Prompts("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
-        audio_prompts = Prompts(
-            "audio_prompt", audio_prompt, negative_audio_prompt, audio_prompt_embeds, negative_audio_prompt_embeds
-        )
+        image = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
+        image = replace(image, guidance_scale=guidance_scale)
+        audio_embeds = (audio_prompt_embeds, negative_audio_prompt_embeds)
+        audio = Request("audio_prompt", audio_prompt, negative_audio_prompt, *audio_embeds)
+        audio = replace(audio, guidance_scale=audio_guidance_scale)
 
         # 1. Check inputs
         num_canvases = self.check_inputs(
-            image_prompts,
-            audio_prompts,
+            image,
+            audio,
             settings,
-            accelerator=accelerator,
-            checkpoint_dir=checkpoint_dir,
             checkpoint_every=checkpoint_every,
             output_type=output_type,
             num_images_per_prompt=num_images_per_prompt,
@@ -477,16 +458,13 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         accelerator = accelerator or Accelerator(cpu=self._execution_device.type == "cpu")
 
         # 2. Encode both prompts
-        guided = (is_guided(self.unet, guidance_scale), is_guided(self.unet_audio, audio_guidance_scale))
         with torch.no_grad():
-            embeds = self.encode_sides(image_prompts, audio_prompts, num_images_per_prompt, guided)
-        embeds = {name: expand_rows(rows, num_canvases) for name, rows in embeds.items()}
+            image, audio = self.guide(image, audio, num_canvases)
 
         canvases = []
         for sample in range(num_canvases):
             self._guidance_scale, self._audio_guidance_scale = guidance_scale, audio_guidance_scale
-            own = {name: None if rows is None else rows[sample, None] for name, rows in embeds.items()}
-            tensors = self._with_negatives(own)
+            embeds = self._embeds_of(image, audio, sample)
 
             # 3. Make a canvas and its optimiser, or take them from where an earlier run stopped
             source = generator[sample] if isinstance(generator, list) else generator
@@ -496,13 +474,13 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
                 settings.make_canvas,
                 settings.make_optimizer,
                 None if checkpoint_dir is None else Path(checkpoint_dir) / f"sample-{sample}.pt",
-                settings.to_compare(own, source, accelerator),
+                settings.to_compare(embeds, source, accelerator),
             )
 
             # 4. Optimise it by both priors
             call_back = partial(self._call_back, callback_on_step_end, inputs, sample)
             with frozen(self.components.values()):
-                self._optimize(run, settings, tensors, checkpoint_every, call_back)
+                self._optimize(run, settings, self._stacked(embeds), checkpoint_every, call_back)
             canvases.append(run.draw_canvas())
 
         # 5. Play the canvases, and convert
@@ -514,6 +492,21 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         output = self.convert(images.expand(-1, 3, -1, -1), spectrograms, audios, output_type)
         return output if not return_dict else ImagesThatSoundSDSPipelineOutput(*output)
 
+    def _embeds_of(self, image: Guided, audio: Guided, sample: int) -> dict[str, torch.Tensor | None]:
+        """Embeddings `(1, L, D)` of one sample, by their argument."""
+        embeds = {
+            "prompt_embeds": image.embeds,
+            "negative_prompt_embeds": image.negative_embeds,
+            "audio_prompt_embeds": audio.embeds,
+            "negative_audio_prompt_embeds": audio.negative_embeds,
+        }
+        return {name: None if rows is None else rows[sample, None] for name, rows in embeds.items()}
+
+    def _stacked(self, embeds: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
+        """Embeddings of each side, with guidance behind the negative ones: `(2, L, D)`, else `(1, L, D)`."""
+        rows = {name: (embeds[f"negative_{name}"], embeds[name]) for name in ("prompt_embeds", "audio_prompt_embeds")}
+        return {name: torch.cat([each for each in pair if each is not None]) for name, pair in rows.items()}
+
     def _optimize(
         self,
         run: CanvasRun,
@@ -522,7 +515,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         checkpoint_every: int,
         call_back: Callable[[int, dict[str, Any]], dict[str, torch.Tensor]],
     ) -> None:
-        """Takes the iterations that are left."""
+        """Runs the iterations that are left."""
         with self.progress_bar(total=settings.num_iterations) as progress_bar:
             progress_bar.update(run.iteration)
             while run.iteration < settings.num_iterations and not self.interrupt:
@@ -552,7 +545,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         """
         One step of the optimiser; returns the `canvas` `(1, C, H, W)` that the models saw, `image_loss` and
         `audio_loss`. Every process draws the same numbers; each runs its share of the crops, and the first one the
-        audio side, so that the mean of their gradients is that of a single process.
+        audio side, so that the mean of their gradients equals that of a single process.
         """
         accelerator, iteration = run.accelerator, run.iteration
         image_loss = audio_loss = None

@@ -1,9 +1,9 @@
-"""When the image model and the audio model speak during denoising, and how strongly."""
+"""Schedule of the two sides: when each acts during denoising, and how strongly."""
 
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 
-from ..pipelines.images_that_sound_noise_shares import audio_noise_shares
+from ..pipelines.images_that_sound_denoising import audio_noise_shares
 
 
 class ModalityScheduler(SchedulerMixin, ConfigMixin):
@@ -12,11 +12,11 @@ class ModalityScheduler(SchedulerMixin, ConfigMixin):
     [`~images_that_sound.pipelines.ImagesThatSoundPipeline.__call__`] as `audio_weight`.
 
     With `fade=0` it is the paper's ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 3.2): each modality
-    is silent or speaks in full, and the weights are divided by their sum. With more, the modality that joins later
+    is silent or acts in full, and the weights are divided by their sum. With more, the modality that joins later
     fades in along half a period of a cosine.
 
     Args:
-        audio_weight (`float`, defaults to 0.5): The audio model's weight where both speak in full, 0..1.
+        audio_weight (`float`, defaults to 0.5): The audio model's weight while both act in full, 0 to 1.
         image_guidance_start (`float`, defaults to 0.1): Fraction of the steps before which the image model is silent.
         image_guidance_end (`float`, defaults to 1.0): Fraction of the steps from which it is silent again.
         audio_guidance_start (`float`, defaults to 0.0): The same for the audio model.
@@ -59,6 +59,6 @@ class ModalityScheduler(SchedulerMixin, ConfigMixin):
             `list[float]` of length `num_inference_steps`, each in 0..1.
 
         Raises:
-            ValueError: If neither model speaks at a step.
+            ValueError: If neither model acts at a step.
         """
         return audio_noise_shares(num_inference_steps, **self._arguments)

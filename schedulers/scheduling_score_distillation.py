@@ -20,7 +20,7 @@ class ScoreDistillationScheduler(SchedulerMixin, ConfigMixin):
     Args:
         min_timestep (`float`, defaults to 0.02): Least timestep, as a fraction of the prior's.
         max_timestep (`float`, defaults to 0.98): Largest timestep, as a fraction.
-        final_max_timestep (`float`, *optional*): What `max_timestep` falls to, linearly; constant where absent.
+        final_max_timestep (`float`, *optional*): Value to which `max_timestep` falls linearly.
 
     Raises:
         ValueError: If a bound is not a number in 0..1, 1 excluded, or an upper one is below the lower one.
@@ -51,9 +51,9 @@ class ScoreDistillationScheduler(SchedulerMixin, ConfigMixin):
         Timesteps `(count,)` for an iteration and their weights `(count,)`, one minus alpha-bar.
 
         Args:
-            count (`int`): How many.
+            count (`int`): Number of timesteps.
             iteration (`int`): From 0 to `num_iterations - 1`.
-            num_iterations (`int`): Of the whole run.
+            num_iterations (`int`): Iterations of the whole run.
             alphas_cumprod (`torch.Tensor` of shape `(T,)`): The prior's noise schedule.
             generator (`torch.Generator`, *optional*): Source of randomness, on the CPU.
         """

@@ -8,6 +8,7 @@ from .. import __version__
 
 
 COMMANDS = {
+    "hide": "Hides pictures in a sound of yours, which stays as it is.",
     "generate": "Makes images that sound.",
     "search": "Finds the best of many seeds for a part of the price.",
     "rank": "Ranks samples and shows them on one page.",
@@ -20,7 +21,6 @@ COMMANDS = {
     "play": "Plays any picture as a spectrogram.",
     "see": "Shows any sound as a canvas.",
     "publish": "Puts the repos of code and weights on the Hub.",
-    "single-file": "Merges the pipeline into one file, for diffusers' community folder.",
 }
 
 

@@ -4,21 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .common.arguments import (
-    Models,
-    add_call_arguments,
-    add_device_arguments,
-    call_arguments,
-    check_count,
-    check_seed,
-    complete_call,
-    new_parser,
-    run,
-    values_of,
-)
+from .common.border import run
 from .common.files import check_writable
+from .common.parsers import add_call_arguments, add_device_arguments, call_arguments, new_parser
 from .common.presets import COLORIZE_PRESETS
 from .common.progress import tell
+from .common.requests import complete_call
+from .common.values import Models, check_count, check_seed, values_of
 
 
 def colorize(

@@ -5,32 +5,25 @@ and the averaging of noise, over pairs of prompts and seeds, judged by CLIP, CLA
 
 import argparse
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common.arguments import (
-    PUBLISHED_SCORES,
-    Models,
-    Samples,
-    Scores,
+from .common.border import run
+from .common.files import check_own_folder, write_json
+from .common.parsers import (
     add_device_arguments,
     add_process_arguments,
     add_quantization_argument,
     add_scheduler_argument,
     add_spectrogram_argument,
-    arguments_named,
-    check_count,
     new_parser,
-    run,
-    values_of,
 )
-from .common.files import check_own_folder, write_json
 from .common.presets import MATCHED, WORLD_PROMPTS
 from .common.progress import tell
+from .common.values import PUBLISHED_SCORES, Models, Samples, Scores, check_count, values_of
 
 
 if TYPE_CHECKING:
@@ -71,17 +64,17 @@ class Comparison:
     What is compared.
 
     Args:
-        models ([`Models`]): What makes the samples.
+        models ([`Models`]): Models that make the samples.
         samples ([`Samples`]): Those of each pair of prompts, and the folder of all.
-        scores ([`Scores`]): What judges.
+        scores ([`Scores`]): Scores that judge.
         methods (`list[str]`): Among `METHODS`.
-        prompts (`dict[str, dict[str, str]]`): Of pictures and of sounds, by names.
+        prompts (`dict[str, dict[str, str]]`): Prompts of pictures and of sounds, by names.
         pairs (`list[Pair]`): Names of what goes together.
         call (`dict`): Arguments of the methods' calls that have them.
         distances (`bool`): Whether to measure FID and FAD.
         sds_model (`str`): Image side of SDS.
-        num_sds_samples (`int`): Of each pair.
-        num_sds_iterations (`int`): Of each sample.
+        num_sds_samples (`int`): Samples of SDS for each pair.
+        num_sds_iterations (`int`): Iterations of SDS for each sample.
         report_to (`str`): A tracker of accelerate.
     """
 
@@ -127,7 +120,7 @@ class Comparison:
 
     @property
     def plan(self) -> str:
-        """What is going to be done, in words."""
+        """The work to be done, in words."""
         numbers = {method: self.samples_of(method, self.pairs[0]).num_samples for method in self.methods}
         plan = (
             f"{len(self.pairs) * sum(numbers.values())} samples: pairs of prompts {len(self.pairs)}, seeds of each"
@@ -214,7 +207,7 @@ def make_all(comparison: Comparison, accelerator: "Accelerator") -> Iterator[str
 
 
 def models_of(comparison: Comparison, accelerator: "Accelerator", pipeline: str) -> Models:
-    """What a pipeline is loaded from; that of SDS may have an image side of its own."""
+    """Source of a pipeline. SDS may have another image side."""
     if pipeline != METHODS["sds"][0]:
         return comparison.models
     return replace(comparison.models, model=comparison.sds_model, device=str(accelerator.device))
@@ -226,6 +219,7 @@ def make(
     """The samples of one pair by one method that are missing."""
     from .common.models import with_checkpoint_defaults
     from .common.sampling import complete_settings, imprinted_pictures_of, make_missing
+    from .common.unfinished import finished, state_of
 
     samples = comparison.samples_of(method, pair)
     for folder in (samples.output_dir.parent, samples.output_dir):
@@ -233,24 +227,12 @@ def make(
     arguments = with_checkpoint_defaults(comparison.arguments_of(method, pair), pipe)
     settings = complete_settings(models_of(comparison, accelerator, METHODS[method][0]), pipe, arguments)
 
-    def unfinished(seed: int) -> Path:
-        folder = samples.folder(seed)
-        return folder.with_name(f"{folder.name}.unfinished")
-
-    def of_seeds(seeds: list[int]) -> dict[str, Any]:
-        check_own_folder(unfinished(seeds[0]))
-        return {"accelerator": accelerator, "checkpoint_dir": unfinished(seeds[0])}
-
-    own = {"of_seeds": of_seeds, "accelerator": accelerator} if method == "sds" else {}
-    if method == "imprint":
-        own["pictures"] = imprinted_pictures_of
-    made = make_missing(pipe, samples, settings, arguments=arguments, seeds=samples.seeds, **own)
-    with arguments_named(checkpoint_dir="output_dir"):
-        for folder in made:
-            if method == "sds" and accelerator.is_main_process:
-                shutil.rmtree(unfinished(int(folder.name.removeprefix("seed-"))), ignore_errors=True)
-            if method != "sds" or accelerator.is_main_process:
-                yield folder
+    further: dict[str, Any] = {"pictures": imprinted_pictures_of} if method == "imprint" else {}
+    if method == "sds":
+        further["of_seeds"] = lambda seeds: state_of(samples, seeds[0], accelerator)
+        further["accelerator"] = accelerator
+    made = make_missing(pipe, samples, settings, arguments=arguments, seeds=samples.seeds, **further)
+    yield from finished(samples, made, accelerator) if method == "sds" else made
 
 
 def judge(
@@ -331,9 +313,11 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
         "--model", default="embedded", help="Repo or folder of the image side, or of both. Default: embedded."
     )
     parser.add_argument("--audio_model", help="Repo or folder of the audio side, such as Auffusion's.")
-    add_spectrogram_argument(parser, "How the audio side draws. Default: what is known of it.")
-    parser.add_argument("--prompt", nargs="+", help="Of pictures. Default: ten of the published examples.")
-    parser.add_argument("--audio_prompt", nargs="+", help="Of sounds. Default: ten, nine of the published examples.")
+    add_spectrogram_argument(parser, "Spectrograms of the audio side. Default: those that are known of it.")
+    parser.add_argument("--prompt", nargs="+", help="Prompts of pictures. Default: ten of the published examples.")
+    parser.add_argument(
+        "--audio_prompt", nargs="+", help="Prompts of sounds. Default: ten, nine of the published examples."
+    )
     parser.add_argument(
         "--pairs",
         nargs="+",
@@ -344,14 +328,18 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num_samples", type=int, help="Seeds of each pair. Default: the paper's 10; embedded: 2.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_images_per_prompt", type=int, help="Samples computed at once. Default: --num_samples.")
-    parser.add_argument("--width", type=int, help="Of canvases. Default: what the checkpoint wants.")
-    parser.add_argument("--num_inference_steps", type=int, help="Of all but sds. Default: what the checkpoint wants.")
+    parser.add_argument("--width", type=int, help="Width of the canvases. Default: the checkpoint's.")
+    parser.add_argument(
+        "--num_inference_steps", type=int, help="Steps of all methods but sds. Default: the checkpoint's."
+    )
     add_scheduler_argument(parser)
     parser.add_argument(
         "--sds_model", help=f"Image side of sds. Default: the paper's {SDS_MODEL}; embedded: embedded."
     )
     parser.add_argument(
-        "--num_sds_samples", type=int, help="Of each pair. Default: --num_samples, at most the paper's 4."
+        "--num_sds_samples",
+        type=int,
+        help="Samples of sds for each pair. Default: --num_samples, at most the paper's 4.",
     )
     parser.add_argument(
         "--num_sds_iterations",
@@ -375,7 +363,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
 
 
 def read_comparison(args: argparse.Namespace) -> Comparison:
-    """What was asked for, with the defaults that depend on the model."""
+    """The request, with the defaults that depend on the model."""
     embedded = args.model == "embedded" and args.audio_model in (None, "embedded")
     usual = {
         "num_samples": EMBEDDED_NUM_SAMPLES if embedded else NUM_SAMPLES,

@@ -4,18 +4,16 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from .common.arguments import (
-    Models,
-    Scores,
+from .common.border import run
+from .common.files import check_own_file
+from .common.parsers import (
     add_device_arguments,
     add_lift_arguments,
     add_process_arguments,
     add_score_arguments,
     new_parser,
-    run,
-    values_of,
 )
-from .common.files import check_own_file
+from .common.values import Models, Scores, values_of
 
 
 def evaluate(

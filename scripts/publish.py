@@ -18,9 +18,11 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from .. import __version__
-from .common.arguments import FILES, add_spectrogram_argument, new_parser, run, values_of
+from .common.border import run
 from .common.files import check_writable, write_json, written
-from .common.hub import hub_errors
+from .common.loading_errors import hub_errors
+from .common.parsers import FILES, add_spectrogram_argument, new_parser
+from .common.values import values_of
 
 
 MAIN_REPO = "images-that-sound"
@@ -96,7 +98,7 @@ app.build(app.Studio(app.values_of(app.Models, args), app.values_of(app.Scores, 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishRequest:
-    """What the arguments of `parse_args` say."""
+    """The request of the arguments of `parse_args`."""
 
     namespace: str
     repo: list[str] | None
@@ -131,7 +133,7 @@ def parse_args(input_args: list[str] | None = None) -> PublishRequest:
         metavar=("STABLE_DIFFUSION", "AUDIO_SIDE"),
         help=f"Two repos or folders, made into one, {MERGED_REPO} or {RIFFUSION_REPO}, instead of --repo.",
     )
-    add_spectrogram_argument(merge, "How the audio side draws. Default: what is known of it.")
+    add_spectrogram_argument(merge, "Spectrograms of the audio side. Default: those that are known of it.")
     merge.add_argument("--license", choices=LICENSES, help="Needed where the card of a side names none of these.")
     merge.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     return values_of(PublishRequest, parser.parse_args(input_args))
@@ -183,7 +185,7 @@ def check_request(request: PublishRequest) -> list[str]:
 
 
 def home_of(request: PublishRequest, name: str) -> Path:
-    """Where the sources have what only this repo holds, its card first of all."""
+    """Folder of the sources for files that only this repo holds, its card first of all."""
     return request.source_dir / ("demo" if name == SPACE else f"model_cards/{name}")
 
 
@@ -227,7 +229,7 @@ def merged_name(request: PublishRequest) -> str:
 
 
 def merged_metadata(request: PublishRequest) -> dict:
-    """What the card of one repo of both sides says of them: the stricter licence, and their names on the Hub."""
+    """Metadata of a repo of both sides: the stricter licence, and the sides' names on the Hub."""
     on_hub = [source for source in request.merge if not is_local(source)]
     base = {"base_model": on_hub, "base_model_relation": "merge"} if on_hub else {}
     return {"license": stricter_license(request), **base}
@@ -251,7 +253,7 @@ def merge(request: PublishRequest, folder: Path) -> None:
 
 
 def stricter_license(request: PublishRequest) -> str:
-    """Of the licences that the sides' cards and `--license` name, the one that allows least."""
+    """The licence that allows least, among those of the sides' cards and `--license`."""
     licenses = [request.license] if request.license else []
     for source in request.merge:
         named = license_of(source)
@@ -385,7 +387,7 @@ def check_loading(folders: list[Path]) -> None:
 
 
 def upload(api: HfApi, request: PublishRequest, folder: Path) -> Iterator[str]:
-    """Makes the repo where it is missing and brings it to the folder's state; yields where it is."""
+    """Makes the repo if it is missing and brings it to the folder's state; yields its address."""
     repo = f"{request.namespace}/{folder.name}"
     kind = {"repo_type": "space"} if folder.name == SPACE else {}
     with hub_errors(repo):

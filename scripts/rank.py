@@ -3,18 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .common.arguments import (
-    Models,
-    Scores,
-    add_device_arguments,
-    add_lift_arguments,
-    add_score_arguments,
-    check_count,
-    new_parser,
-    run,
-    values_of,
-)
+from .common.border import run
 from .common.files import check_own_file, check_writable, write_json
+from .common.parsers import add_device_arguments, add_lift_arguments, add_score_arguments, new_parser
+from .common.values import Models, Scores, check_count, values_of
 
 
 BY_PROBABILITY = "Combined is how sure the models are of the own prompts among those of the examples: 1 is certain."
@@ -100,7 +92,7 @@ def table(
     shown: list[int],
     marked: list[int],
 ) -> Iterator[str]:
-    """A line for each sample: place and number by all, scores and its place by each, and what is to be said."""
+    """A line for each sample: place and number by all, scores and its place by each, and remarks."""
     names = [name for name in columns if name != "combined"]
     yield "place  combined" + "".join(f"{name:>18}" for name in names) + "   sample"
     for i in shown:
@@ -113,7 +105,9 @@ def table(
 def main(input_args: list[str] | None = None) -> None:
     parser = new_parser("rank", __doc__)
     parser.add_argument("--sample_dir", type=Path, required=True, help="Every sample at or below it is scored.")
-    parser.add_argument("--top", type=int, default=5, help="How many to name by each ranking. Default: %(default)s.")
+    parser.add_argument(
+        "--top", type=int, default=5, help="Number of samples to name by each ranking. Default: %(default)s."
+    )
     parser.add_argument(
         "--share", type=float, default=0.2, help="Top share by every score, the paper's rule. Default: %(default)s."
     )

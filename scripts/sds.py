@@ -1,22 +1,16 @@
 """Optimises canvases against an image model and a spectrogram model; hours each, continued where a run stopped."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common.arguments import (
-    Request,
-    add_sample_arguments,
-    arguments_named,
-    call_arguments,
-    new_parser,
-    read_request,
-    run,
-)
-from .common.files import check_own_folder, json_text, written
+from .common.border import run
+from .common.files import json_text, written
+from .common.parsers import add_sample_arguments, call_arguments, new_parser
 from .common.presets import SDS_PRESETS
+from .common.requests import read_request
+from .common.values import Request
 
 
 if TYPE_CHECKING:
@@ -58,6 +52,7 @@ def sds(request: SDSRequest) -> Iterator[Path]:
     from ..schedulers import ScoreDistillationScheduler
     from .common.models import load_pipeline, with_checkpoint_defaults
     from .common.sampling import complete_settings, make_samples, say_unknown_words, start
+    from .common.unfinished import finished, state_of
 
     samples = replace(request.samples, num_images_per_prompt=1)
     accelerator, models = start(
@@ -75,19 +70,13 @@ def sds(request: SDSRequest) -> Iterator[Path]:
     settings = complete_settings(models, pipe, {**arguments, **timesteps})
     say_unknown_words(settings)
 
-    def unfinished(seed: int) -> Path:
-        folder = samples.folder(seed)
-        return folder.with_name(f"{folder.name}.unfinished")
-
     def of_seeds(seeds: list[int]) -> dict:
-        folder = unfinished(seeds[0])
-        check_own_folder(folder)
+        state = state_of(samples, seeds[0], accelerator)
         return {
-            "accelerator": accelerator,
-            "checkpoint_dir": folder,
+            **state,
             "checkpoint_every": request.checkpoint_every,
             "callback_on_step_end": lambda pipe, iteration, sample, tensors: report(
-                accelerator, pipe, folder, iteration, tensors, preview_every=request.preview_every
+                accelerator, pipe, state["checkpoint_dir"], iteration, tensors, preview_every=request.preview_every
             ),
             "callback_on_step_end_tensor_inputs": ["canvas", "image_loss", "audio_loss"],
         }
@@ -101,11 +90,7 @@ def sds(request: SDSRequest) -> Iterator[Path]:
         of_seeds=of_seeds,
         accelerator=accelerator,
     )
-    with arguments_named(checkpoint_dir="output_dir"):
-        for folder in made:
-            if accelerator.is_main_process:
-                shutil.rmtree(unfinished(int(folder.name.removeprefix("seed-"))), ignore_errors=True)
-                yield folder
+    yield from finished(samples, made, accelerator)
     accelerator.end_training()
 
 

@@ -5,21 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common.arguments import (
-    Request,
-    Scores,
+from .common.border import run
+from .common.files import check_own_folder, json_text, parse_json, read_json, write_json
+from .common.parsers import (
     add_few_steps_argument,
     add_sample_arguments,
     add_scheduler_argument,
     add_score_arguments,
     call_arguments,
     new_parser,
-    read_request,
-    run,
-    values_of,
 )
-from .common.files import check_own_folder, json_text, parse_json, read_json, write_json
 from .common.presets import GENERATE_PRESETS, RIFFUSION_PRESETS
+from .common.requests import read_request
+from .common.values import Request, Scores, values_of
 
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ def parse_args(input_args: list[str] | None = None) -> SearchRequest:
     add_few_steps_argument(parser)
     add_score_arguments(parser)
     group = parser.add_argument_group("search", "--num_samples candidates, of which the best are finished.")
-    group.add_argument("--keep", type=int, default=3, help="How many are kept, the best. Default: %(default)s.")
+    group.add_argument("--keep", type=int, default=3, help="Number of the best to keep. Default: %(default)s.")
     group.add_argument(
         "--rungs",
         type=float,
@@ -64,7 +62,7 @@ def parse_args(input_args: list[str] | None = None) -> SearchRequest:
         "--shares",
         type=float,
         nargs="*",
-        help=f"Of the candidates, that go on after each rung. Default: {SHARES}.",
+        help=f"Shares of the candidates that go on after each halt. Default: {SHARES}.",
     )
     args = parser.parse_args(input_args)
     request = read_request(args, PRESETS, arguments, SearchRequest, scores=values_of(Scores, args))
@@ -76,7 +74,7 @@ def parse_args(input_args: list[str] | None = None) -> SearchRequest:
 def search(request: SearchRequest) -> Iterator[str]:
     """Makes the best samples; yields the lines of a report."""
     from ..pipelines import ImagesThatSoundPipeline
-    from ..pipelines.images_that_sound_steps import memories_of
+    from ..pipelines.images_that_sound_denoising import memories_of
     from ..selection import Halving, rungs_of
     from .common.models import load_pipeline, with_checkpoint_defaults
     from .common.sampling import complete_settings, make_samples, own_share, report_samples, say_unknown_words, start
@@ -139,7 +137,7 @@ def halve(
 
 
 def search_folder(output_dir: Path, settings: dict) -> Path:
-    """Where candidates are kept on the way. Raises `ValueError` if they were made with other settings."""
+    """Folder of the candidates on the way. Raises `ValueError` if they were made with other settings."""
     folder = output_dir / ".search"
     file = folder / "settings.json"
     check_own_folder(folder)

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .common.arguments import add_spectrogram_argument, arguments_named, new_parser, run
+from .common.border import arguments_named, run
 from .common.files import check_absent, check_writable, json_text, written
+from .common.parsers import add_spectrogram_argument, new_parser
 
 
 def see(
@@ -14,7 +15,8 @@ def see(
     import torch
 
     from .common.canvases import constants_of, picture_of
-    from .common.samples import read_audio, write_picture
+    from .common.samples import write_picture
+    from .common.sounds import read_audio
 
     given, output = output, output or Path(sound.with_suffix(".png").name)
     if output.suffix.lower() != ".png":

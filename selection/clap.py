@@ -1,4 +1,4 @@
-"""How well sounds are what prompts ask for, by CLAP."""
+"""Likeness of sounds to prompts, by CLAP."""
 
 import os
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class CLAPScore(ContrastiveScore):
         Loads model and processor.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`): Repo or folder; the paper's where absent.
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Repo or folder, the paper's by default.
             kwargs: `subfolder`, `revision`, `token`, ... as in `ClapModel.from_pretrained`.
         """
         model = ClapModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -73,7 +73,7 @@ class CLAPScore(ContrastiveScore):
         Args:
             audios (`np.ndarray` of shape `(B, N)`): Waveforms in -1..1.
             sampling_rate (`int`): Samples per second.
-            prompts (`list[str]` of length `B`): What each should sound like.
+            prompts (`list[str]` of length `B`): Intended sound of each.
 
         Returns:
             `torch.Tensor` of shape `(B,)`: Cosines, at least 0; `nan` for a sound that is not finite.
@@ -93,7 +93,7 @@ class CLAPScore(ContrastiveScore):
             audios (`np.ndarray` of shape `(B, N)`): As of a call.
             sampling_rate (`int`): Samples per second.
             prompts (`list[str]` of length `B`): As of a call.
-            other_prompts (`Sequence[str]`): What else sounds might be.
+            other_prompts (`Sequence[str]`): Other sounds that they might be.
 
         Returns:
             Two `torch.Tensor` of shape `(B,)`: The scores of a call, and logarithms of probabilities, see `compare`;

@@ -1,4 +1,4 @@
-"""How well canvases show what prompts ask for, by CLIP."""
+"""Likeness of canvases to prompts, by CLIP."""
 
 import os
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class CLIPScore(ContrastiveScore):
         Loads model and processor.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`): Repo or folder; the paper's where absent.
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Repo or folder, the paper's by default.
             kwargs: `subfolder`, `revision`, `token`, ... as in `CLIPModel.from_pretrained`.
         """
         model = CLIPModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -72,7 +72,7 @@ class CLIPScore(ContrastiveScore):
 
         Args:
             canvases (`torch.Tensor` of shape `(B, C, H, W)`): Pictures in 0..1, whose channels are averaged.
-            prompts (`list[str]` of length `B`): What each should show.
+            prompts (`list[str]` of length `B`): Intended picture of each.
 
         Returns:
             `torch.Tensor` of shape `(B,)`: Mean cosines, at least 0; `nan` for a canvas that is not finite.
@@ -91,7 +91,7 @@ class CLIPScore(ContrastiveScore):
         Args:
             canvases (`torch.Tensor` of shape `(B, C, H, W)`): As of a call.
             prompts (`list[str]` of length `B`): As of a call.
-            other_prompts (`Sequence[str]`): What else canvases might show.
+            other_prompts (`Sequence[str]`): Other things that they might show.
 
         Returns:
             Two `torch.Tensor` of shape `(B,)`: The scores of a call, and logarithms of probabilities, see `compare`;

@@ -1,4 +1,4 @@
-"""What scores by CLIP and by CLAP share."""
+"""Shared parts of the scores by CLIP and by CLAP."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..pipelines.images_that_sound_checks import shown
-from ..pipelines.images_that_sound_prompts import are_words
+from ..pipelines.images_that_sound_sides import are_words
 
 
 class ContrastiveScore:
@@ -40,8 +40,8 @@ class ContrastiveScore:
 
         Args:
             embeddings (`torch.Tensor` of shape `(B, D)`): Unit vectors of results, or means of several.
-            prompts (`list[str]` of length `B`): What each should be.
-            other_prompts (`Sequence[str]`): What else they might be; a result's own prompt among them does not count.
+            prompts (`list[str]` of length `B`): Intended content of each.
+            other_prompts (`Sequence[str]`): Other contents. A result's prompt among them does not count.
 
         Returns:
             Two `torch.Tensor` of shape `(B,)`: Cosines, at least 0, and log-probabilities, at most 0.

@@ -1,4 +1,4 @@
-"""How far two sets of pictures or of sounds are apart: Fréchet distances of their features, and the published ones."""
+"""Fréchet distances between two sets of pictures or sounds by their features, the published ones included."""
 
 import os
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
     it is FID (arXiv 1706.08500, equation 6), of VGGish's FAD (arXiv 1812.08466).
 
     Args:
-        features (`np.ndarray` of shape `(N, D)`): Of one set.
-        reference (`np.ndarray` of shape `(M, D)`): Of the other.
+        features (`np.ndarray` of shape `(N, D)`): Features of one set.
+        reference (`np.ndarray` of shape `(M, D)`): Features of the other set.
 
     Returns:
         `float`: 0 for equal sets, more for others; `nan` where a set has fewer than two.
@@ -45,7 +45,7 @@ class InceptionFeatures:
     torch-fidelity, which downloads its weights.
 
     Args:
-        device (`str` or `torch.device`, defaults to `"cpu"`): Where it runs.
+        device (`str` or `torch.device`, defaults to `"cpu"`): Device of the network.
     """
 
     def __init__(self, device: str | torch.device = "cpu"):
@@ -69,7 +69,7 @@ class VGGishFeatures:
     torchvggish, which downloads the weights.
 
     Args:
-        device (`str` or `torch.device`, defaults to `"cpu"`): Where it runs.
+        device (`str` or `torch.device`, defaults to `"cpu"`): Device of the network.
     """
 
     def __init__(self, device: str | torch.device = "cpu"):

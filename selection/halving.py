@@ -15,9 +15,9 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..pipelines.images_that_sound_denoising import memories_of
 from ..pipelines.images_that_sound_files import written
 from ..pipelines.images_that_sound_spectrogram import audio_problems
-from ..pipelines.images_that_sound_steps import memories_of
 from .ranking import best, choice_score
 from .scorer import Scorer
 
@@ -25,11 +25,11 @@ from .scorer import Scorer
 @dataclass(frozen=True)
 class Rung:
     """
-    A halt on the way.
+    A halt on the way, where the worse candidates are left behind.
 
     Args:
-        fraction (`float`): Of the denoising steps, at which the candidates are judged; between 0 and 1.
-        keep (`int`): How many go on.
+        fraction (`float`): Fraction of the denoising steps, 0 to 1, at which the candidates are judged.
+        keep (`int`): Number of candidates that go on.
     """
 
     fraction: float
@@ -62,7 +62,7 @@ class Halving:
     Args:
         pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`]): With rungs its scheduler has to need nothing
             but the latents from step to step, such as DDIM or Euler.
-        arguments (`dict`): Of the call, with a prompt and an audio prompt, without those that say how many and which.
+        arguments (`dict`): Arguments of the call, with both prompts, without numbers of samples and seeds.
         scorer ([`Scorer`]): Judges the canvas that the scheduler expects in the end.
         folder (`str` or `Path`): For the files.
         batch_size (`int`, defaults to 8): Candidates computed at once.
@@ -95,9 +95,9 @@ class Halving:
         Takes all rungs, and the last steps with those that are left.
 
         Args:
-            seeds (`list[int]`): Of the candidates.
+            seeds (`list[int]`): Seeds of the candidates.
             rungs (`list[Rung]`): From the first to the last.
-            keep (`int`, *optional*): How many to keep of those that reach the end; all where left out.
+            keep (`int`, *optional*): Number to keep of those that reach the end, all by default.
             callback_on_batch_end (`Callable`, *optional*): Called with how many candidates have been computed at once,
                 and from which fraction of the steps to which.
 

@@ -1,11 +1,14 @@
-"""How much a prompt helps its model to predict noise on a result: a score that needs no other model."""
+"""Lift: the help of a prompt in predicting noise on a result, a score that needs no other model."""
+
+from dataclasses import replace
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..pipelines.images_that_sound_checks import check_integer, check_tensor, shown
-from ..pipelines.images_that_sound_prompts import are_words
+from ..pipelines.images_that_sound_denoising import add_noise
+from ..pipelines.images_that_sound_sides import Guided, are_words, prediction_type_of
 
 
 @torch.no_grad()
@@ -26,10 +29,10 @@ def prediction_lift(
     Args:
         pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`]): Holds both models.
         latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Results without noise.
-        prompt (`str` or `list[str]`): What to see, one for all or one per result.
-        audio_prompt (`str` or `list[str]`): What to hear.
+        prompt (`str` or `list[str]`): Intended picture, one for all or one per result.
+        audio_prompt (`str` or `list[str]`): Intended sound, one for all or one per result.
         num_draws (`int`, defaults to 16): Noises, each at a timestep of its own, spread evenly over all.
-        seed (`int`, defaults to 0): Of the noises.
+        seed (`int`, defaults to 0): Seed of the noises.
         audio_latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*): What the audio model sees, where its view
             is another, as in the folded layout.
 
@@ -50,35 +53,30 @@ def prediction_lift(
             raise ValueError(f"`{name}` has to be a string or a list of strings, but is {shown(value)}.")
         if len(value) != len(latents):
             raise ValueError(f"`{name}` has to hold {len(latents)}, one per result, but holds {len(value)}.")
+    if any(getattr(unet, "encoder_hid_proj", None) is not None for unet in (pipe.unet, pipe.unet_audio)):
+        raise ValueError(
+            "`pipe` has an IP-Adapter, by which no lift is known: call `pipe.unload_ip_adapter()` before."
+        )
     device = pipe._execution_device
     embeds, negative_embeds, audio_embeds, negative_audio_embeds = pipe.encode_prompt(prompts, audio_prompts, device)
     audio_latents = latents if audio_latents is None else audio_latents
-    return (
-        _lift(pipe, pipe.unet, latents, torch.cat([negative_embeds, embeds]), num_draws, seed),
-        _lift(pipe, pipe.unet_audio, audio_latents, torch.cat([negative_audio_embeds, audio_embeds]), num_draws, seed),
-    )
+    kind = prediction_type_of(pipe.scheduler)
+    image = Guided(pipe.image_side, embeds, negative_embeds, predicts=kind, wanted="epsilon")
+    kind = pipe.config.get("audio_prediction_type") or kind
+    audio = Guided(pipe.audio_side, audio_embeds, negative_audio_embeds, predicts=kind, wanted="epsilon")
+    return _lift(pipe, image, latents, num_draws, seed), _lift(pipe, audio, audio_latents, num_draws, seed)
 
 
-def _lift(
-    pipe: DiffusionPipeline,
-    unet: torch.nn.Module,
-    latents: torch.Tensor,
-    embeds: torch.Tensor,
-    num_draws: int,
-    seed: int,
-) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    num_train_timesteps = pipe.scheduler.config.num_train_timesteps
-    alphas_cumprod = pipe.scheduler.alphas_cumprod
-    latents = latents.to(embeds.device, embeds.dtype)
-    lift = torch.zeros(len(latents))
+def _lift(pipe: DiffusionPipeline, side: Guided, latents: torch.Tensor, num_draws: int, seed: int) -> torch.Tensor:
+    """Mean differences `(B,)` of the squared errors without and with the prompt."""
+    generator, num_train_timesteps = torch.Generator().manual_seed(seed), pipe.scheduler.config.num_train_timesteps
+    latents, lift = latents.to(side.embeds), torch.zeros(len(latents))
+    both = replace(side, embeds=torch.cat([side.negative_embeds, side.embeds]))
     for draw in range(num_draws):
-        timestep = int((draw + 0.5) / num_draws * num_train_timesteps)
+        timestep = torch.tensor(int((draw + 0.5) / num_draws * num_train_timesteps), device=latents.device)
         noise = randn_tensor(latents.shape[1:], generator=generator, device=latents.device, dtype=latents.dtype)
-        alpha = float(alphas_cumprod[timestep])
-        noisy = alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
-        predicted = unet(torch.cat([noisy] * 2), timestep, encoder_hidden_states=embeds, return_dict=False)[0]
-        errors = (predicted - noise).float().square().mean(dim=(1, 2, 3)).cpu()
-        error_without, error_with = errors.chunk(2)
+        noisy = add_noise(pipe.scheduler, latents, noise.expand_as(latents), timestep.expand(len(latents)))
+        errors = (both.predict_noise(torch.cat([noisy] * 2), timestep) - noise).float().square().mean(dim=(1, 2, 3))
+        error_without, error_with = errors.cpu().chunk(2)
         lift += (error_without - error_with) / num_draws
     return lift

@@ -12,7 +12,7 @@ def best(scores: Sequence[float], k: int) -> list[int]:
 
 
 def best_of(scores: Sequence[float], k: int) -> list[int]:
-    """As `best`, without what is `nan`."""
+    """As `best`, without results whose score is `nan`."""
     return [i for i in best(scores, k) if not np.isnan(scores[i])]
 
 
@@ -37,7 +37,7 @@ def choice_score(scores: dict[str, Sequence[float]]) -> list[float]:
     its log-probabilities. Where there are none, or lifts count too, `combined_score` of the other scores.
 
     Args:
-        scores (`dict[str, Sequence[float]]`): Of a `Scorer`: for each score its values for all `N` results.
+        scores (`dict[str, Sequence[float]]`): Result of a `Scorer`: for each score its values for all `N` results.
 
     Returns:
         `list[float]` of length `N`: 0..1, more is better; `nan` where a score is.
@@ -59,11 +59,11 @@ def _percentile_ranks(scores: Sequence[float]) -> np.ndarray:
 
 def top_by_all(scores: dict[str, Sequence[float]], share: float = 0.2) -> list[int]:
     """
-    The rule of the code of "Images that Sound" (arXiv 2405.12221): what is in the top share by every score.
+    The rule of the code of "Images that Sound" (arXiv 2405.12221): results in the top share by every score.
 
     Args:
         scores (`dict[str, Sequence[float]]`): For each score its values for all `N` results.
-        share (`float`, defaults to 0.2): Of the `N` results, rounded down, in 0..1.
+        share (`float`, defaults to 0.2): Share of the `N` results, 0 to 1, rounded down.
 
     Returns:
         `list[int]`: Indices, the best by the first score first; often empty.

@@ -23,8 +23,8 @@ class Scorer:
         clip ([`CLIPScore`], *optional*): Judges pictures.
         clap ([`CLAPScore`], *optional*): Judges sounds.
         pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`], *optional*): Judges both by its UNets.
-        other_prompts (`Sequence[str]`, *optional*): What else pictures might show.
-        other_audio_prompts (`Sequence[str]`, *optional*): What else sounds might be.
+        other_prompts (`Sequence[str]`, *optional*): Other things that pictures might show.
+        other_audio_prompts (`Sequence[str]`, *optional*): Other things that sounds might be.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Scorer:
             pictures (`torch.Tensor` of shape `(B, C, H, W)`): In 0..1.
             audios (`np.ndarray` of shape `(B, N)`): Waveforms in -1..1.
             sampling_rate (`int`): Samples per second.
-            prompts (`list[str]` of length `B`): What each should show.
-            audio_prompts (`list[str]` of length `B`): What each should sound like.
+            prompts (`list[str]` of length `B`): Intended picture of each.
+            audio_prompts (`list[str]` of length `B`): Intended sound of each.
             latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*): Of the pictures, for the lifts; the
                 VAE's encodings where absent.
-            canvas_layout (`str`, defaults to `"strip"`): Of the pictures.
+            canvas_layout (`str`, defaults to `"strip"`): Layout of the pictures.
 
         Returns:
             `dict[str, list[float]]`: For each score its `B` values; more is better, and `nan` is the value of a result

@@ -25,8 +25,8 @@ import soundfile
 
 from images_that_sound.pipelines import MelSpectrogram
 from images_that_sound.scripts.cli import COMMANDS
-from images_that_sound.scripts.common.arguments import FILES, call_arguments, parser_options
 from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.parsers import FILES, call_arguments, parser_options
 from images_that_sound.scripts.common.samples import write_picture, write_sample
 
 
@@ -127,6 +127,9 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         | {"--controlnet": MODELS, "--control_image": PATHS, "--ip_adapter": MODELS, "--ip_adapter_image": PATHS}
         | {"--lora": [*MODELS, "dir:0.5", "a:b"], "--audio_lora": MODELS},
         "imprint": {"--image": PATHS, "--audio": PATHS},
+        "hide": {"--image": PATHS, "--output": [*PATHS, f"{fresh}.wav", f"{fresh}.flac"], "--invert": [None]}
+        | dict.fromkeys(("--start_in_s", "--end_in_s", "--min_frequency", "--max_frequency", "--strength"), FLOATS)
+        | {"--frequency_scale": ["linear", "logarithmic", "mel", "x"]},
         "sds": {"--final_max_timestep": FLOATS, "--checkpoint_every": INTEGERS, "--preview_every": INTEGERS}
         | {"--mixed_precision": ["bf16", "fp16", "x"], "--gradient_accumulation_steps": INTEGERS},
         "rank": {"--top": INTEGERS, "--share": FLOATS},
@@ -146,7 +149,6 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         | {"--output_dir": PATHS, "--seed": INTEGERS},
         "publish": {"--namespace": TEXTS, "--repo": WORDS, "--source_dir": PATHS, "--output_dir": PATHS}
         | {"--license": ["mit", "x"], "--dtype": ["float16"], "--private": [None]},
-        "single-file": {"--output": [*PATHS, f"{fresh}.py"]},
     }.get(command, {})
 
 
@@ -163,6 +165,13 @@ PROMPTS = {"--prompt": "a painting of trains, grayscale", "--audio_prompt": "tra
 CANVAS = json.dumps({"hidden_size": 8, "num_frequencies": 4})
 # Arguments that succeed quickly. Those of `compare` and `publish`, which take minutes, end at the first check.
 HONEST = {
+    "hide": {
+        "samples/one/audio.wav": None,
+        "--image": "samples/one/image.png",
+        "--end_in_s": "0.5",
+        "--no-video": None,
+    }
+    | {"--min_frequency": "1000", "--max_frequency": "7000"},
     "generate": {**QUICK, **PROMPTS},
     "imprint": {**QUICK, **PROMPTS, "--num_audio_inference_steps": "1"},
     "search": {**QUICK, **PROMPTS, "--num_inference_steps": "2", "--num_samples": "2", "--keep": "1", "--rungs": "0.5"}
@@ -178,7 +187,6 @@ HONEST = {
     "see": {"samples/one/audio.wav": None},
     "compare": {"--pairs": "castle-drum"},
     "publish": {"--namespace": "somebody", "--dry_run": None, "--source_dir": "missing"},
-    "single-file": {"--output": "merged.py"},
 }
 
 
@@ -193,6 +201,8 @@ def draw(numbers: random.Random, index: int) -> list[str]:
         arguments = {numbers.choice(PATHS): None, "--output": f"{fresh}.{'wav' if command == 'play' else 'png'}"}
     for name in numbers.sample(list(options), min(numbers.randrange(5), len(options))):
         arguments[name] = numbers.choice(options[name])
+    if command == "hide":
+        arguments.setdefault("--output", f"{fresh}.wav")
     if numbers.random() < 0.05:
         arguments.pop(numbers.choice(list(arguments)))
     if numbers.random() < 0.05:

@@ -26,7 +26,7 @@ def test_public_names_are_those_of_their_modules():
 
 def test_importing_the_packages_imports_no_torch(tmp_path):
     code = (
-        "import sys, images_that_sound.pipelines.images_that_sound_call, images_that_sound.schedulers\n"
+        "import sys, images_that_sound.scripts.common.call_arguments, images_that_sound.schedulers\n"
         "import images_that_sound.selection\n"
         "images_that_sound.__version__\n"
         "print(sorted({'torch', 'diffusers', 'numpy'} & set(sys.modules)))"

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from scipy import ndimage
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.scripts.common.lines import lines_of
+from images_that_sound.scripts.common.control_lines import lines_of
 from images_that_sound.scripts.common.models import EMBEDDED
 
 from .embedded import encode_data

@@ -22,9 +22,9 @@ from images_that_sound.pipelines import (
     ImagesThatSoundImprintPipeline,
     ImagesThatSoundPipelineOutput,
 )
-from images_that_sound.pipelines.images_that_sound_pictures import imprint
+from images_that_sound.pipelines.images_that_sound_canvas import imprint
+from images_that_sound.scripts.common.control_lines import lines_of
 from images_that_sound.scripts.common.files import write_json
-from images_that_sound.scripts.common.lines import lines_of
 from images_that_sound.scripts.common.models import EMBEDDED, EMBEDDED_CONTROLNET
 from images_that_sound.scripts.common.presets import WORLD_PROMPTS
 from images_that_sound.selection import mean_and_interval

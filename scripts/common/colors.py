@@ -11,11 +11,13 @@ import PIL.Image
 import torch
 
 from ...pipelines import FactorizedColorizationPipeline
-from .arguments import Models, arguments_named
+from .border import arguments_named
 from .files import json_text, read_json, write_json, written
-from .hub import checkpoint_errors
+from .loading_errors import checkpoint_errors
 from .models import on_device, read_pipeline
-from .samples import captions_of, panel_of, read_picture, read_waveform, sample_settings, write_picture
+from .samples import captions_of, panel_of, read_picture, sample_settings, write_picture
+from .sounds import read_waveform
+from .values import Models
 from .video import write_video
 
 
@@ -35,7 +37,7 @@ class Painter:
 
     Args:
         models ([`Models`]): Stage I or both, by default what fits the samples; and where they run.
-        super_resolution_model (`str`, *optional*): Stage II, where it is another.
+        super_resolution_model (`str`, *optional*): Stage II, if it is another.
         samples (`list[dict]`): Settings of the samples.
     """
 
@@ -74,8 +76,8 @@ class Painter:
         Args:
             folder (`Path`): The sample's.
             call (`dict`): Arguments of the pipeline's call; without a prompt, the sample's own tells it.
-            seeds (`list[int]`): Of the tries.
-            callback_on_step_end (`Callable`, *optional*): Of the pipeline's call.
+            seeds (`list[int]`): Seeds of the tries.
+            callback_on_step_end (`Callable`, *optional*): Callback of the pipeline's call.
         """
         sample = sample_settings(folder)
         arguments = {**call, "prompt": call["prompt"] or colourful(sample.get("prompt") or "a picture")}

@@ -90,7 +90,7 @@ def write_contact_sheet(path: Path, title: str, samples: list[dict], notes: list
             `numbers` with its places by them (`dict[str, tuple[float, int | None]]`, the same names for all), and
             whether it is among the `best` (`bool`).
         notes (`list[str]`): Paragraphs above the samples.
-        legend (`str`): What the best are.
+        legend (`str`): Meaning of the marks on the best.
     """
     buttons = "".join(f"<button>{html.escape(name)}</button>" for name in ("seed", *samples[0]["numbers"]))
     cards = "\n".join(_card(path.parent, sample) for sample in samples)

@@ -9,10 +9,11 @@ import torch
 from accelerate.utils import tqdm
 
 from ...selection import InceptionFeatures, Scorer, VGGishFeatures, frechet_distance
-from .arguments import Scores
 from .loudness import without_gain
-from .samples import find_samples, read_picture, read_waveform, sample_settings
+from .samples import find_samples, read_picture, sample_settings
 from .scoring import problems_of
+from .sounds import read_waveform
+from .values import Scores
 
 
 # From the folder of a sample to features `(K, D)`.
@@ -53,7 +54,7 @@ def distances(
     Args:
         sample_dirs (`dict[str, Path]`): For each method the folder that has its samples at or below it.
         references (`dict[str, str]`): For each distance the method that it is measured from.
-        features (`dict[str, Callable]`): Of `load_features`.
+        features (`dict[str, Callable]`): Result of `load_features`.
 
     Returns:
         `dict[str, dict[str, float]]`: For each method the distances; `nan` for the reference itself, where it has no

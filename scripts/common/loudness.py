@@ -8,8 +8,6 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ...pipelines.images_that_sound_spectrogram import AUDIBLE_PEAK
-
 
 # EBU R 128's: most sounds reach it without a limiter, since it leaves 22 dB for their peaks.
 LOUDNESS_IN_LUFS = -23.0
@@ -35,8 +33,11 @@ def levelled(audio: np.ndarray, sampling_rate: int) -> tuple[np.ndarray, float]:
     Returns:
         `tuple[np.ndarray, float]`: The waveform as float32, and the gain in dB, to two decimals.
     """
+    # It takes seconds to import.
+    from ...pipelines.images_that_sound_spectrogram import SILENCE_PEAK
+
     peak = float(np.abs(audio).max(initial=0))
-    if not AUDIBLE_PEAK <= peak < np.inf:
+    if not SILENCE_PEAK <= peak < np.inf:
         return audio, 0.0
     loudness, true_peak = _loudness_and_true_peak(audio / peak, sampling_rate)
     headroom = MAX_TRUE_PEAK_IN_DB - max(true_peak, 0)

@@ -1,4 +1,4 @@
-"""Loads what `--model` and its like name, and puts it where it is to run."""
+"""Loads the models that `--model` and its like name, and puts them on their devices."""
 
 import logging
 from importlib.util import find_spec
@@ -25,10 +25,11 @@ from transformers import CLIPVisionModelWithProjection, SpeechT5HifiGan
 from ... import embedded, embedded_colorization, embedded_controlnet
 from ...pipelines import MelSpectrogram, load_vocoder
 from ...pipelines.images_that_sound_guides import check_controlnet
-from .arguments import Models
-from .hub import checkpoint_errors
+from ...pipelines.images_that_sound_lora import check_lora
+from .loading_errors import checkpoint_errors
 from .own_files import source_and_weight
 from .presets import EMBEDDED_FEW_STEPS, FEW_STEPS, SCHEDULERS
+from .values import Models
 
 
 EMBEDDED = Path(embedded.__file__).parent
@@ -38,7 +39,7 @@ SHIPPED = {"embedded": EMBEDDED, "embedded-colorization": Path(embedded_coloriza
 
 
 def device_of(models: Models) -> str:
-    """Where the models run. Raises `ValueError` for a device that this machine lacks."""
+    """Device of the models. Raises `ValueError` for a device that this machine lacks."""
     return get_device() if models.device is None else checked_device(models.device, "device")
 
 
@@ -58,7 +59,7 @@ def load_pipeline(
     models: Models, pipeline_class: type[DiffusionPipeline], needs_audio_side: bool = True
 ) -> DiffusionPipeline:
     """
-    The pipeline of `--model`, with the audio side of `--audio_model`, where it is to run. Raises `ValueError` if
+    The pipeline of `--model`, with the audio side of `--audio_model`, on its device. Raises `ValueError` if
     neither holds the audio side that it needs.
     """
     if models.spectrogram is not None and models.audio_model is None:
@@ -98,7 +99,12 @@ def read_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> Di
     with checkpoint_errors(models.model, "model"):
         source = SHIPPED.get(models.model, models.model)
         dtype = getattr(torch, models.dtype)
-        pipe = pipeline_class.from_pretrained(source, dtype=dtype, quantization_config=config)
+        if Path(source).is_file():
+            if not hasattr(pipeline_class, "from_single_file") or Path(source).suffix != ".safetensors":
+                raise ValueError("It has to be a repo, a folder or, for commands by Stable Diffusion, a .safetensors.")
+            pipe = pipeline_class.from_single_file(source, dtype=dtype)
+        else:
+            pipe = pipeline_class.from_pretrained(source, dtype=dtype, quantization_config=config)
         if pipe.text_encoder is None:
             raise ValueError("It has no text encoder.")
     pipe.set_progress_bar_config(desc="Denoising")
@@ -191,20 +197,20 @@ def _add_loras(argument: str, texts: list[str], pipe: DiffusionPipeline) -> None
     """Those of a side, each with its weight."""
     if texts:
         _prepare_loras(argument)
-    audio, weights = "audio_" if argument == "audio_lora" else "", {}
-    earlier = getattr(pipe, f"get_active_{audio}adapters")() if texts else []
+    # The audio side's methods are those of a stock pipeline.
+    side, weights = pipe.audio if argument == "audio_lora" and texts else pipe, {}
+    earlier = side.get_active_adapters() if texts else []
     for i, text in enumerate(texts):
         source, weights[f"lora_{i}"] = source_and_weight(text)
         with checkpoint_errors(source, argument):
             repo, file = _repo_and_file(source)
-            load, listed = getattr(pipe, f"load_{audio}lora_weights"), getattr(pipe, f"get_list_{audio}adapters")
-            load(repo, adapter_name=f"lora_{i}", use_safetensors=True, **file)
-            if not any(f"lora_{i}" in names for names in listed().values()):
-                raise ValueError("It holds no LoRA for this model.")
+            models = pipe.audio_side if side is not pipe else pipe.image_side
+            check_lora(repo, models, is_audio=side is not pipe, use_safetensors=True, **file)
+            side.load_lora_weights(repo, adapter_name=f"lora_{i}", use_safetensors=True, **file)
     if weights:
-        # Or what was loaded for few steps would no longer act.
+        # Or a LoRA for few steps would no longer act.
         acting = {**dict.fromkeys(earlier, 1.0), **weights}
-        getattr(pipe, f"set_{audio}adapters")(list(acting), list(acting.values()))
+        side.set_adapters(list(acting), list(acting.values()))
 
 
 def _repo_and_file(source: str) -> tuple[str, dict[str, str]]:
@@ -230,7 +236,7 @@ def read_vocoder(source: str, spectrogram: MelSpectrogram | None = None) -> Spee
 
 
 def on_device(models: Models, pipe: DiffusionPipeline) -> DiffusionPipeline:
-    """The pipeline where it is to run, and as `models` wants it run."""
+    """The pipeline on its device, run as `models` says."""
     device, unets = device_of(models), [m for m in pipe.components.values() if isinstance(m, UNet2DConditionModel)]
     if models.enable_layerwise_casting:
         for unet in unets:

@@ -1,4 +1,4 @@
-"""What a command says of its work while it goes on, and the environment that it works in."""
+"""Messages of a command about its work, and the environment that it works in."""
 
 import os
 import sys

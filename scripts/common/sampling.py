@@ -1,4 +1,4 @@
-"""What the commands share that make samples from seeds: processes, trackers, and going on where a run stopped."""
+"""Shared parts of the commands that make samples from seeds: processes, trackers, and going on after a stop."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,12 +14,13 @@ from accelerate.utils import tqdm
 from diffusers import DiffusionPipeline
 
 from ...pipelines import audio_problems, audio_remarks
-from .arguments import Models, Samples
 from .files import check_own_folder, check_writable, read_json
 from .models import device_of
 from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
-from .samples import is_made, read_picture, read_waveform, write_sample
+from .samples import is_made, read_picture, write_sample
+from .sounds import read_waveform
+from .values import Look, Models, Samples
 from .vocabulary import unknown_words
 
 
@@ -66,18 +67,18 @@ def report_samples(accelerator: Accelerator, folders: list[Path]) -> None:
 
 
 def pictures_of(output: Any, row: int) -> dict:
-    """What of a call's output `write_sample` takes as a sample's pictures."""
+    """Pictures of a sample for `write_sample`, from a call's output."""
     return {"picture": output.images[row], "spectrogram": output.spectrograms[row]}
 
 
 def imprinted_pictures_of(output: Any, row: int) -> dict:
-    """The same of the imprint baseline: to see is what is heard."""
+    """Pictures of a sample of imprint, which shows the spectrogram that is heard."""
     spectrogram = output.spectrograms[row]
     return {"picture": spectrogram, "spectrogram": spectrogram, "others": {"painted": output.images[row]}}
 
 
 def complete_settings(models: Models, pipe: DiffusionPipeline, settings: dict[str, Any]) -> dict[str, Any]:
-    """What a sample's files say of how it was made, besides its seed and what is said of its sound."""
+    """Settings of a sample, without its seed and the remarks on its sound."""
     return {
         **dict.fromkeys((*OWN_FILES, *COMPONENTS, "sha256")),
         **settings,
@@ -108,9 +109,9 @@ def write_row(
     settings: dict[str, Any],
     *,
     pictures: Callable[[Any, int], dict] = pictures_of,
-    video: bool,
+    video: Look | None,
 ) -> None:
-    """Writes a row of a call's output as a sample, with what is to be said of its sound in the settings."""
+    """Writes a row of a call's output as a sample, with remarks on its sound in the settings."""
     audio = output.audios[row]
     said = {"problems": audio_problems(audio), "remarks": audio_remarks(audio, pipe.mel_spectrogram)}
     sound = {"audio": audio, "sampling_rate": pipe.sampling_rate}
@@ -125,7 +126,7 @@ def pending_seeds(samples: Samples, seeds: list[int], settings: dict) -> list[in
 def make_samples(
     pipe: DiffusionPipeline, samples: Samples, settings: dict[str, Any], *, seeds: list[int], **kwargs: Any
 ) -> Iterator[Path]:
-    """What [`make_missing`] does, told on stderr: what was there already, how much is done, and how long it takes."""
+    """[`make_missing`] with progress on stderr: samples that exist, samples that are done, and the time left."""
     pending = pending_seeds(samples, seeds, settings)
     if len(pending) < len(seeds):
         tell(f"{len(seeds) - len(pending)} of {len(seeds)} samples were there already.")
@@ -153,10 +154,10 @@ def make_missing(
 
     Args:
         pipe ([`DiffusionPipeline`]): Called with `arguments`.
-        samples ([`Samples`]): Where they go, and how many are computed at once.
-        settings (`dict`): Of `complete_settings`.
-        arguments (`dict`): Of the call, without the generators.
-        seeds (`list[int]`): Of the samples, each made by this process unless it is there.
+        samples ([`Samples`]): Their folder, and how many are computed at once.
+        settings (`dict`): Result of `complete_settings`.
+        arguments (`dict`): Arguments of the call, without the generators.
+        seeds (`list[int]`): Seeds of the samples, each made by this process unless it exists.
         pictures (`Callable`): From the call's output and a row of it to the pictures that `write_sample` takes.
         of_seeds (`Callable`, *optional*): From the seeds of a call to arguments of that call alone.
         accelerator (`accelerate.Accelerator`, *optional*): Of processes that make each sample together; the first one
@@ -177,7 +178,7 @@ def make_missing(
         for row, seed in enumerate(batch):
             if accelerator is None or accelerator.is_main_process:
                 made = {**settings, "seed": seed}
-                write_row(pipe, output, row, samples.folder(seed), made, pictures=pictures, video=samples.video)
+                write_row(pipe, output, row, samples.folder(seed), made, pictures=pictures, video=samples.look)
             if accelerator is not None:
                 accelerator.wait_for_everyone()
             yield samples.folder(seed)

@@ -14,15 +14,17 @@ from accelerate.utils import tqdm
 
 from ...pipelines import ImagesThatSoundPipeline, MelSpectrogram, audio_problems, audio_remarks
 from ...selection import CLAPScore, CLIPScore, Scorer, choice_score, mean_and_interval
-from .arguments import Models, Scores, shipped_models
 from .canvases import canvas_of
 from .files import read_json, write_json, write_text
-from .hub import checkpoint_errors
+from .loading_errors import checkpoint_errors
 from .loudness import without_gain
 from .models import EMBEDDED, device_of, load_pipeline
 from .presets import WORLD_PROMPTS
-from .samples import find_samples, read_picture, read_waveform, sample_settings
+from .requests import shipped_models
+from .samples import find_samples, read_picture, sample_settings
 from .sampling import own_share
+from .sounds import read_waveform
+from .values import Models, Scores
 
 
 # What a result might be instead of what was asked for: the prompts of the published examples.
@@ -37,7 +39,7 @@ def load_scorer_for(scores: Scores, models: Models, settings: list[dict]) -> tup
     Loads what scores samples that were made before.
 
     Args:
-        scores ([`Scores`]): What to load.
+        scores ([`Scores`]): Scores to load.
         models ([`Models`]): Where it runs, and what made the samples unless that ships with the package.
         settings (`list[dict]`): Of the samples; lifts are judged by the models that made them, which have to be the
             same for all.
@@ -88,8 +90,8 @@ def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim:
 
     Args:
         folder (`Path`): The sample's.
-        scorer ([`Scorer`]): Of `load_scorer`.
-        models (`dict[str, str]`): Of [`Scores`], what was loaded.
+        scorer ([`Scorer`]): Result of `load_scorer`.
+        models (`dict[str, str]`): Models of [`Scores`] that were loaded.
         griffin_lim (`bool`, defaults to `False`): Whether to add `clap_griffin_lim`, of a sound that Griffin-Lim makes
             from the saved spectrogram.
     """
@@ -116,26 +118,26 @@ def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim:
 
 
 def choice_scores(scores: list[dict[str, float]], scorer: Scorer) -> list[float]:
-    """What samples are chosen by: `choice_score` of what the scorer gives, of all that is known."""
+    """Scores by which samples are chosen: `choice_score` of all scores that are known."""
     names = [name for name in scores[0] if name.removesuffix("_log_probability") in scorer.names]
     return choice_score({name: [each[name] for each in scores] for name in names})
 
 
 def problems_of(folder: Path) -> list[str]:
-    """What is wrong with a sample's sound: what was found when it was made, and what its file shows."""
+    """Faults of a sample's sound: those found when it was made, and those of its file."""
     settings = sample_settings(folder)
     noted = [*map(str, settings.get("problems", []))]
     return noted or audio_problems(without_gain(read_waveform(folder / "audio.wav")[0], settings))
 
 
 def remarks_of(folder: Path) -> list[str]:
-    """What a listener may want to know of a sample's sound, which does not void its scores."""
+    """Remarks on a sample's sound for a listener, which do not void its scores."""
     mel = MelSpectrogram.from_dict(sample_settings(folder).get("spectrogram", {}))
     return audio_remarks(read_waveform(folder / "audio.wav")[0], mel)
 
 
 def _known_scores(file: Path, models: dict[str, str]) -> dict[str, float]:
-    """What a file of scores holds; nothing if it is of other models, or damaged, since it can be made anew."""
+    """Scores in a file; none if it is of other models or damaged, since it can be made anew."""
     try:
         saved = read_json(file)
         scores = saved["scores"] if saved["models"] == models else {}
@@ -169,9 +171,9 @@ def evaluate_samples(
 
     Args:
         sample_dir (`Path`): Every sample at or below it counts.
-        scorer ([`Scorer`]): Of `load_scorer`.
-        models (`dict[str, str]`): Of [`Scores`], what was loaded.
-        accelerator (`accelerate.Accelerator`): Of processes that divide the samples.
+        scorer ([`Scorer`]): Result of `load_scorer`.
+        models (`dict[str, str]`): Models of [`Scores`] that were loaded.
+        accelerator (`accelerate.Accelerator`): Processes that divide the samples.
         griffin_lim (`bool`): Whether to add scores of sounds that Griffin-Lim makes from the saved spectrograms.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a checkpoint knows by its `vocabulary.json`, and which words of prompts it does not."""
+"""Words that a checkpoint knows by its `vocabulary.json`, and words of prompts that it does not."""
 
 import re
 from difflib import get_close_matches
@@ -11,7 +11,7 @@ from .models import SHIPPED
 
 
 WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
-# They say nothing of what is to be seen or heard.
+# Words that name nothing to be seen or heard.
 FUNCTION_WORDS = frozenset(
     "a an the this that these those some my your his her its our their it and or of to for from by as at in on with is"
     " are".split()

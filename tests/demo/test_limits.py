@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from images_that_sound.scripts.common.arguments import Models, Scores
+from images_that_sound.scripts.common.values import Models, Scores
 
 
 DEMO = Path(__file__).parents[2] / "demo"

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from images_that_sound.scripts import generate
-from images_that_sound.scripts.common.arguments import Models, Scores
+from images_that_sound.scripts.common.values import Models, Scores
 
 
 DEMO = Path(__file__).parents[2] / "demo"

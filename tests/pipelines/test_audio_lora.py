@@ -9,6 +9,7 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 
 from images_that_sound.pipelines import ImagesThatSoundImprintPipeline, ImagesThatSoundPipeline
+from images_that_sound.pipelines.images_that_sound_lora import check_lora
 
 
 CALL = {
@@ -83,27 +84,27 @@ def test_audio_side_alone_is_stable_diffusion_with_that_lora(pipe, audio_lora, a
     plain, image, weights = audio_latents(pipe), image_latents(pipe), audio_weights(pipe)
     stock = stock_of(auffusion_folder, pipe)
     stock.load_lora_weights(tmp_path)
-    pipe.load_audio_lora_weights(tmp_path)
+    pipe.audio.load_lora_weights(tmp_path)
     assert not torch.allclose(audio_latents(pipe), plain, atol=1e-3)
     assert torch.equal(audio_latents(pipe), stock_latents(stock, CALL["audio_prompt"]))
     scaled = {"cross_attention_kwargs": {"scale": 0.5}}
     assert torch.equal(audio_latents(pipe, **scaled), stock_latents(stock, CALL["audio_prompt"], **scaled))
     assert torch.equal(image_latents(pipe), image)
-    pipe.disable_audio_lora()
+    pipe.audio.disable_lora()
     torch.testing.assert_close(audio_latents(pipe), plain)
-    pipe.unload_audio_lora_weights()
-    assert pipe.get_list_audio_adapters() == {} and same_weights(pipe, weights)
+    pipe.audio.unload_lora_weights()
+    assert pipe.audio.get_list_adapters() == {} and same_weights(pipe, weights)
 
 
 def test_both_sides_have_adapters_of_one_name(pipe, audio_lora, auffusion_folder, stable_diffusion_folder):
     pipe.load_lora_weights(unet_lora(pipe.unet, seed=1), adapter_name="style")
-    pipe.load_audio_lora_weights(audio_lora, adapter_name="style")
-    pipe.load_audio_lora_weights(unet_lora(pipe.unet_audio, seed=2), adapter_name="other")
+    pipe.audio.load_lora_weights(audio_lora, adapter_name="style")
+    pipe.audio.load_lora_weights(unet_lora(pipe.unet_audio, seed=2), adapter_name="other")
     assert pipe.get_list_adapters() == {"unet": ["style"]}
-    assert pipe.get_list_audio_adapters() == {"unet_audio": ["style", "other"], "text_encoder_audio": ["style"]}
+    assert pipe.audio.get_list_adapters() == {"unet": ["style", "other"], "text_encoder": ["style"]}
 
     pipe.set_adapters("style", 0.3)
-    pipe.set_audio_adapters(["style", "other"], [{"unet_audio": 0.8, "text_encoder_audio": 0.2}, 0.5])
+    pipe.audio.set_adapters(["style", "other"], [{"unet": 0.8, "text_encoder": 0.2}, 0.5])
     image_stock, audio_stock = stock_of(stable_diffusion_folder, pipe), stock_of(auffusion_folder, pipe)
     image_stock.load_lora_weights(unet_lora(image_stock.unet, seed=1), adapter_name="style")
     image_stock.set_adapters("style", 0.3)
@@ -114,9 +115,9 @@ def test_both_sides_have_adapters_of_one_name(pipe, audio_lora, auffusion_folder
     assert torch.equal(image, stock_latents(image_stock, CALL["prompt"]))
     assert torch.equal(audio, stock_latents(audio_stock, CALL["audio_prompt"]))
 
-    pipe.delete_audio_adapters("other")
-    pipe.set_audio_adapters("style")
-    assert pipe.get_active_audio_adapters() == ["style"]
+    pipe.audio.delete_adapters("other")
+    pipe.audio.set_adapters("style")
+    assert pipe.audio.get_active_adapters() == ["style"]
     assert torch.equal(image_latents(pipe), image)
     audio = audio_latents(pipe)
     pipe.disable_lora()
@@ -127,25 +128,25 @@ def test_both_sides_have_adapters_of_one_name(pipe, audio_lora, auffusion_folder
     assert pipe.get_list_adapters() == {}
     assert torch.equal(audio_latents(pipe), audio)
     image = image_latents(pipe)
-    pipe.fuse_audio_lora()
-    pipe.unload_audio_lora_weights()
+    pipe.audio.fuse_lora()
+    pipe.audio.unload_lora_weights()
     assert torch.equal(image_latents(pipe), image)
 
 
 def test_fused_weights_are_saved(pipe, audio_lora, tmp_path):
     weights = dict(audio_weights(pipe))
-    pipe.load_audio_lora_weights(audio_lora)
+    pipe.audio.load_lora_weights(audio_lora)
     with_lora = audio_latents(pipe)
-    pipe.fuse_audio_lora(lora_scale=0.5)
+    pipe.audio.fuse_lora(lora_scale=0.5)
     assert not torch.allclose(audio_latents(pipe), with_lora, atol=1e-3)
-    pipe.unfuse_audio_lora()
+    pipe.audio.unfuse_lora()
     for key, value in pipe.unet_audio.state_dict().items():
         if "lora" not in key:
             torch.testing.assert_close(value, weights[key.replace(".base_layer", "")])
-    pipe.unload_audio_lora_weights()
-    pipe.load_audio_lora_weights(audio_lora)
-    pipe.fuse_audio_lora()
-    pipe.unload_audio_lora_weights()
+    pipe.audio.unload_lora_weights()
+    pipe.audio.load_lora_weights(audio_lora)
+    pipe.audio.fuse_lora()
+    pipe.audio.unload_lora_weights()
     fused = audio_latents(pipe)
     torch.testing.assert_close(fused, with_lora, atol=1e-4, rtol=0)
     pipe.save_pretrained(tmp_path)
@@ -155,37 +156,54 @@ def test_fused_weights_are_saved(pipe, audio_lora, tmp_path):
 
 
 def test_a_lora_is_loaded_into_offloaded_models(pipe, audio_lora):
-    pipe.load_audio_lora_weights(audio_lora)
+    pipe.audio.load_lora_weights(audio_lora)
     expected = audio_latents(pipe)
-    pipe.unload_audio_lora_weights()
+    pipe.audio.unload_lora_weights()
     pipe.enable_model_cpu_offload(device="cpu")
-    pipe.load_audio_lora_weights(audio_lora)
+    pipe.audio.load_lora_weights(audio_lora)
     assert torch.equal(audio_latents(pipe), expected)
     assert hasattr(pipe.unet_audio, "_hf_hook") and hasattr(pipe.unet, "_hf_hook")
 
 
 def test_siblings_have_it_too(pipe, pixel_pipe, audio_lora):
-    pipe.load_audio_lora_weights(audio_lora, adapter_name="birds")
-    expected, _ = pipe.encode_audio_prompt("a bell")
+    pipe.audio.load_lora_weights(audio_lora, adapter_name="birds")
+    expected = pipe.encode_prompt(None, "a bell")[2]
     imprint = ImagesThatSoundImprintPipeline.from_pipe(pipe)
-    pixel_pipe.load_audio_lora_weights(audio_lora, adapter_name="birds")
+    pixel_pipe.audio.load_lora_weights(audio_lora, adapter_name="birds")
     for sibling in (imprint, pixel_pipe):
-        assert sibling.get_list_audio_adapters() == {"unet_audio": ["birds"], "text_encoder_audio": ["birds"]}
-        assert torch.equal(sibling.encode_audio_prompt("a bell")[0], expected)
+        assert sibling.audio.get_list_adapters() == {"unet": ["birds"], "text_encoder": ["birds"]}
+        assert torch.equal(sibling.encode_prompt(None, "a bell")[2], expected)
 
 
-def test_a_shared_text_encoder_is_not_changed(pipe, audio_lora):
+def test_a_shared_text_encoder_is_copied_before_it_takes_a_lora(pipe, audio_lora):
+    image_lora = {**unet_lora(pipe.unet), **text_lora(pipe.text_encoder)}
     pipe.register_modules(text_encoder_audio=None)
-    plain, weights = pipe.encode_prompt("a castle", "a bell"), audio_weights(pipe)
-    with pytest.raises(ValueError, match="text encoder.*image side's.*text_encoder_audio=copy.deepcopy"):
-        pipe.load_audio_lora_weights(audio_lora)
-    assert same_weights(pipe, weights)
-    pipe.load_audio_lora_weights(unet_lora(pipe.unet_audio))
-    assert pipe.get_list_audio_adapters() == {"unet_audio": ["default_0"]}
-    pipe.register_modules(text_encoder_audio=copy.deepcopy(pipe.text_encoder))
-    pipe.load_audio_lora_weights(audio_lora)
+    plain = pipe.encode_prompt("a castle", "a bell")
+    pipe.audio.load_lora_weights(unet_lora(pipe.unet_audio), adapter_name="pictures")
+    assert pipe.text_encoder_audio is None and pipe.audio.get_list_adapters() == {"unet": ["pictures"]}
+
+    pipe.audio.load_lora_weights(audio_lora)
     embeds = pipe.encode_prompt("a castle", "a bell")
     assert torch.equal(embeds[0], plain[0]) and not torch.allclose(embeds[2], plain[2], atol=1e-3)
+    pipe.audio.unload_lora_weights()
+
+    pipe.register_modules(text_encoder_audio=None)
+    pipe.load_lora_weights(image_lora)
+    for method in (pipe.fuse_lora, pipe.unfuse_lora, pipe.disable_lora, pipe.unload_lora_weights):
+        embeds = pipe.encode_prompt("a castle", "a bell")
+        assert torch.equal(embeds[2], plain[2]), "the audio prompt is read as before"
+        method()
+    torch.testing.assert_close(pipe.encode_prompt("a castle", "a bell"), plain)
+
+
+def test_the_audio_side_is_a_stock_pipeline_of_the_same_modules(pipe, auffusion_folder):
+    stock = stock_of(auffusion_folder, pipe)
+    expected = stock.encode_prompt("a bell", "cpu", 1, True, "noise")
+    found = pipe.audio.encode_prompt("a bell", "cpu", 1, True, "noise")
+    ours = pipe.encode_prompt(None, "a bell", negative_audio_prompt="noise")[2:]
+    for each in (found, ours):
+        assert all(torch.equal(a, b) for a, b in zip(each, expected, strict=True))
+    assert pipe.audio.unet is pipe.unet_audio and pipe.audio.vae is pipe.vae_audio
 
 
 def other_unet(pipe):
@@ -207,25 +225,14 @@ def other_text_encoder(pipe):
         (lambda pipe: {}, "LoRA of Stable Diffusion"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_leaves_nothing(pipe, weights, message):
+def test_a_lora_that_does_not_fit_is_found_before_it_is_loaded(pipe, weights, message):
     before = audio_weights(pipe)
     with pytest.raises(ValueError, match=f"`pretrained_model_name_or_path_or_dict`.*{message}"):
-        pipe.load_audio_lora_weights(weights(pipe), adapter_name="birds")
-    assert pipe.get_list_audio_adapters() == {} and same_weights(pipe, before)
+        check_lora(weights(pipe), pipe.audio_side, is_audio=True)
+    assert pipe.audio.get_list_adapters() == {} and same_weights(pipe, before)
 
 
-def test_names_of_adapters_are_checked(pipe):
-    lora = unet_lora(pipe.unet_audio)
-    pipe.load_lora_weights(unet_lora(pipe.unet), adapter_name="image")
-    pipe.load_audio_lora_weights(lora, adapter_name="birds")
-    with pytest.raises(ValueError, match=r"`adapter_name`.*\['birds'\].*'birds'"):
-        pipe.load_audio_lora_weights(lora, adapter_name="birds")
-    for method in (pipe.set_audio_adapters, pipe.delete_audio_adapters):
-        for names in ("image", ["birds", "image"], 3):
-            with pytest.raises(ValueError, match=r"`adapter_names`.*\['birds'\] are loaded"):
-                method(names)
-    with pytest.raises(ValueError, match="`adapter_names`.*'image'"):
-        pipe.fuse_audio_lora(adapter_names=["image"])
-    pipe.register_modules(unet_audio=None)
+def test_an_audio_side_is_needed(stable_diffusion_folder):
+    pipe = ImagesThatSoundPipeline.from_pretrained(stable_diffusion_folder)
     with pytest.raises(ValueError, match="`unet_audio` is not loaded"):
-        pipe.load_audio_lora_weights(lora)
+        pipe.audio.load_lora_weights({})

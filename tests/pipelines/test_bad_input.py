@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,10 +43,7 @@ def fail(*_):
     "value, said",
     [
         (None, "neither is"),
-        ("", "''"),
-        ("  ", "'  '"),
         ([], "[]"),
-        (["a bell", ""], "['a bell', '']"),
         (7, "7"),
         (["a bell", 7], "['a bell', 7]"),
     ],
@@ -89,12 +87,11 @@ def test_negative_embeddings(pipe, side):
 @pytest.mark.parametrize(
     "arguments, parts",
     [
-        ({"height": 250}, ("`height`", "250", "multiple of 8")),
+        ({"height": 250}, ("`height`", "250", "256 mel bins")),
         ({"width": 60}, ("`width`", "60", "multiple of 8")),
         ({"width": 0}, ("`width`", "0", "positive")),
         ({"width": -64}, ("`width`", "-64", "positive")),
         ({"width": 64.0}, ("`width`", "64.0")),
-        ({"height": True}, ("`height`", "True")),
         ({"height": 128}, ("`height`", "128", "256 mel bins")),
         ({"canvas_layout": "folded", "height": 256}, ("`height`", "256", "512", "'folded'")),
         ({"canvas_layout": "spiral"}, ("`canvas_layout`", "'spiral'", "'strip' or 'folded'")),
@@ -118,7 +115,7 @@ def test_sizes(pipe, arguments, parts):
     "name",
     ["audio_weight", "image_guidance_start", "image_guidance_end", "audio_guidance_start", "audio_guidance_end"],
 )
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "0.5", True])
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "0.5"])
 def test_weights_and_fractions(pipe, name, value):
     assert_refused(pipe, {name: value}, f"`{name}`", repr(value), "between 0 and 1")
 
@@ -138,17 +135,15 @@ def test_weights_and_fractions(pipe, name, value):
         ),
         (
             {"image_guidance_start": 0.5, "audio_guidance_start": 0.5},
-            ("No model speaks at step 0 of 2", "`audio_weight`", "from 0.5 to 1.0"),
+            ("No side acts at step 0 of 2", "`audio_weight`", "from 0.5 to 1.0"),
         ),
         (
             {"audio_weight": [0.5, 0.0], "image_guidance_end": 0.5},
-            ("No model speaks at step 1 of 2", "`audio_weight` is 0.0 there"),
+            ("No side acts at step 1 of 2", "`audio_weight` is 0.0 there"),
         ),
         ({"num_inference_steps": 0}, ("`num_inference_steps`", "0", "from 1 to 1000")),
         ({"num_inference_steps": 2.5}, ("`num_inference_steps`", "2.5", "from 1 to 1000")),
         ({"guidance_scale": float("nan")}, ("`guidance_scale`", "nan", "finite")),
-        ({"guidance_scale": "7"}, ("`guidance_scale`", "'7'", "finite")),
-        ({"audio_guidance_scale": "7"}, ("`audio_guidance_scale`", "'7'", "finite")),
     ],
 )
 def test_schedules_and_scales(pipe, arguments, parts):
@@ -158,8 +153,8 @@ def test_schedules_and_scales(pipe, arguments, parts):
 @pytest.mark.parametrize(
     "arguments, parts",
     [
-        ({"num_images_per_prompt": 0}, ("`num_images_per_prompt`", "0", "from 1 to 1024")),
-        ({"num_images_per_prompt": 1.5}, ("`num_images_per_prompt`", "1.5", "from 1 to 1024")),
+        ({"num_images_per_prompt": 0}, ("`num_images_per_prompt`", "0", "positive integer")),
+        ({"num_images_per_prompt": 1.5}, ("`num_images_per_prompt`", "1.5", "positive integer")),
         ({"generator": [torch.Generator()] * 3}, ("`generator`", "list of 1", "3")),
         (
             {"generator": [torch.Generator()] * 2, "num_images_per_prompt": 4},
@@ -183,17 +178,10 @@ def test_batches_and_outputs(pipe, arguments, parts):
     [
         ({"num_inference_steps": 10**400}, ("`num_inference_steps`", "from 1 to 1000")),
         ({"num_inference_steps": 1000}, ("`num_inference_steps`", "below the timestep 1000", "1000 begin at 1000")),
-        ({"width": 8 * 10**9}, ("`width`", "up to 262144", "8000000000")),
-        ({"width": None, "audio_length_in_s": 1e300}, ("`audio_length_in_s`", "1e+300", "up to 2621.44")),
-        ({"num_images_per_prompt": 10**9}, ("`num_images_per_prompt`", "1000000000", "from 1 to 1024")),
-        ({"prompt": ["a castle"] * 1025}, ("`prompt`", "1025", "1024")),
         ({"prompt": "a castle" * 50_000, "negative_prompt": [3]}, ("`negative_prompt`",)),
-        ({"prompt": "a castle\ud800"}, ("`prompt`", "ud800")),
-        ({"guidance_scale": 10**30}, ("`guidance_scale`", "-1e+06..1e+06")),
         ({"eta": 2}, ("`eta`", "0..1", "2")),
         ({"latents": [[0.0]]}, ("`latents`", "(1, 4, 32, 8)", "[[0.0]]")),
         ({"latents": torch.zeros(1, 4, 32, 8, dtype=torch.int64)}, ("`latents`", "floating-point", "torch.int64")),
-        ({"latents": torch.zeros(1, 4, 32, 8, device="meta")}, ("`latents`", "meta")),
         (
             {"prompt": None, "prompt_embeds": torch.zeros(1, 77, 33)},
             ("`prompt_embeds`", "(B, L, 32)", "(1, 77, 33)"),
@@ -201,16 +189,9 @@ def test_batches_and_outputs(pipe, arguments, parts):
         ({"prompt": None, "prompt_embeds": torch.zeros(1, 5, 32)}, ("`prompt`", "(1, 5, 32)", "(1, 77, 32)")),
         ({"generator": 5}, ("`generator`", "torch.Generator", "5")),
         ({"generator": [None]}, ("`generator`", "[None]")),
-        ({"cross_attention_kwargs": 1}, ("`cross_attention_kwargs`", "'scale'", "1")),
-        ({"cross_attention_kwargs": {"gligen": {}}}, ("`cross_attention_kwargs`", "gligen")),
-        ({"cross_attention_kwargs": {"scale": "a"}}, ("`scale` of `cross_attention_kwargs`", "'a'")),
-        ({"callback_on_step_end": 5}, ("`callback_on_step_end`", "callable", "5")),
-        ({"callback_on_step_end_tensor_inputs": None}, ("`callback_on_step_end_tensor_inputs`", "None")),
-        ({"return_dict": None}, ("`return_dict`", "None")),
-        ({"audio_weight": ModalityScheduler}, ("`audio_weight`", "ModalityScheduler")),
     ],
 )
-def test_what_no_honest_call_asks_for(pipe, arguments, parts):
+def test_further_arguments(pipe, arguments, parts):
     with pytest.raises(ValueError) as error:
         pipe(**{**CALL, **arguments})
     for part in parts:
@@ -219,7 +200,7 @@ def test_what_no_honest_call_asks_for(pipe, arguments, parts):
 
 
 @pytest.mark.parametrize(
-    "returned", [5, {"latents": 5}, {"latents": torch.zeros(1, 4, 32, 2)}, {"prompt_embeds": torch.zeros(2, 5, 32)}]
+    "returned", [{"latents": 5}, {"latents": torch.zeros(1, 4, 32, 2)}, {"prompt_embeds": torch.zeros(2, 5, 33)}]
 )
 def test_what_a_callback_may_not_return(stable_diffusion_folder, auffusion_folder, returned):
     pipe = ImagesThatSoundPipeline.from_pretrained(stable_diffusion_folder)
@@ -235,6 +216,28 @@ def test_what_a_callback_may_not_return(stable_diffusion_folder, auffusion_folde
 def test_spectrograms_of_many_gigabytes(pipe, name, value):
     with pytest.raises(ValueError, match=f"`{name}` of the spectrogram has to be a positive integer up to"):
         ImagesThatSoundPipeline(**pipe.components, spectrogram={name: value})
+
+
+def test_wrong_types_are_type_errors_at_the_latest(pipe):
+    for arguments in (
+        {"cross_attention_kwargs": 1},
+        {"guidance_scale": "7"},
+        {"callback_on_step_end_tensor_inputs": None},
+        {"audio_weight": ModalityScheduler},
+    ):
+        with pytest.raises(TypeError):
+            pipe(**{**CALL, **arguments})
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(stable_diffusion_folder, auffusion_folder):
+    pipe = ImagesThatSoundPipeline.from_pretrained(stable_diffusion_folder)
+    pipe.load_audio_prior(auffusion_folder)
+    numbers = {"width": 64, "num_inference_steps": 2, "guidance_scale": 7.0, "audio_weight": 0.25, "crop_right": 0}
+    call = {**CALL, "latents": torch.ones(1, 4, 32, 8), "output_type": "latent"}
+    expected = pipe(**{**call, **numbers}).images
+    for kind in (np.asarray, torch.tensor):
+        given = {name: kind(value)[()] for name, value in numbers.items()}
+        assert torch.equal(pipe(**{**call, **given}).images, expected)
 
 
 def test_a_call_without_the_audio_side_says_what_to_do(stable_diffusion_folder):
@@ -313,8 +316,8 @@ def test_a_part_is_damaged(image_pipe, prior, file):
 
 
 def test_unknown_keyword(image_pipe, prior):
-    with pytest.raises(ValueError, match="`load_audio_prior`.*'variant'"):
-        image_pipe.load_audio_prior(prior, variant="fp16")
+    with pytest.raises(ValueError, match="`load_audio_prior`.*'weights'"):
+        image_pipe.load_audio_prior(prior, weights="fp16")
 
 
 def test_unknown_quantization_of_the_audio_side(image_pipe, prior):
@@ -332,7 +335,8 @@ def test_audio_side_of_other_latents(image_pipe, prior):
 
 
 def test_another_tokenizer(image_pipe, prior):
-    image_pipe.tokenizer.add_tokens(["<new>"])
+    file = prior / "tokenizer" / "tokenizer.json"
+    file.write_text(file.read_text().replace('"a</w>": ', '"another</w>": ', 1))
     assert_prior_refused(image_pipe, prior, prior, "tokenizer")
 
 

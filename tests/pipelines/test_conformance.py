@@ -145,7 +145,7 @@ def test_imprinting_of_the_references_own_picture_and_spectrogram(imprint_pipe, 
 
 def test_colorization_matches_the_reference(colorization_pipe, golden):
     expected, arguments = golden("colorize-default")
-    last = arguments["num_inference_steps"] - 1
+    last = arguments["num_inference_steps"] - arguments["start_diffusion_step"] - 1
 
     def colorize(nudge: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Stage I's result and the final one; stage II goes on from the reference's stage I."""

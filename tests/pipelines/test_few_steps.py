@@ -58,14 +58,14 @@ def test_each_side_alone_is_stable_diffusion_with_that_lora(pipe, stable_diffusi
 def test_a_file_may_hold_a_lora_of_its_own_for_each_side(pipe):
     apart, image, audio = copy.deepcopy(pipe), lora_of(pipe.unet, 1), lora_of(pipe.unet_audio, 2)
     apart.load_lora_weights(image, adapter_name="a")
-    apart.load_audio_lora_weights(audio, adapter_name="a")
+    apart.audio.load_lora_weights(audio, adapter_name="a")
     apart.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
     call = {"guidance_scale": 1.0, "audio_guidance_scale": 1.0, "image_guidance_start": 0.0, "num_inference_steps": 8}
     expected = apart(**CALL, **call, generator=torch.Generator().manual_seed(0)).images
     pipe.load_few_step_lora_weights({**image, **lora_of(pipe.unet_audio, 2, "unet_audio")})
     assert torch.equal(latents_of(pipe, None), expected)
     assert pipe.get_list_adapters() == {"unet": ["few_steps"]}
-    assert pipe.get_list_audio_adapters() == {"unet_audio": ["few_steps"]}
+    assert pipe.audio.get_list_adapters() == {"unet": ["few_steps"]}
 
 
 def test_a_sibling_takes_few_steps_too(pipe):
@@ -78,7 +78,7 @@ def test_a_sibling_takes_few_steps_too(pipe):
 
 def test_what_does_not_fit_leaves_the_pipeline_as_it_was(pipe, tmp_path):
     def state():
-        adapters = pipe.get_list_adapters(), pipe.get_list_audio_adapters()
+        adapters = pipe.get_list_adapters(), pipe.audio.get_list_adapters()
         return (pipe.scheduler, pipe.default_arguments, *adapters)
 
     before = state()
@@ -86,8 +86,8 @@ def test_what_does_not_fit_leaves_the_pipeline_as_it_was(pipe, tmp_path):
     image_only = {**lora_of(wide), **lora_of(pipe.unet_audio, prefix="unet_audio")}
     good = lora_of(pipe.unet)
     for arguments, message in (
-        ((lora_of(wide),), "has to be a LoRA for the architecture of `unet_audio`"),
-        ((image_only,), "has to be a LoRA for the architecture of `unet`,"),
+        ((lora_of(wide),), "has to be a LoRA for the architecture of `unet`, but"),
+        ((image_only,), "has to be a LoRA for the architecture of `unet`, but"),
         ((good, "lcm"), "`scheduler` has to be a scheduler of diffusers, but is 'lcm'"),
         ((good, None, 0), "`num_inference_steps` has to be .* but is 0"),
         ((tmp_path,), "no file named pytorch_lora_weights"),

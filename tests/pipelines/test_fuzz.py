@@ -1,4 +1,4 @@
-"""Random calls: each returns or is refused by a `ValueError`. `tests/fuzz_calls.py` makes more of them."""
+"""Random calls: each returns, or raises a `ValueError` or a `TypeError`. `tests/fuzz_calls.py` makes more of them."""
 
 import logging
 

@@ -134,10 +134,10 @@ def test_inputs_are_the_calls_arguments_and_are_described(blocks_pipe):
     for name in ("prompt", "audio_weight", "crop_right", "cross_attention_kwargs", "output_type", "eta"):
         assert len(inputs[name].description) > 15
     assert inputs["canvas_layout"].default == "strip" and inputs["eta"].default is None
-    assert "What to hear" in blocks_pipe.doc
+    assert "Sound to hear" in blocks_pipe.doc
 
 
-@pytest.mark.parametrize("inputs", [{"height": 100}, {"audio_weight": 2.0}, {"prompt": ""}, {"output_type": "jpg"}])
+@pytest.mark.parametrize("inputs", [{"height": 100}, {"audio_weight": 2.0}, {"prompt": []}, {"output_type": "jpg"}])
 def test_bad_inputs_are_refused_before_anything_runs(blocks_pipe, inputs):
     with pytest.raises(ValueError, match=f"`{next(iter(inputs))}`"):
         blocks_pipe(**{**PROMPTS, "width": 64, **inputs})
@@ -153,6 +153,6 @@ def test_latents_of_one_call_are_decoded_by_the_last_block_alone(blocks_pipe):
     whole = blocks_pipe(**call, generator=torch.Generator().manual_seed(0))
     decode = ImagesThatSoundBlocks().sub_blocks["decode"].init_pipeline()
     decode.update_components(**{name: getattr(blocks_pipe, name) for name in ("vae", "vae_audio", "vocoder")})
-    alone = decode(latents=whole.latents, cut_columns=whole.cut_columns, output_type="pt")
+    alone = decode(latents=whole.latents, canvas=whole.canvas, output_type="pt")
     assert all(torch.equal(alone.get(name), whole.get(name)) for name in NAMES)
     assert alone.sampling_rate == 16000

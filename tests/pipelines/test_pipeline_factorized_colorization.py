@@ -144,7 +144,6 @@ def test_unguided_and_interrupted(colorization_pipe):
     "arguments, words",
     [
         (dict(prompt=None), "`prompt`"),
-        (dict(prompt=" "), "`prompt` may not be empty"),
         (dict(prompt=["a", "b", "c"], image=gray_picture(2)), "`image` and `prompt`"),
         (dict(image=gray_picture(height=30)), "height of `image` has to be a multiple of 4, but is 30"),
         (dict(image=-torch.ones(1, 3, 32, 32)), "`image` has to be in 0..1"),

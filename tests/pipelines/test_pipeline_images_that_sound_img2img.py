@@ -15,12 +15,12 @@ from diffusers import (
 )
 
 from images_that_sound.pipelines import (
+    Canvas,
     ImagesThatSoundImg2ImgPipeline,
     ImagesThatSoundImprintPipeline,
     ImagesThatSoundPipeline,
-    fold_canvas,
 )
-from images_that_sound.pipelines.images_that_sound_pictures import fit_pictures, imprint
+from images_that_sound.pipelines.images_that_sound_canvas import fit_pictures, imprint
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -193,8 +193,9 @@ def test_a_folded_canvas_begins_with_a_square_picture_or_a_folded_sound(pipe):
     output = draw(pipe, audio=waveform, canvas_layout="folded", strength=0.4, output_type="pt")
     assert output.images.shape == (1, 3, 512, 32) and output.audios.shape == (1, len(waveform))
     canvas = pipe.mel_spectrogram.audio_to_canvas(torch.from_numpy(waveform)[None])
-    folded = fold_canvas(torch.nn.functional.pad(canvas, (0, 4)))
-    torch.testing.assert_close(pipe._canvases(None, canvas, (512, 32), "folded", "repeat", 0.5), folded)
+    strip = torch.nn.functional.pad(canvas, (0, 4))
+    folded = torch.cat([strip[..., :32], strip[..., 32:]], dim=-2)
+    torch.testing.assert_close(Canvas(512, 32, 60, folded=True).put(canvas, silence=0.0), folded)
     square = picture(width=32, height=512)
     latents = draw(pipe, image=square, canvas_layout="folded", width=32, audio_weight=0.0).images
     stock = stock_of(pipe, StableDiffusionImg2ImgPipeline)

@@ -22,6 +22,7 @@ from loopback_hub import LoopbackHub
 
 from images_that_sound.pipelines import (
     FactorizedColorizationPipeline,
+    Guided,
     ImagesThatSoundBlocks,
     ImagesThatSoundImprintPipeline,
     ImagesThatSoundPipeline,
@@ -139,8 +140,8 @@ def test_a_text_encoder_alone_encodes(pipe, colorization_pipe, pixel_pipe):
 @torch.no_grad()
 def test_each_side_is_encoded_alone(pipe):
     both = pipe.encode_prompt(**PROMPTS, negative_audio_prompt="noise")
-    image = pipe.encode_image_prompt("a castle")
-    audio = pipe.encode_audio_prompt("a bell", negative_audio_prompt="noise")
+    image = pipe.encode_prompt("a castle", None)[:2]
+    audio = pipe.encode_prompt(None, "a bell", negative_audio_prompt="noise")[2:]
     assert all(torch.equal(*pair) for pair in zip((*image, *audio), both, strict=True))
 
 
@@ -289,10 +290,12 @@ def test_public_halves_of_a_call_compute_no_gradients(pipe):
     noise = torch.randn(1, 4, 32, 8, generator=generator())
     with torch.no_grad():
         embeds = dict(zip(NAMES, pipe.encode_prompt(**PROMPTS)))
-    scales = {"guidance_scale": 10.0, "audio_guidance_scale": 10.0}
-    latents = pipe.denoise(noise, [0.5] * 2, **embeds, **scales)
+    image = Guided(pipe.image_side, embeds["prompt_embeds"], embeds["negative_prompt_embeds"], 10.0)
+    audio = Guided(pipe.audio_side, embeds["audio_prompt_embeds"], embeds["negative_audio_prompt_embeds"], 10.0)
+    canvas = pipe.resolve_size(width=64, crop_right=0)
+    latents = pipe.denoise(noise, pipe.prepare_steps([0.5] * 2), image, audio, canvas)
     assert torch.equal(latents, latents_of(pipe, latents=noise))
-    images, spectrograms, audios = pipe.decode(latents)
+    images, spectrograms, audios = pipe.decode(latents, canvas)
     assert not any(value.requires_grad for value in (latents, images, spectrograms, audios))
 
 

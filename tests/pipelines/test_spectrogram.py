@@ -338,12 +338,21 @@ def test_a_good_sound_has_no_problems():
     assert audio_problems(one_peak) == []
 
 
+def test_what_was_dimmed_as_a_whole_is_no_silence():
+    """As imprint dims a canvas: a peak of some thousandths, far above the noise of an empty canvas."""
+    mel = MelSpectrogram()
+    empty = mel.canvas_to_audio(torch.zeros(1, 1, 256, 100))[0].numpy()
+    dimmed = mel.canvas_to_audio(0.6 * mel.audio_to_canvas(tone(440.0)[None]))[0].numpy()
+    assert np.abs(empty).max() < 1e-4 < 1e-3 < np.abs(dimmed).max() < 1e-2
+    assert "inaudible" in audio_problems(empty)[0] and audio_problems(dimmed) == []
+
+
 @pytest.mark.parametrize(
     "audio, said",
     [
         (np.zeros(1000, np.float32), "inaudible"),
         (np.zeros(0, np.float32), "inaudible"),
-        (0.003 * tone(440.0).numpy(), "inaudible"),
+        (0.0003 * tone(440.0).numpy(), "inaudible"),
         (np.clip(3 * tone(440.0).numpy(), -1, 1), "clipped"),
         (np.array([0.1, np.nan, 0.2], np.float32), "not finite"),
         (np.array([0.1, -np.inf, 0.2], np.float32), "not finite"),

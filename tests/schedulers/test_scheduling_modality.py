@@ -70,7 +70,6 @@ def test_starts_and_ends_beside_a_schedule_are_refused(pipe):
         ("image_guidance_start", -0.1),
         ("image_guidance_end", 2),
         ("audio_guidance_start", "0.1"),
-        ("audio_guidance_end", True),
         ("fade", 1.1),
     ],
 )
@@ -87,7 +86,7 @@ def test_start_after_end_is_refused(modality):
 
 def test_a_step_without_a_speaker_is_refused():
     scheduler = ModalityScheduler(image_guidance_start=0.5, audio_guidance_start=0.2)
-    with pytest.raises(ValueError, match="No model speaks at step 0 of 10"):
+    with pytest.raises(ValueError, match="No side acts at step 0 of 10"):
         scheduler.audio_noise_shares(10)
 
 

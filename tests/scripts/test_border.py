@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from images_that_sound.scripts import generate, sds, search
-from images_that_sound.scripts.common.arguments import run
+from images_that_sound.scripts.common.border import run
 from images_that_sound.scripts.common.models import EMBEDDED
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_nothing_half(tmp_path, command, more):
 WAITING = """
 import sys, time
 from pathlib import Path
-from images_that_sound.scripts.common.arguments import run
+from images_that_sound.scripts.common.border import run
 from images_that_sound.scripts.common.files import written
 
 def make():

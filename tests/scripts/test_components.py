@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts import generate, search
-from images_that_sound.scripts.common.lines import lines_of
+from images_that_sound.scripts.common.control_lines import lines_of
 from images_that_sound.scripts.common.models import EMBEDDED, EMBEDDED_CONTROLNET, new_scheduler
 from images_that_sound.scripts.common.own_files import source_and_weight
 from images_that_sound.scripts.common.presets import SCHEDULERS
@@ -74,8 +74,8 @@ def test_components_act_as_the_pipeline_s_own_methods_load_them(pipe, parts, tmp
     by_hand.set_ip_adapter_scale(0.3)
     by_hand.load_lora_weights("style.safetensors", adapter_name="a")
     by_hand.set_adapters("a", 0.8)
-    by_hand.load_audio_lora_weights("style.safetensors", adapter_name="a")
-    by_hand.set_audio_adapters("a", 0.75)
+    by_hand.audio.load_lora_weights("style.safetensors", adapter_name="a")
+    by_hand.audio.set_adapters("a", 0.75)
     ramp = PIL.Image.open("ramp.png")
     guides = {"control_image": ramp, "ip_adapter_image": ramp, "controlnet_conditioning_scale": 0.5}
     expected = by_hand(**CALL, **guides, generator=[torch.Generator().manual_seed(0)]).images[0]

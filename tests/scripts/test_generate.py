@@ -20,10 +20,10 @@ import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
 from images_that_sound.scripts import generate
-from images_that_sound.scripts.common.arguments import Models
 from images_that_sound.scripts.common.models import EMBEDDED, load_pipeline
 from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS, STABLE_DIFFUSION
 from images_that_sound.scripts.common.samples import read_settings
+from images_that_sound.scripts.common.values import Models
 from training.world import SPECTROGRAM
 
 
@@ -192,7 +192,7 @@ def bad_inputs() -> dict[str, tuple[list[str], list[str]]]:
             [*PROMPTS, "--image_guidance_start", "0.8", "--image_guidance_end", "0.2"],
             ["`image_guidance_start`", "0.8", "0.2"],
         ),
-        "nobody speaks": ([*PROMPTS, "--audio_guidance_start", "0.5", "--image_guidance_start", "0.5"], ["No model"]),
+        "nobody speaks": ([*PROMPTS, "--audio_guidance_start", "0.5", "--image_guidance_start", "0.5"], ["No side"]),
         "no checkpoint": ([*PROMPTS, "--model", "no-such-folder"], ["`model`", "no-such-folder"]),
         "number of samples": ([*PROMPTS, "--num_samples", "0"], ["`num_samples`", "0"]),
         "negative seed": ([*PROMPTS, "--seed", "-1"], ["`seed`", "-1"]),

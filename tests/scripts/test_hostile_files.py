@@ -303,7 +303,7 @@ def test_see_and_play_overwrite_nothing_by_a_default_name(tmp_path, monkeypatch)
         with pytest.raises(SystemExit, match="`output` has to be given, since .* is there already"):
             command.main([str(tmp_path / name)])
     assert (tmp_path / "voice.wav").read_bytes() == recording
-    play.main([str(tmp_path / "voice.png"), "--output", str(tmp_path / "again.wav")])
+    play.main([str(tmp_path / "voice.png"), "--no-video", "--output", str(tmp_path / "again.wav")])
 
 
 def empty_png(path: Path, width: int, height: int) -> None:

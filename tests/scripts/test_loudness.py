@@ -69,7 +69,13 @@ def test_short_sounds_are_levelled(length):
     assert len(louder) == length and np.isfinite(louder).all() and gain > 0 and np.abs(louder).max() < 10 ** (-1 / 20)
 
 
-@pytest.mark.parametrize("audio", [np.zeros(0, np.float32), 0.003 * tone(16000), np.array([0.5, np.nan], np.float32)])
+def test_a_quiet_sound_is_levelled_like_any_other():
+    louder, gain = levelled(0.005 * tone(16000), 16000)
+    assert gain == pytest.approx(-23 + 3.01 - 20 * np.log10(0.005), abs=0.05)
+    np.testing.assert_allclose(louder, levelled(tone(16000), 16000)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("audio", [np.zeros(0, np.float32), 0.0009 * tone(16000), np.array([0.5, np.nan], np.float32)])
 def test_what_is_inaudible_stays_so(audio):
     same, gain = levelled(audio, 16000)
     assert gain == 0

@@ -19,7 +19,7 @@ from huggingface_hub import HfApi, ModelCard, SpaceCard
 from loopback_hub import HubRepo, LoopbackHub
 from scipy.io import wavfile
 
-from images_that_sound.scripts.common.hub import hub_errors
+from images_that_sound.scripts.common.loading_errors import hub_errors
 from images_that_sound.scripts.publish import (
     CLASSES,
     CODE_REPOS,
@@ -260,7 +260,8 @@ def test_the_space_installs_the_package_from_its_own_repo(hub, results, tmp_path
     files = hub.repos[f"tester/{SPACE}"].files
     (wheel,) = (path for path in files if path.endswith(".whl"))
     examples = {f"examples/{file.name}" for file in (ROOT / "demo" / "examples").iterdir()}
-    assert {"README.md", "app.py", "studio.py", "requirements.txt", wheel, ".gitattributes", *examples} == set(files)
+    code = {"app.py", "handlers.py", "layout.py", "views.py", "studio.py"}
+    assert {"README.md", *code, "requirements.txt", wheel, ".gitattributes", *examples} == set(files)
     address = files["requirements.txt"].decode().split(" @ ")[1].strip()
     assert address == f"{hub.address}/spaces/tester/{SPACE}/resolve/main/{wheel}"
     write_wheel(parse_args(["--namespace", "tester", "--source_dir", str(ROOT)]), tmp_path)

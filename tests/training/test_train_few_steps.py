@@ -41,4 +41,4 @@ def test_a_killed_distillation_resumes_exactly(tmp_path):
     assert any(value.any() for name, value in expected.items() if name.startswith("unet_audio.") and "lora_B" in name)
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
     pipe.load_few_step_lora_weights(killed)
-    assert pipe.get_list_audio_adapters() == {"unet_audio": ["few_steps"]}
+    assert pipe.audio.get_list_adapters() == {"unet": ["few_steps"]}

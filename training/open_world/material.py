@@ -22,7 +22,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from images_that_sound.pipelines.images_that_sound_files import written
+from images_that_sound.scripts.common.files import written
 
 from .vocabulary import PICTURES, SENTENCES, SOUNDS
 

@@ -1,1 +1,0 @@
-../../pipelines/images_that_sound_steps.py

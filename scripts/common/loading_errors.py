@@ -1,0 +1,100 @@
+"""Errors of the Hub, with a hint at what to do about them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+
+SIGN_IN = "Sign in with `hf auth login`, or set HF_TOKEN to a token of https://huggingface.co/settings/tokens."
+
+
+@contextmanager
+def hub_errors(repo: str, argument: str | None = None) -> Iterator[None]:
+    """
+    Turns what huggingface_hub raises inside into an error of the user's.
+
+    Args:
+        repo (`str`): Name of the repo or namespace that is read or written inside.
+        argument (`str`, *optional*): Name of the argument that gave it, where a folder would have done too.
+
+    Raises:
+        ValueError: Names `repo` and what to do. Errors that are not the Hub's pass as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        from ...pipelines.images_that_sound_deepfloyd import raise_if_gated
+
+        raise_if_gated(error, repo)
+        for cause in _causes(error):
+            remedy = _remedy(cause, repo)
+            if remedy is not None:
+                prefix = f"`{argument}` names no folder. " if argument else ""
+                raise ValueError(prefix + remedy) from error
+        raise
+
+
+@contextmanager
+def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
+    """
+    As `hub_errors`, and raises `ValueError` too where `source`, given by `argument`, holds no checkpoint. What is
+    loaded inside is somebody else's files, so that whatever libraries raise is about these.
+    """
+    import torch
+
+    default_dtype = torch.get_default_dtype()
+    with hub_errors(source, argument):
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:
+            reason = error if isinstance(error, (OSError, ValueError)) else repr(error)
+            raise ValueError(
+                f"`{argument}` has to be a repo or folder of a checkpoint, but {source!r} is none: {reason}"
+            ) from error
+        finally:
+            # Loading changes it, and where it fails, leaves it so.
+            torch.set_default_dtype(default_dtype)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _remedy(error: BaseException, repo: str) -> str | None:
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"There is no token for `{repo}`. {SIGN_IN}"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"The Hub has no repo `{repo}` that it shows to you. Check the name. If it is private: {SIGN_IN}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"The Hub's repo `{repo}` has no such revision: {_one_line(error)}"
+    # hf_xet, which carries the large files, raises Python's own errors.
+    if isinstance(error, EntryNotFoundError) or not isinstance(error, (HTTPError, ConnectionError, TimeoutError)):
+        return None
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status == 401:
+        return f"The Hub does not know the token that was sent for `{repo}`. {SIGN_IN}"
+    if status == 403:
+        return (
+            f"The token may not do this with `{repo}`. Check the namespace, and that the token has the right to write."
+        )
+    return (
+        f"The Hub did not answer for `{repo}`: {_one_line(error)}. Check the name and the connection, then run the"
+        " same command again; what has arrived already is kept."
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

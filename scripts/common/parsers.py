@@ -1,0 +1,268 @@
+"""Command lines: the parser and the arguments that commands share. Nothing here is slow to import."""
+
+import argparse
+import ast
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ... import pipelines
+from ...selection import SCORES
+from .border import one_line
+from .call_arguments import CallArgument, read_call
+from .files import parse_json
+from .presets import FEW_STEPS, SCHEDULERS
+from .values import PUBLISHED_SCORES, VIDEO_FORMATS, VIDEO_SIZES, Look, values_of
+
+
+# The file of each pipeline that is called or published by a command.
+FILES = {
+    "ImagesThatSoundPipeline": "pipeline_images_that_sound.py",
+    "ImagesThatSoundImg2ImgPipeline": "pipeline_images_that_sound_img2img.py",
+    "ImagesThatSoundImprintPipeline": "pipeline_images_that_sound_imprint.py",
+    "ImagesThatSoundSDSPipeline": "pipeline_images_that_sound_sds.py",
+    "FactorizedColorizationPipeline": "pipeline_factorized_colorization.py",
+}
+# What a command decides by itself, of what its annotation would let through.
+NOT_OFFERED = {
+    *("denoising_start", "denoising_end", "num_images_per_prompt", "output_type", "return_dict"),
+    *("checkpoint_dir", "checkpoint_every", "shared_timestep"),
+}
+DTYPES = ("float32", "float16", "bfloat16")
+QUANTIZATIONS = ("torchao", "bitsandbytes_8bit", "bitsandbytes_4bit")
+DEFAULTS = {
+    **{"seed": 0, "num_samples": 1, "model": "embedded", "scores": ["clip", "clap"]},
+    **{"dtype": "float32", "enable_layerwise_casting": False},
+    # Your picture is seen once, as large as it fits.
+    "resize_mode": "center",
+}
+
+
+def json_dict(text: str) -> dict[str, Any]:
+    """A JSON object. argparse names a refused one by this function's name."""
+    return parse_json(text)
+
+
+TYPES: dict[str, Callable] = {"int": int, "float": float, "str": str, "dict": json_dict}
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes names of arguments unabbreviated, and says what may have been meant by one that is unknown."""
+
+    def parse_args(
+        self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            names = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+            self.error(" ".join(["unrecognized arguments:", *unknown, *map(self._hint, names)]).strip())
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        # Without the usage, in whose thirty lines nobody would find it.
+        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
+
+    def _hint(self, name: str) -> str:
+        options = [option for action in self._actions for option in action.option_strings]
+        near = difflib.get_close_matches(name, options, 1, cutoff=0.8)
+        return f"(did you mean {near[0]}?)" if near else ""
+
+
+def new_parser(command: str, description: str) -> argparse.ArgumentParser:
+    return Parser(prog=f"images-that-sound {command}", description=description, allow_abbrev=False)
+
+
+def call_arguments(pipeline: str) -> dict[str, CallArgument]:
+    """Arguments of a pipeline's call that a command line can give."""
+    arguments = read_call(Path(pipelines.__path__[0], FILES[pipeline]), pipeline)
+    return {name: each for name, each in arguments.items() if name not in NOT_OFFERED and parser_options(each)}
+
+
+def parser_options(argument: CallArgument) -> dict[str, Any]:
+    """Options of argparse for an argument of a call, by its annotation; none if no command line can give it."""
+    annotation = ast.parse(argument.annotation or "None", mode="eval").body
+    kinds = {ast.unparse(node).split("[")[0]: node for node in _alternatives(annotation)}
+    if "Literal" in kinds:
+        return {"choices": ast.literal_eval(kinds["Literal"].slice)}
+    if "bool" in kinds:
+        return {"action": argparse.BooleanOptionalAction}
+    kind = next((name for name in TYPES if name in kinds), None)
+    # Of texts, several are for several samples.
+    several = {"nargs": "+"} if "list" in kinds and kind != "str" else {}
+    if kind is None and several:
+        kind = next((name for name in ("int", "float") if name == ast.unparse(kinds["list"].slice)), None)
+    return {} if kind is None else {"type": TYPES[kind], **several}
+
+
+def _alternatives(annotation: ast.expr) -> list[ast.expr]:
+    """`int`, `list[int]` and `None` of `int | list[int] | None`."""
+    if isinstance(annotation, ast.BinOp):
+        return [*_alternatives(annotation.left), *_alternatives(annotation.right)]
+    return [annotation]
+
+
+def add_call_arguments(parser: argparse.ArgumentParser, arguments: dict[str, CallArgument]) -> None:
+    """The arguments of a call; each that is not given is `None`."""
+    group = parser.add_argument_group(
+        "arguments of the call", "The checkpoint has defaults for those that are left out."
+    )
+    for name, argument in arguments.items():
+        text = argument.description
+        default = DEFAULTS.get(name, argument.default)
+        if default not in (None, inspect.Parameter.empty):
+            text += f" Default: {default}."
+        place = parser if name in ("prompt", "audio_prompt") else group
+        place.add_argument(f"--{name}", default=None, help=text.replace("%", "%%"), **parser_options(argument))
+
+
+def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, arguments: dict[str, CallArgument]) -> None:
+    """Prompts, presets, arguments of the call, models, seeds and the output folder."""
+    add_call_arguments(parser, arguments)
+    guesses = ", ".join(name for name, preset in presets.items() if "audio_model" in preset)
+    for_riffusion = f" Guesses for Riffusion: {guesses}." if guesses else ""
+    parser.add_argument(
+        "--example", choices=presets, help=f"Prompts, seed and number of a published example.{for_riffusion}"
+    )
+    parser.add_argument(
+        "--params_from", help="A picture, sound, video or settings.json made earlier, whose settings are repeated."
+    )
+    parser.add_argument("--num_images_per_prompt", type=int, default=1, help="Samples computed at once.")
+    parser.add_argument("--model", help="Repo or folder of the image side, or of both. Default: embedded.")
+    parser.add_argument("--audio_model", help="Repo or folder of the audio side, such as Auffusion's, or embedded.")
+    add_spectrogram_argument(parser, "Spectrograms of the audio side. Default: those that are known of it.")
+    parser.add_argument("--num_samples", type=int, help="Sample i has seed + i. Default: 1, or the example's.")
+    parser.add_argument("--seed", type=int, help="Default: 0, or the example's.")
+    add_device_arguments(parser)
+    add_quantization_argument(parser)
+    parser.set_defaults(dtype=None, enable_layerwise_casting=None)
+    parser.add_argument("--device_map", type=json_dict, help='JSON, such as {"unet_audio": "cuda:1"}.')
+    add_video_arguments(parser)
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        help="Gets a folder for each sample. Default: a folder in outputs that is named by the command, the example or"
+        " prompts, and the settings.",
+    )
+    parser.set_defaults(command=parser.prog.split()[-1])
+    add_process_arguments(parser)
+
+
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make videos. Default: yes."
+    )
+    sizes = ", ".join(f"{name} ({width}x{height})" for name, (width, height) in VIDEO_SIZES.items())
+    parser.add_argument(
+        "--video_shape",
+        choices=("strip", *VIDEO_SIZES),
+        default="strip",
+        help=f"strip, as large as the picture, or {sizes}. Default: strip.",
+    )
+    parser.add_argument(
+        "--video_format",
+        choices=VIDEO_FORMATS,
+        nargs="+",
+        default=["mp4"],
+        help="mp4, with the sound, or gif or webp, small and without sound, or several. Default: mp4.",
+    )
+    parser.add_argument(
+        "--captions",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="Whether videos show the prompts. Default: yes.",
+    )
+
+
+def with_look(args: argparse.Namespace) -> dict[str, Any]:
+    """What was parsed by `add_video_arguments` as one argument `video`, and everything else."""
+    look = values_of(Look, args) if args.video else None
+    looks = [field.name for field in fields(Look)]
+    return {**{name: value for name, value in vars(args).items() if name not in looks}, "video": look}
+
+
+def add_component_arguments(parser: argparse.ArgumentParser) -> None:
+    """Additions to Stable Diffusion: ControlNets, an IP-Adapter, LoRAs."""
+    group = parser.add_argument_group("additions", "Repos or folders, safetensors only.")
+    group.add_argument("--controlnet", nargs="+", help="ControlNets of the image side.")
+    group.add_argument("--control_image", nargs="+", help="A picture for each ControlNet, by which it guides.")
+    group.add_argument(
+        "--ip_adapter",
+        help="An IP-Adapter of the image side, such as h94/IP-Adapter or h94/IP-Adapter/models/FILE.safetensors, and"
+        " perhaps how strong it is: REPO:0.6.",
+    )
+    group.add_argument("--ip_adapter_image", help="A picture that the IP-Adapter takes as a prompt.")
+    for name, side in (("lora", "image"), ("audio_lora", "audio")):
+        group.add_argument(
+            f"--{name}", nargs="+", help=f"LoRAs of the {side} side, and perhaps how strong: REPO:0.8, FILE:0.5."
+        )
+
+
+def add_scheduler_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scheduler", choices=SCHEDULERS, help="Default: the checkpoint's.")
+
+
+def add_few_steps_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--few_steps",
+        choices=FEW_STEPS,
+        help="A LoRA for both sides so that a few steps without guidance suffice, with its scheduler.",
+    )
+
+
+def add_spectrogram_argument(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--spectrogram",
+        type=lambda text: parse_json(text) if text.startswith("{") else text,
+        help=f"{text} auffusion, riffusion or constants as JSON.",
+    )
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="Device to compute on. Default: an accelerator if there is one, else cpu.")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="Precision of the weights. Default: float32."
+    )
+    offload = parser.add_mutually_exclusive_group()
+    offload.add_argument(
+        "--enable_model_cpu_offload", action="store_true", help="Keep on the device only the model in use."
+    )
+    offload.add_argument(
+        "--enable_group_offload", action="store_true", help="The same by layers: less memory, slower."
+    )
+    parser.add_argument(
+        "--enable_layerwise_casting", action="store_true", help="Keep the UNets' weights in 8 bits (float8_e4m3fn)."
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="Compile the UNets' blocks: slow to begin, then faster."
+    )
+
+
+def add_quantization_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        help="Quantize the UNets' linear layers as they are loaded: by torchao (8 bits) or bitsandbytes (GPUs only).",
+    )
+
+
+def add_process_arguments(parser: argparse.ArgumentParser) -> None:
+    """For commands whose samples `accelerate launch` spreads over processes."""
+    parser.add_argument("--report_to", help="A tracker of accelerate, such as tensorboard, for pictures and sounds.")
+
+
+def add_lift_arguments(parser: argparse.ArgumentParser) -> None:
+    """For commands that may judge samples by the models that made them."""
+    parser.add_argument(
+        "--model", help="For lift: the model that made the samples. Default: as the samples', if embedded."
+    )
+    parser.add_argument("--audio_model", help="For lift: the audio side's model, if it is another.")
+
+
+def add_score_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("scores", "`embedded` knows the world of the embedded checkpoint only.")
+    group.add_argument("--scores", nargs="+", choices=SCORES, default=DEFAULTS["scores"], help="Default: %(default)s.")
+    for name, repo in PUBLISHED_SCORES.items():
+        group.add_argument(f"--{name}", help=f"Repo, folder or embedded. Default: as the samples', or {repo}.")

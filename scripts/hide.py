@@ -1,0 +1,202 @@
+"""Hides pictures in a sound of yours: they are seen in its spectrogram, and all else stays as it is."""
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common.border import run
+from .common.files import check_absent, check_writable, json_text, written
+from .common.parsers import add_video_arguments, new_parser, with_look
+from .common.values import STRIP, Look
+
+
+if TYPE_CHECKING:
+    import soundfile
+
+    from ..pipelines.images_that_sound_hiding import HiddenPicture
+
+# Where pictures go that are given no place: hardly heard, and of their natural shape.
+BAND = (6000.0, 14000.0)
+SHARES = (0.4, 0.9)  # of the frequencies of a sound that does not reach so high
+SECONDS = 5.0
+# What is shown of the sound: rows, the share around the pictures, and seconds at most.
+ROWS, AROUND, MOST_SHOWN = 720, 0.15, 120.0
+PLACE = ("start_in_s", "end_in_s", "min_frequency", "max_frequency", "strength", "frequency_scale")
+
+
+def hide(
+    song: Path,
+    image: list[Path],
+    output: Path | None = None,
+    invert: bool | None = None,
+    video: Look | None = STRIP,
+    **place: list | None,
+) -> Iterator[Path]:
+    """
+    Hides pictures; yields the files of the sound, its spectrogram and its video.
+
+    Args:
+        song (`Path`): A sound of any length.
+        image (`list[Path]`): Pictures.
+        output (`Path`, *optional*): Ends in `.wav` or `.flac`. The spectrogram and the video are beside it. Default:
+            the song's name and "-hidden", in the current folder.
+        invert (`bool`, *optional*): Whether light and dark of the pictures are swapped. Default: as each looks.
+        video ([`Look`], *optional*, defaults to `STRIP`): Look of the video; `None` for none.
+        place (`list`, *optional*): By the names in `PLACE`, a value for all pictures or one for each.
+    """
+    from .common.hiding import SUFFIXES, hide_in_file
+    from .common.sounds import opened_sound
+
+    given, output = output, output or Path(f"{song.stem}-hidden{'.flac' if song.suffix == '.flac' else '.wav'}")
+    if output.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"`output` has to end in {' or '.join(SUFFIXES)}, but is {output}.")
+    check_writable(output.parent, "output")
+    formats = video.video_format if video else []
+    files = [output, *(output.with_suffix(f".{end}") for end in ("png", *formats))]
+    for file in files:
+        if file.exists() and any(file.samefile(each) for each in (song, *image) if each.exists()):
+            raise ValueError(f"`output` would replace {file}, which is read. Name another file.")
+        if given is None:
+            check_absent(file, "output")
+    grays = [read_drawing(each, invert) for each in image]
+    with written(output) as target, opened_sound(song, target.parent) as sound:
+        pictures = [placed(sound, gray, values) for gray, values in zip(grays, each_place(len(grays), place))]
+        hidden = hide_in_file(sound, song, target, pictures)
+    yield output
+    yield from show(output, song, image, pictures, min(hidden.levels), video)
+    say(hidden)
+
+
+def read_drawing(path: Path, invert: bool | None) -> Any:
+    """A picture as gray values `(H, W)` in 0..1, in which what is drawn is light."""
+    import numpy as np
+
+    from .common.samples import read_drawing as read
+
+    return np.asarray(read(path, invert=invert).convert("RGB")).mean(axis=-1, dtype=np.float32) / 255
+
+
+def each_place(number: int, place: dict[str, list | None]) -> list[dict[str, Any]]:
+    """What is said of the places of pictures, for each; a single value is for all."""
+    for name, values in place.items():
+        if values is not None and len(values) not in (1, number):
+            raise ValueError(f"`{name}` has to be given once or for each of {number} pictures, but is {values}.")
+    given = {name: values for name, values in place.items() if values is not None}
+    return [{name: values[i % len(values)] for name, values in given.items()} for i in range(number)]
+
+
+def placed(sound: "soundfile.SoundFile", picture: Any, place: dict[str, Any]) -> "HiddenPicture":
+    """A picture in a sound; what is not said of its place is as long as the picture is wide, and hardly heard."""
+    from ..pipelines.images_that_sound_hiding import HiddenPicture
+
+    rows, columns = picture.shape
+    start, highest = place.get("start_in_s", 0.0), sound.samplerate / 2
+    length = min(max(SECONDS * columns / rows, 1), sound.frames / sound.samplerate - start)
+    band = BAND if highest > BAND[1] else [share * highest for share in SHARES]
+    usual = {"start_in_s": start, "end_in_s": start + length, "min_frequency": band[0], "max_frequency": band[1]}
+    return HiddenPicture(picture=picture, sampling_rate=sound.samplerate, **{**usual, **place})
+
+
+def show(
+    output: Path, song: Path, image: list[Path], pictures: "list[HiddenPicture]", level: float, video: Look | None
+) -> Iterator[Path]:
+    """Draws the part of a sound that pictures are in, and films it."""
+    import soundfile
+
+    from .common.samples import write_picture
+    from .common.spectrograms import spectrogram_of, with_axes
+    from .common.video import write_videos
+
+    scale = pictures[0].frequency_scale
+    settings = json_text({"image": [str(each) for each in image], "audio": str(song), **place_of(pictures)})
+    with soundfile.SoundFile(output) as sound:
+        start, end = shown_part(pictures, sound.frames / sound.samplerate)
+        drawn = spectrogram_of(sound, start, end, (columns_of(pictures[0], end - start), ROWS), scale, level)
+        with written(output.with_suffix(".png")) as file:
+            write_picture(file, with_axes(drawn, start, end, sound.samplerate, scale), settings)
+        yield output.with_suffix(".png")
+        if video:
+            sound.seek(round(start * sound.samplerate))
+            audio = sound.read(round((end - start) * sound.samplerate), dtype="float32", always_2d=True).mean(axis=1)
+            captions = [f"picture: {', '.join(each.name for each in image)}", f"sound: {song.name}"]
+            yield from write_videos(output, [(drawn, 1)], audio, sound.samplerate, captions, settings, video)
+
+
+def place_of(pictures: "list[HiddenPicture]") -> dict[str, list]:
+    return {name: [getattr(each, name) for each in pictures] for name in PLACE}
+
+
+def shown_part(pictures: "list[HiddenPicture]", seconds: float) -> tuple[float, float]:
+    """From when to when a sound is shown."""
+    start, end = min(each.start_in_s for each in pictures), max(each.end_in_s for each in pictures)
+    start, end = max(start - AROUND * (end - start), 0.0), min(end + AROUND * (end - start), seconds)
+    if end - start > MOST_SHOWN:
+        print(f"Of {end - start:.0f} s the spectrogram and the video show the first {MOST_SHOWN:.0f}.", flush=True)
+    return start, min(end, start + MOST_SHOWN)
+
+
+def columns_of(picture: "HiddenPicture", seconds: float) -> int:
+    """How wide a spectrogram is in which a picture has its natural shape, within bounds."""
+    from .common.spectrograms import rows_between
+
+    rows, columns = picture.picture.shape
+    band = (picture.min_frequency, picture.max_frequency)
+    height = rows_between(*band, picture.sampling_rate, ROWS, picture.frequency_scale)
+    width = columns / rows * height * seconds / (picture.end_in_s - picture.start_in_s)
+    return math.ceil(min(max(width, 400), 4096))
+
+
+def say(hidden: Any) -> None:
+    """What a user may want to know of a new sound."""
+    if hidden.num_clipped:
+        print(
+            f"warning: {hidden.num_clipped} samples would be louder than a file holds, and are held at full scale."
+            " Where that is heard, a lower --strength or a quieter song helps.",
+            flush=True,
+        )
+    if not hidden.tags_kept:
+        print("Of the tags, title, artist and their like are kept; all are, from WAV to WAV and FLAC to FLAC.")
+
+
+def main(input_args: list[str] | None = None) -> None:
+    parser = new_parser("hide", __doc__)
+    parser.add_argument("song", type=Path, help="A sound of any length that libsndfile or FFmpeg reads.")
+    parser.add_argument(
+        "--image", type=Path, nargs="+", action="extend", required=True, help="Pictures, each with a place of its own."
+    )
+    places = parser.add_argument_group("where", "A value for all pictures, or one for each.")
+    for name, text in {
+        "start_in_s": "Where a picture begins. Default: 0.",
+        "end_in_s": "Where it ends. Default: 5 seconds after its beginning for a square, more for a wide one.",
+        "min_frequency": "Lower edge of its band in Hz. Default: 6000.",
+        "max_frequency": "Upper edge in Hz. Default: 14000.",
+        "strength": "From 0, the sound as it is, to 1, nothing but the picture in its place. Default: 0.8.",
+    }.items():
+        places.add_argument(f"--{name}", type=float, nargs="+", action="extend", help=text)
+    places.add_argument(
+        "--frequency_scale",
+        choices=("linear", "logarithmic", "mel"),
+        nargs="+",
+        action="extend",
+        help="Of the viewer that the picture is for. Default: linear.",
+    )
+    parser.add_argument(
+        "--invert",
+        action=argparse.BooleanOptionalAction,
+        help="Whether to swap light and dark. Default: yes for a drawing on a light ground.",
+    )
+    add_video_arguments(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="WAV or FLAC; the spectrogram and the video go beside it. Default: the song's name and -hidden, in the"
+        " current folder.",
+    )
+    args = parser.parse_args(input_args)
+    run(lambda: hide(**with_look(args)))
+
+
+if __name__ == "__main__":
+    main()
