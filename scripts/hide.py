@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from .common.border import run
 from .common.files import check_absent, check_writable, json_text, written
-from .common.parsers import new_parser
+from .common.parsers import add_video_arguments, new_parser, with_look
+from .common.values import STRIP, Look
 
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def hide(
     image: list[Path],
     output: Path | None = None,
     invert: bool | None = None,
-    video: bool = True,
+    video: Look | None = STRIP,
     **place: list | None,
 ) -> Iterator[Path]:
     """
@@ -42,7 +43,7 @@ def hide(
         output (`Path`, *optional*): Ends in `.wav` or `.flac`. The spectrogram and the video are beside it. Default:
             the song's name and "-hidden", in the current folder.
         invert (`bool`, *optional*): Whether light and dark of the pictures are swapped. Default: as each looks.
-        video (`bool`, defaults to `True`): Whether to make a video.
+        video ([`Look`], *optional*, defaults to `STRIP`): Look of the video; `None` for none.
         place (`list`, *optional*): By the names in `PLACE`, a value for all pictures or one for each.
     """
     from .common.hiding import SUFFIXES, hide_in_file
@@ -52,7 +53,8 @@ def hide(
     if output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"`output` has to end in {' or '.join(SUFFIXES)}, but is {output}.")
     check_writable(output.parent, "output")
-    files = [output, *(output.with_suffix(end) for end in (".png", ".mp4"))]
+    formats = video.video_format if video else []
+    files = [output, *(output.with_suffix(f".{end}") for end in ("png", *formats))]
     for file in files:
         if file.exists() and any(file.samefile(each) for each in (song, *image) if each.exists()):
             raise ValueError(f"`output` would replace {file}, which is read. Name another file.")
@@ -98,14 +100,14 @@ def placed(sound: "soundfile.SoundFile", picture: Any, place: dict[str, Any]) ->
 
 
 def show(
-    output: Path, song: Path, image: list[Path], pictures: "list[HiddenPicture]", level: float, video: bool
+    output: Path, song: Path, image: list[Path], pictures: "list[HiddenPicture]", level: float, video: Look | None
 ) -> Iterator[Path]:
     """Draws the part of a sound that pictures are in, and films it."""
     import soundfile
 
     from .common.samples import write_picture
     from .common.spectrograms import spectrogram_of, with_axes
-    from .common.video import write_video
+    from .common.video import write_videos
 
     scale = pictures[0].frequency_scale
     settings = json_text({"image": [str(each) for each in image], "audio": str(song), **place_of(pictures)})
@@ -119,9 +121,7 @@ def show(
             sound.seek(round(start * sound.samplerate))
             audio = sound.read(round((end - start) * sound.samplerate), dtype="float32", always_2d=True).mean(axis=1)
             captions = [f"picture: {', '.join(each.name for each in image)}", f"sound: {song.name}"]
-            with written(output.with_suffix(".mp4")) as file:
-                write_video(file, [(drawn, 1)], audio, sound.samplerate, captions, settings)
-            yield output.with_suffix(".mp4")
+            yield from write_videos(output, [(drawn, 1)], audio, sound.samplerate, captions, settings, video)
 
 
 def place_of(pictures: "list[HiddenPicture]") -> dict[str, list]:
@@ -187,9 +187,7 @@ def main(input_args: list[str] | None = None) -> None:
         action=argparse.BooleanOptionalAction,
         help="Whether to swap light and dark. Default: yes for a drawing on a light ground.",
     )
-    parser.add_argument(
-        "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make a video. Default: yes."
-    )
+    add_video_arguments(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -197,7 +195,7 @@ def main(input_args: list[str] | None = None) -> None:
         " current folder.",
     )
     args = parser.parse_args(input_args)
-    run(lambda: hide(**vars(args)))
+    run(lambda: hide(**with_look(args)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
 from .samples import is_made, read_picture, write_sample
 from .sounds import read_waveform
-from .values import Models, Samples
+from .values import Look, Models, Samples
 from .vocabulary import unknown_words
 
 
@@ -109,7 +109,7 @@ def write_row(
     settings: dict[str, Any],
     *,
     pictures: Callable[[Any, int], dict] = pictures_of,
-    video: bool,
+    video: Look | None,
 ) -> None:
     """Writes a row of a call's output as a sample, with remarks on its sound in the settings."""
     audio = output.audios[row]
@@ -178,7 +178,7 @@ def make_missing(
         for row, seed in enumerate(batch):
             if accelerator is None or accelerator.is_main_process:
                 made = {**settings, "seed": seed}
-                write_row(pipe, output, row, samples.folder(seed), made, pictures=pictures, video=samples.video)
+                write_row(pipe, output, row, samples.folder(seed), made, pictures=pictures, video=samples.look)
             if accelerator is not None:
                 accelerator.wait_for_everyone()
             yield samples.folder(seed)
