@@ -81,10 +81,16 @@ class Page:
 
     def open_way(self, title: str, player: str) -> None:
         """Opens one of the tabs at the top."""
-        tabs = "#ways button[role=tab]"
-        self.wait(lambda: any(tab.text == title for tab in self.browser.find_elements(By.CSS_SELECTOR, tabs)))
-        next(tab for tab in self.browser.find_elements(By.CSS_SELECTOR, tabs) if tab.text == title).click()
-        self.wait(lambda: self.browser.find_elements(By.CSS_SELECTOR, f"#{player} img"))
+
+        def is_open() -> bool:
+            # A click that comes before the page is ready is lost.
+            tabs = self.browser.find_elements(By.CSS_SELECTOR, "#ways button[role=tab]")
+            for tab in tabs:
+                if tab.text == title:
+                    tab.click()
+            return bool(self.browser.find_elements(By.CSS_SELECTOR, f"#{player} img"))
+
+        self.wait(is_open)
 
     def wait(self, condition, seconds: float = 300):
         return WebDriverWait(self.browser, seconds, poll_frequency=0.05).until(lambda browser: condition())
