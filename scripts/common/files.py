@@ -13,6 +13,8 @@ from ...pipelines.images_that_sound_files import written
 
 # More than any settings, scores or prompts that were written here.
 MAX_JSON_BYTES = 2**20
+# Bytes of a text in settings or on a command line: more than any text encoder reads.
+MAX_TEXT = 10_000
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,9 +62,20 @@ def parse_json(text: str) -> dict[str, Any]:
     return content
 
 
+def check_text(name: str, text: str) -> None:
+    """Raises `ValueError` for a text of an argument that is longer than any honest one, or holds what is no text."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"`{name}` has to be text, but holds what is none: {text[:100]!r}.") from error
+    if size > MAX_TEXT:
+        raise ValueError(f"`{name}` has to be at most {MAX_TEXT} bytes long, but has {size}.")
+
+
 def check_writable(folder: str | Path, argument: str = "output_dir") -> None:
     """Raises `ValueError` if `folder`, given by `argument`, can't be written to, without writing anything."""
     folder = Path(folder).absolute()
+    check_name(folder, argument)
     ancestor, missing = folder, []
     while not os.path.lexists(ancestor):
         missing.append(ancestor.name)
@@ -79,10 +92,31 @@ def check_writable(folder: str | Path, argument: str = "output_dir") -> None:
         ) from error
 
 
+def check_name(path: Path, argument: str) -> None:
+    """Raises `ValueError` for a name that is no text, which neither settings nor pages could hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"`{argument}` has to name files by text, but holds {str(path)!r}. Rename it.") from error
+
+
 def check_own_folder(folder: Path) -> None:
     """Raises `ValueError` for a link under the name of a folder whose files are ours alone to write."""
     if folder.is_symlink():
         raise ValueError(f"{folder} has to be a folder, but is a link. Move it away.")
+
+
+def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """
+    Writes `settings.json` into the folder of a computation that may stop and go on. Raises `ValueError` if one with
+    other settings began there.
+    """
+    file = folder / "settings.json"
+    check_own_folder(folder)
+    if not file.exists():
+        write_json(file, settings)
+    elif read_json(file) != parse_json(json_text(settings)):
+        raise ValueError(f"`output_dir` holds {folder}, begun with other settings. Name another folder.")
 
 
 def check_own_file(path: Path, beginning: str, argument: str = "sample_dir") -> None:

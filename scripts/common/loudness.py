@@ -1,5 +1,6 @@
 """One loudness for all files of sounds, measured by ITU-R BS.1770 in FFmpeg."""
 
+import errno
 import tempfile
 from fractions import Fraction
 from math import log10
@@ -62,8 +63,12 @@ def _loudness_and_true_peak(audio: np.ndarray, sampling_rate: int) -> tuple[floa
         # PyAV before 18.1 hides the metadata of frames.
         file = Path(folder, "loudness.txt")
         meter = ("ebur128", {"metadata": "1", "peak": "true"}), ("ametadata", {"mode": "print", "file": str(file)})
-        _filtered(np.pad(audio, (0, missing)), sampling_rate, _resample(48000), *meter)
-        values = dict(line.split("=") for line in file.read_text().splitlines() if "=" in line)
+        frames = _frames_through(np.pad(audio, (0, missing)), sampling_rate, _resample(48000), *meter)
+        text = file.read_text()
+    # FFmpeg says nothing of a disk that is full.
+    if text.count("frame:") != len(frames) or not text.endswith("\n"):
+        raise OSError(errno.ENOSPC, "The loudness can't be measured without room for a temporary file", str(file))
+    values = dict(line.split("=") for line in text.splitlines() if "=" in line)
     return float(values["lavfi.r128.I"]), _in_db(float(values["lavfi.r128.true_peak"]))
 
 
@@ -73,7 +78,8 @@ def _limited(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
     limiter = ("alimiter", {"limit": str(limit), "level": "false", "latency": "true"})
     steps = _resample(max(192000, sampling_rate)), limiter, _resample(sampling_rate)
     # Resamplers may swallow the end.
-    return _filtered(np.pad(audio, (0, _block(sampling_rate))), sampling_rate, *steps)[: len(audio)]
+    frames = _frames_through(np.pad(audio, (0, _block(sampling_rate))), sampling_rate, *steps)
+    return np.concatenate(frames)[: len(audio)]
 
 
 def _block(sampling_rate: int) -> int:
@@ -85,8 +91,8 @@ def _resample(sampling_rate: int) -> Filter:
     return "aresample", {"sample_rate": str(sampling_rate)}
 
 
-def _filtered(audio: np.ndarray, sampling_rate: int, *filters: Filter) -> np.ndarray:
-    """A waveform `(N,)` through filters of FFmpeg."""
+def _frames_through(audio: np.ndarray, sampling_rate: int, *filters: Filter) -> list[np.ndarray]:
+    """Frames of a waveform `(N,)` that went through filters of FFmpeg."""
     graph = av.filter.Graph()
     time_base = Fraction(1, sampling_rate)
     source = graph.add_abuffer(sample_rate=sampling_rate, format="flt", layout="mono", time_base=time_base)
@@ -101,4 +107,4 @@ def _filtered(audio: np.ndarray, sampling_rate: int, *filters: Filter) -> np.nda
         try:
             parts.append(graph.pull().to_ndarray()[0])
         except av.error.EOFError:
-            return np.concatenate(parts)
+            return parts
