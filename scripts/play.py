@@ -1,13 +1,16 @@
 """Plays any picture as a spectrogram: one made here with the constants inside it, any other with Auffusion's."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common.border import run
-from .common.files import check_absent, check_writable, json_text, written
-from .common.parsers import add_spectrogram_argument, new_parser
+from .common.files import check_absent, check_writable, json_text, written, written_once
+from .common.parsers import add_spectrogram_argument, add_video_arguments, new_parser, with_look
+from .common.progress import tell
+from .common.values import STRIP, Look
 
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ def play(
     spectrogram: str | dict | None = None,
     frequency_scale: str = "mel",
     invert: bool | None = None,
-    video: bool = True,
+    video: Look | None = STRIP,
 ) -> Iterator[Path]:
     """
     Makes a sound of a picture; yields its file, those of the canvas that was played and of the sound's spectrogram,
@@ -37,11 +40,13 @@ def play(
     from .common.canvases import canvas_of, constants_of, on_scale, picture_of
     from .common.loudness import levelled
     from .common.samples import read_drawing, write_audio, write_picture
+    from .common.video import write_videos
 
     given, output = output, output or Path(picture.with_suffix(".wav").name)
     if output.suffix.lower() != ".wav":
         raise ValueError(f"`output` has to end in .wav, but is {output}.")
     check_writable(output.parent, "output")
+    write = written_once if given is None else written
     files = files_beside(output, video)
     for file in files:
         if file.exists() and picture.exists() and file.samefile(picture):
@@ -54,24 +59,24 @@ def play(
     canvas = canvas_of(pixels, mel, settings.get("canvas_layout") == "folded")
     audio, gain = levelled(sound_of(canvas, mel, vocoder, frequency_scale), mel.sampling_rate)
     text = json_text({**settings, "spectrogram": mel.to_dict(), "gain_in_db": gain})
-    with written(output) as file:
+    with write(output) as file:
         write_audio(file, audio, mel.sampling_rate, text)
     yield output
-    with written(files[1]) as file:
+    with write(files[1]) as file:
         write_picture(file, picture_of(canvas[0, 0]), text)
     yield files[1]
-    with written(files[2]) as file:
+    with write(files[2]) as file:
         write_picture(file, drawn(output, frequency_scale), text)
     yield files[2]
     if video:
-        film(files[3], picture_of(canvas[0, 0]), audio, mel.sampling_rate, picture.name, text)
-        yield files[3]
+        panels, captions = [(picture_of(canvas[0, 0]), 1)], [f"picture: {picture.name}"]
+        yield from write_videos(output, panels, audio, mel.sampling_rate, captions, text, video, write=write)
 
 
-def files_beside(output: Path, video: bool) -> list[Path]:
+def files_beside(output: Path, video: Look | None) -> list[Path]:
     """The sound's file and those that come with it: what was played, what it looks like, and the video."""
-    names = (f"{output.stem}-picture.png", f"{output.stem}-spectrogram.png", f"{output.stem}.mp4")
-    return [output, *map(output.with_name, names[: 3 if video else 2])]
+    endings = ("-picture.png", "-spectrogram.png", *(f".{each}" for each in (video.video_format if video else [])))
+    return [output, *(output.with_name(f"{output.stem}{ending}") for ending in endings)]
 
 
 def sound_of(canvas: "torch.Tensor", mel: "MelSpectrogram", vocoder: str | None, frequency_scale: str) -> "np.ndarray":
@@ -93,7 +98,7 @@ def sound_of(canvas: "torch.Tensor", mel: "MelSpectrogram", vocoder: str | None,
     with torch.no_grad():
         audio = mel.canvas_to_audio(canvas, plays)[0].numpy()
     for said in (*audio_problems(audio), *audio_remarks(audio, mel)):
-        print(f"warning: {said}", flush=True)
+        tell(f"warning: {said}", sys.stdout)
     return audio
 
 
@@ -108,16 +113,6 @@ def drawn(sound: Path, frequency_scale: str) -> "PIL.Image.Image":
         width = round(min(max(COLUMNS_PER_SECOND * seconds, COLUMNS[0]), COLUMNS[1]))
         picture = spectrogram_of(file, 0.0, seconds, (width, ROWS), frequency_scale)
         return with_axes(picture, 0.0, seconds, file.samplerate, frequency_scale)
-
-
-def film(
-    path: Path, picture: "PIL.Image.Image", audio: "np.ndarray", sampling_rate: int, name: str, text: str
-) -> None:
-    """The played canvas with a playhead."""
-    from .common.video import write_video
-
-    with written(path) as file:
-        write_video(file, [(picture, 1)], audio, sampling_rate, [f"picture: {name}"], text)
 
 
 def main(input_args: list[str] | None = None) -> None:
@@ -140,9 +135,7 @@ def main(input_args: list[str] | None = None) -> None:
         action=argparse.BooleanOptionalAction,
         help="Whether to swap light and dark. Default: yes for a drawing on a light ground, such as paper.",
     )
-    parser.add_argument(
-        "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make a video. Default: yes."
-    )
+    add_video_arguments(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -150,7 +143,7 @@ def main(input_args: list[str] | None = None) -> None:
         " folder.",
     )
     args = parser.parse_args(input_args)
-    run(lambda: play(**vars(args)))
+    run(lambda: play(**with_look(args)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ...pipelines.images_that_sound_files import written
 MAX_JSON_BYTES = 2**20
 # Bytes of a text in settings or on a command line: more than any text encoder reads.
 MAX_TEXT = 10_000
+# `written` or `written_once`.
+Write = Callable[[Path], AbstractContextManager[Path]]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -136,3 +139,15 @@ def check_absent(path: Path, argument: str) -> None:
     """Raises `ValueError` if something is there under a name that nobody gave."""
     if os.path.lexists(path):
         raise ValueError(f"`{argument}` has to be given, since {path} is there already.")
+
+
+@contextmanager
+def written_once(path: Path) -> Iterator[Path]:
+    """As `written`, for the default name of `output`: raises `ValueError` if a file took the name meanwhile."""
+    with written(path) as partial:
+        yield partial
+        try:
+            # An empty file, which only one process can make, is what `written` replaces.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            check_absent(path, "output")

@@ -5,6 +5,7 @@ import ast
 import difflib
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ from .border import one_line
 from .call_arguments import CallArgument, read_call
 from .files import parse_json
 from .presets import FEW_STEPS, SCHEDULERS
-from .values import PUBLISHED_SCORES
+from .values import PUBLISHED_SCORES, VIDEO_FORMATS, VIDEO_SIZES, Look, values_of
 
 
 # The file of each pipeline that is called or published by a command.
@@ -138,9 +139,7 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     add_quantization_argument(parser)
     parser.set_defaults(dtype=None, enable_layerwise_casting=None)
     parser.add_argument("--device_map", type=json_dict, help='JSON, such as {"unet_audio": "cuda:1"}.')
-    parser.add_argument(
-        "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make videos. Default: yes."
-    )
+    add_video_arguments(parser)
     parser.add_argument(
         "--output_dir",
         type=Path,
@@ -149,6 +148,39 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     )
     parser.set_defaults(command=parser.prog.split()[-1])
     add_process_arguments(parser)
+
+
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make videos. Default: yes."
+    )
+    sizes = ", ".join(f"{name} ({width}x{height})" for name, (width, height) in VIDEO_SIZES.items())
+    parser.add_argument(
+        "--video_shape",
+        choices=("strip", *VIDEO_SIZES),
+        default="strip",
+        help=f"strip, as large as the picture, or {sizes}. Default: strip.",
+    )
+    parser.add_argument(
+        "--video_format",
+        choices=VIDEO_FORMATS,
+        nargs="+",
+        default=["mp4"],
+        help="mp4, with the sound, or gif or webp, small and without sound, or several. Default: mp4.",
+    )
+    parser.add_argument(
+        "--captions",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="Whether videos show the prompts. Default: yes.",
+    )
+
+
+def with_look(args: argparse.Namespace) -> dict[str, Any]:
+    """What was parsed by `add_video_arguments` as one argument `video`, and everything else."""
+    look = values_of(Look, args) if args.video else None
+    looks = [field.name for field in fields(Look)]
+    return {**{name: value for name, value in vars(args).items() if name not in looks}, "video": look}
 
 
 def add_component_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,8 @@ from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
 from .sounds import read_audio as read_audio
 from .sounds import read_waveform as read_waveform
-from .video import Panel, poster, write_video
+from .values import STRIP, Look
+from .video import Panel, poster, write_videos
 
 
 SETTINGS_KEY = "images_that_sound"
@@ -45,7 +46,7 @@ def write_sample(
     sampling_rate: int,
     settings: dict,
     others: dict[str, PIL.Image.Image] | None = None,
-    video: bool = True,
+    video: Look | None = STRIP,
 ) -> None:
     """
     Writes a sample's folder, which appears under its name only when it is complete.
@@ -59,7 +60,7 @@ def write_sample(
         settings (`dict`): What made it, JSON-ready; written as `settings.json` and into PNG, WAV and MP4, with the
             gain of the sound as `gain_in_db`.
         others (`dict[str, PIL.Image.Image]`, *optional*): More pictures by the names of their files.
-        video (`bool`, defaults to `True`): Whether to write `video.mp4` and `poster.png`.
+        video ([`Look`], *optional*, defaults to `STRIP`): Look of `video.mp4` and `poster.png`; `None` for neither.
 
     Raises:
         ValueError: If the folder is there, and not because another process made the same sample.
@@ -76,8 +77,10 @@ def write_sample(
         write_audio(partial / "audio.wav", audio, sampling_rate, text)
         if video:
             captions, panels = captions_of(settings), [panel_of(picture, settings)]
-            write_video(partial / "video.mp4", panels, audio, sampling_rate, captions, text)
-            write_picture(partial / "poster.png", poster(panels, captions), text)
+            loops = bool(settings.get("circular"))
+            write_videos(partial / "video", panels, audio, sampling_rate, captions, text, video, loops)
+            still = poster(panels, captions if video.captions else [], video.video_shape)
+            write_picture(partial / "poster.png", still, text)
         write_json(partial / "settings.json", complete)
 
 
@@ -151,7 +154,7 @@ def read_picture(path: str | Path) -> PIL.Image.Image:
     try:
         return upright(picture)
     except ValueError as error:
-        raise ValueError(f"`{path}` can't be read as a picture: {error}") from error
+        raise ValueError(str(error).replace("`image`", f"`{path}`")) from error
 
 
 def read_drawing(path: str | Path, silence: float = 0.0, invert: bool | None = None) -> PIL.Image.Image:

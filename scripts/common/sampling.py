@@ -19,7 +19,7 @@ from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
 from .samples import is_made, read_picture, write_sample
 from .sounds import read_waveform
-from .values import MADE_BY, Models, Samples
+from .values import MADE_BY, Look, Models, Samples
 from .vocabulary import unknown_words
 
 
@@ -107,7 +107,7 @@ def write_row(
     settings: dict[str, Any],
     *,
     pictures: Callable[[Any, int], dict] = pictures_of,
-    video: bool,
+    video: Look | None,
 ) -> list[str]:
     """Writes a row of a call's output as a sample; returns the remarks on its sound, which its settings hold too."""
     audio = output.audios[row]
@@ -177,7 +177,7 @@ def make_missing(
         for row, seed in enumerate(batch):
             if accelerator is None or accelerator.is_main_process:
                 made = {**settings, "seed": seed}
-                said = write_row(pipe, output, row, samples.folder(seed), made, pictures=pictures, video=samples.video)
+                said = write_row(pipe, output, row, samples.folder(seed), made, pictures=pictures, video=samples.look)
                 for each in said:
                     tell(f"warning: {samples.folder(seed)}: {each}")
             if accelerator is not None:
