@@ -218,19 +218,18 @@ def make(
 ) -> Iterator[Path]:
     """The samples of one pair by one method that are missing."""
     from .common.models import with_checkpoint_defaults
-    from .common.sampling import complete_settings, imprinted_pictures_of, made_by, make_missing
+    from .common.sampling import complete_settings, imprinted_pictures_of, make_missing
     from .common.unfinished import finished, state_of
 
     samples = comparison.samples_of(method, pair)
     for folder in (samples.output_dir.parent, samples.output_dir):
         check_own_folder(folder)
     arguments = with_checkpoint_defaults(comparison.arguments_of(method, pair), pipe)
-    models = models_of(comparison, accelerator, METHODS[method][0])
-    settings = complete_settings(models, pipe, arguments)
+    settings = complete_settings(models_of(comparison, accelerator, METHODS[method][0]), pipe, arguments)
 
     further: dict[str, Any] = {"pictures": imprinted_pictures_of} if method == "imprint" else {}
     if method == "sds":
-        further["of_seeds"] = lambda seeds: state_of(samples, seeds[0], made_by(models, pipe), accelerator)
+        further["of_seeds"] = lambda seeds: state_of(samples, seeds[0], accelerator)
         further["accelerator"] = accelerator
     made = make_missing(pipe, samples, settings, arguments=arguments, seeds=samples.seeds, **further)
     yield from finished(samples, made, accelerator) if method == "sds" else made

@@ -382,9 +382,9 @@ def check_loading(folders: list[Path]) -> None:
                 text=True,
             )
         if process.returncode != 0:
-            lines = process.stderr.strip().splitlines()
-            folder = [str(space)] if space else [line for line in lines if line in map(str, folders)][-1:]
-            reason = reason_of(process.returncode, lines)
+            lines, names = process.stderr.strip().splitlines(), [str(folder) for folder in folders]
+            folder = [str(space)] if space else [line for line in lines if line in names][-1:]
+            reason = reason_of(process.returncode, [line for line in lines if line not in names])
             raise ValueError(f"{''.join(folder) or 'It'} does not load in a fresh process: {reason}")
 
 

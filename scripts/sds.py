@@ -51,7 +51,7 @@ def sds(request: SDSRequest) -> Iterator[Path]:
     from ..pipelines import ImagesThatSoundSDSPipeline
     from ..schedulers import ScoreDistillationScheduler
     from .common.models import load_pipeline, with_checkpoint_defaults
-    from .common.sampling import complete_settings, made_by, make_samples, say_unknown_words, start
+    from .common.sampling import complete_settings, make_samples, say_unknown_words, start
     from .common.unfinished import finished, state_of
 
     samples = replace(request.samples, num_images_per_prompt=1)
@@ -71,7 +71,7 @@ def sds(request: SDSRequest) -> Iterator[Path]:
     say_unknown_words(settings)
 
     def of_seeds(seeds: list[int]) -> dict:
-        state = state_of(samples, seeds[0], made_by(models, pipe), accelerator)
+        state = state_of(samples, seeds[0], accelerator)
         return {
             **state,
             "checkpoint_every": request.checkpoint_every,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .border import arguments_named
-from .files import keep_settings
+from .files import check_own_folder
 from .values import Samples
 
 
@@ -14,13 +14,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def state_of(samples: Samples, seed: int, made_by: dict[str, Any], accelerator: "Accelerator") -> dict[str, Any]:
-    """
-    Arguments of the call by which a sample goes on where it stopped. The call checks its own arguments against the
-    state; `ValueError` is raised here for a foreign folder, and for a state of other models.
-    """
+def state_of(samples: Samples, seed: int, accelerator: "Accelerator") -> dict[str, Any]:
+    """Arguments of the call by which a sample goes on where it stopped; `ValueError` for a foreign folder."""
     folder = _folder_of(samples, seed)
-    keep_settings(folder, made_by)
+    check_own_folder(folder)
     return {"accelerator": accelerator, "checkpoint_dir": folder}
 
 

@@ -35,11 +35,16 @@ def test_a_stopped_run_goes_on_to_the_same_files(tmp_path, quick, monkeypatch):
         if iteration == 2:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(sds, "report", stop)
         sds.main(stopped)
     unfinished = tmp_path / "stopped" / "seed-000000.unfinished"
-    assert {file.name for file in unfinished.iterdir()} == {"sample-0.pt", "preview.png", "preview.wav"}
+    assert {file.name for file in unfinished.iterdir()} == {
+        "sample-0.pt",
+        "preview.png",
+        "preview.wav",
+        "settings.json",
+    }
     assert PIL.Image.open(unfinished / "preview.png").size == (64, 256)
 
     sds.main(stopped)
