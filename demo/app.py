@@ -20,24 +20,16 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 import gradio as gr
 import PIL.Image
+from bounds import MAX_BEGINNING, MAX_PIXELS, MAX_UPLOAD, MAX_WAITING, SmallRequests, check_port
 from handlers import Handlers
 from layout import STYLE, lay_out
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 from studio import Studio
-from views import MAX_WAITING
 
 from images_that_sound.scripts.common.parsers import add_device_arguments, add_score_arguments
 from images_that_sound.scripts.common.values import Models, Scores, values_of
 
 
-# Bytes of an upload, of a request of an editor, which is as large as its canvas, and of all other requests, which hold
-# a few numbers and words.
-MAX_UPLOAD, MAX_EDITED, MAX_REQUEST = 20_000_000, 2_000_000, 100_000
-# Pixels of a picture, by which it takes memory, however few bytes it has.
-MAX_PIXELS = 64_000_000
 # On a narrow page the result is below what asks for it.
 TO_RESULT = """
 () => {
@@ -89,7 +81,7 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
         handlers.begin,
         [*asking, parts.current, *starting],
         [*results, parts.files, parts.like, parts.start, parts.stop],
-        concurrency_limit=None,
+        concurrency_limit=MAX_BEGINNING,
         **quiet,
     )
     made = [parts.runs, parts.visit, parts.history, parts.start, parts.stop, *results]
@@ -113,22 +105,6 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
     parts.random.click(None, outputs=parts.seed, js=RANDOM_SEED, **quiet)
 
 
-class SmallRequests:
-    """Middleware that refuses requests larger than the page's own, before they are read."""
-
-    LIMITS = {"/upload": MAX_UPLOAD + MAX_REQUEST, "/component_server": MAX_EDITED}
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope) if scope["type"] == "http" else {}
-        path = scope.get("path", "").rstrip("/")
-        most = next((limit for end, limit in self.LIMITS.items() if path.endswith(end)), MAX_REQUEST)
-        too_large = int(headers.get("content-length", 0)) > most or "transfer-encoding" in headers
-        await (PlainTextResponse("Too large.", 413) if too_large else self.app)(scope, receive, send)
-
-
 def launch(page: gr.Blocks, **kwargs: int | bool | None) -> None:
     """Serves the page, with bounds on what is sent to it."""
     bounds = {"max_file_size": MAX_UPLOAD, "app_kwargs": {"middleware": [Middleware(SmallRequests)]}}
@@ -138,11 +114,15 @@ def launch(page: gr.Blocks, **kwargs: int | bool | None) -> None:
 def main(input_args: list[str] | None = None) -> None:
     args = parse_args(input_args)
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    # So that what is temporary is removed then, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    # Temporary files are removed when a terminal is closed, too.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(dir=os.environ.get("GRADIO_TEMP_DIR")) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
+            # Before the models are loaded, which takes long.
+            check_port(args.server_port)
             studio = Studio(values_of(Models, args), values_of(Scores, args), Path(folder))
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error

@@ -6,8 +6,9 @@ from typing import Any
 
 import gradio as gr
 import PIL.Image
+from bounds import bound_editor
 from studio import BOUNDS, MAX_CANDIDATES, MAX_PROMPT_LENGTH, Studio
-from views import FewValues, blank, finished, on_the_way, remove
+from views import blank, finished, on_the_way, remove
 
 from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS
@@ -183,7 +184,8 @@ def _lay_starts(parts: SimpleNamespace, studio: Studio) -> None:
         parts.anew = gr.Radio(ANEW, value="all", label="Make anew", elem_id="anew")
         brush = gr.Brush(24, ["#ff4040"], "#ff4040", "fixed")
         parts.canvas = gr.ImageEditor(visible=False, brush=brush, elem_id="canvas", **EDITED)
-    parts.drawing.blob_storage, parts.canvas.blob_storage = FewValues(), FewValues()
+    for editor in (parts.drawing, parts.canvas):
+        bound_editor(editor)
     with gr.Column(visible=False) as parts.sounded:
         parts.sound = gr.Audio(
             sources=["upload", "microphone"], type="filepath", label="Sound", buttons=[], elem_id="sound"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import soundfile
 import torch
+from bounds import read_visitors_picture
 
 from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
 from images_that_sound.pipelines.images_that_sound_canvas import fit_pictures
@@ -170,16 +170,16 @@ class Studio:
     def on_canvas(self, picture: PIL.Image.Image, arguments: dict, resize_mode: str) -> PIL.Image.Image:
         """A picture on the canvas of a call's arguments; one of a sample lies as it was made."""
         length, canvas_layout = arguments["audio_length_in_s"], arguments["canvas_layout"]
-        height, width, cut = self.pipe.resolve_size(None, None, length, None, canvas_layout)
+        canvas = self.pipe.resolve_size(audio_length_in_s=length, canvas_layout=canvas_layout)
         ground = self.pipe.mel_spectrogram.silence
         picture = on_ground(picture, ground).convert("RGB")
-        if canvas_layout == "strip" and picture.size == (width - cut, height):
-            canvas = PIL.Image.new("RGB", (width, height), (round(255 * ground),) * 3)
-            canvas.paste(picture)
-            return canvas
+        if not canvas.folded and picture.size == (canvas.columns, canvas.height):
+            whole = PIL.Image.new("RGB", (canvas.width, canvas.height), (round(255 * ground),) * 3)
+            whole.paste(picture)
+            return whole
         processor = self.pipe.image_processor
         pictures = processor.numpy_to_pt(processor.pil_to_numpy(picture))
-        fitted = fit_pictures(pictures, height, width, resize_mode, ground)
+        fitted = fit_pictures(pictures, canvas.height, canvas.width, resize_mode, ground)
         return processor.numpy_to_pil(processor.pt_to_numpy(fitted))[0]
 
     def denoise(
@@ -318,18 +318,17 @@ def _until_output(seen: queue.SimpleQueue) -> Iterator[tuple]:
         yield event
 
 
-def picture_of(path: str | None, swap: bool) -> PIL.Image.Image:
-    """A visitor's picture, its light and dark swapped where that is wished."""
+def picture_of(path: str | None, swap: bool | None, silence: float = 0.0) -> PIL.Image.Image:
+    """A visitor's picture; `swap` says whether light and dark are swapped, `None` lets the picture decide."""
+    return drawing_of(path, swap, silence)[0]
+
+
+def drawing_of(path: str | None, swap: bool | None, silence: float = 0.0) -> tuple[PIL.Image.Image, bool]:
+    """A visitor's picture, and whether its light and dark were swapped."""
     if path is None:
         raise ValueError("Choose a picture first.")
     with _calm(path):
-        picture = read_picture(path)
-    if not swap:
-        return picture
-    alpha = picture.convert("RGBA").getchannel("A")
-    swapped = PIL.ImageOps.invert(picture.convert("RGB"))
-    swapped.putalpha(alpha)
-    return swapped
+        return read_visitors_picture(path, silence, swap)
 
 
 def arguments_with(arguments: dict, files: dict[str, bytes]) -> dict:

@@ -12,8 +12,6 @@ from studio import label_of
 from images_that_sound.scripts.common.samples import sample_settings
 
 
-# Values of editors that wait to be asked for, and work that waits for its turn, of all visitors.
-MAX_WAITING = 16
 # Width and height of the board that a visitor draws on.
 BOARDS = {"strip": (1024, 256), "folded": (512, 512)}
 
@@ -90,12 +88,3 @@ def remove(runs: list[list[Path]]) -> None:
     for made in runs:
         # The run's own folder, with its archive.
         shutil.rmtree(made[0].parents[1], ignore_errors=True)
-
-
-class FewValues(dict):
-    """The latest values that editors have sent and nobody has asked for, since a visitor may leave before."""
-
-    def __setitem__(self, key: str, value: object) -> None:
-        super().__setitem__(key, value)
-        while len(self) > MAX_WAITING:
-            del self[next(iter(self))]

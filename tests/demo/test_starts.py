@@ -29,7 +29,8 @@ def works():
         yield studio
     finally:
         sys.path.remove(str(DEMO))
-        sys.modules.pop("studio", None)
+        for file in DEMO.glob("*.py"):
+            sys.modules.pop(file.stem, None)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,16 @@ def test_light_and_dark_are_swapped_but_for_what_is_transparent(works, tmp_path)
     picture.putpixel((1, 0), (0, 0, 0, 0))
     picture.save(tmp_path / "ink.png")
     swapped = works.picture_of(str(tmp_path / "ink.png"), True)
-    assert swapped.getpixel((0, 0)) == (0, 55, 255, 255) and swapped.getpixel((1, 0))[3] == 0
+    assert swapped.getpixel((0, 0)) == (0, 55, 255) and swapped.getpixel((1, 0)) == (0, 0, 0)
+
+
+def test_a_black_logo_on_transparency_becomes_light(works, tmp_path):
+    logo = PIL.Image.new("RGBA", (64, 64))
+    logo.paste((0, 0, 0, 255), (16, 16, 48, 48))
+    logo.save(tmp_path / "logo.png")
+    picture, swapped = works.drawing_of(str(tmp_path / "logo.png"), None)
+    assert swapped and picture.getpixel((32, 32)) == (255, 255, 255) and picture.getpixel((2, 2)) == (0, 0, 0)
+    assert not works.drawing_of(str(tmp_path / "logo.png"), False)[1]
 
 
 def test_a_sound_of_its_own_length_goes_home_with_what_it_makes(studio, arguments, tmp_path):
