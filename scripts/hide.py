@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BAND = (6000.0, 14000.0)
 SHARES = (0.4, 0.9)  # of the frequencies of a sound that does not reach so high
 SECONDS = 5.0
+# Percent of a picture's pixels that may become all black, and all white, when its contrast is stretched.
+CUT_OFF = 0.5
 # What is shown of the sound: rows, the share around the pictures, and seconds at most.
 ROWS, AROUND, MOST_SHOWN = 720, 0.15, 120.0
 PLACE = ("start_in_s", "end_in_s", "min_frequency", "max_frequency", "strength", "frequency_scale")
@@ -73,12 +75,14 @@ def hide(
 
 
 def read_drawing(path: Path, invert: bool | None) -> Any:
-    """A picture as gray values `(H, W)` in 0..1, in which what is drawn is light."""
+    """A picture as gray values `(H, W)` in 0..1, from black to white, in which what is drawn is light."""
     import numpy as np
+    import PIL.ImageOps
 
     from .common.samples import read_drawing as read
 
-    return np.asarray(read(path, invert=invert).convert("RGB")).mean(axis=-1, dtype=np.float32) / 255
+    gray = read(path, invert=invert).convert("L")
+    return np.asarray(PIL.ImageOps.autocontrast(gray, CUT_OFF), np.float32) / 255
 
 
 def each_place(number: int, place: dict[str, list | None]) -> list[dict[str, Any]]:
