@@ -43,7 +43,7 @@ def _of_8_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
     elif values.size and values.max() > 1:
         values = values / 255
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-        raise ValueError("It has to be a picture of 8 or 16 bits, or of numbers in 0..1 or 0..255.")
+        raise ValueError("`image` has to be a picture of 8 or 16 bits, or of numbers in 0..1 or 0..255.")
     gray = PIL.Image.fromarray((values * 255).round().astype(np.uint8))
     if opaque is not None:
         gray.putalpha(PIL.Image.fromarray(opaque.astype(np.uint8) * 255))

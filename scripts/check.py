@@ -59,7 +59,8 @@ def sounds_of(
     import torch
 
     from .common.loudness import without_gain
-    from .common.samples import read_audio, sample_settings
+    from .common.samples import sample_settings
+    from .common.sounds import read_audio
 
     log_mel = mel.canvas_to_log_mel(canvas)
     saved = without_gain(read_audio(folder / "audio.wav", mel.sampling_rate), sample_settings(folder))

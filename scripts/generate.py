@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .common.border import run
-from .common.own_files import with_files
+from .common.own_files import add_reading_arguments, with_files
 from .common.parsers import (
     add_component_arguments,
     add_few_steps_argument,
@@ -23,6 +23,7 @@ PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}
 # Arguments that are nothing without one of some files.
 NEEDS = [
     *((name, ("image", "audio")) for name in ("strength", "mask_image", "mask_start_in_s", "mask_end_in_s")),
+    *(("invert", ("image",)), ("audio_start_in_s", ("audio",))),
     *(("resize_mode", ("image", "control_image")), ("magnitude_ratio", ("image",)), ("magnitude_ratio", ("audio",))),
     *(("controlnet", ("control_image",)), ("control_image", ("controlnet",))),
     ("controlnet_conditioning_scale", ("controlnet",)),
@@ -38,6 +39,7 @@ def parse_args(input_args: list[str] | None = None) -> Request:
     parser.add_argument("--image", help="A picture to begin with, instead of noise.")
     parser.add_argument("--audio", help="A sound to begin with. With --image, that is painted into it first.")
     parser.add_argument("--mask_image", help="A picture of the canvas' size: white is made anew, black stays.")
+    add_reading_arguments(parser)
     add_sample_arguments(parser, PRESETS, {**of_a_start, **arguments})
     add_scheduler_argument(parser)
     add_few_steps_argument(parser)
@@ -73,7 +75,7 @@ def generate(request: Request) -> Iterator[Path]:
     arguments = with_checkpoint_defaults(request.call, pipe)
     settings = complete_settings(models, pipe, {**arguments, **request.recorded})
     say_unknown_words(settings)
-    arguments = with_files(arguments, request.files, pipe, models.controlnet)
+    arguments = with_files(arguments, request, pipe)
     seeds = own_share(accelerator, samples.seeds)
     yield from make_samples(pipe, samples, settings, arguments=arguments, seeds=seeds)
     report_samples(accelerator, samples.folders)

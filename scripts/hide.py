@@ -2,13 +2,16 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common.border import run
-from .common.files import check_absent, check_writable, json_text, written
-from .common.parsers import new_parser
+from .common.files import Write, check_absent, check_writable, json_text, written, written_once
+from .common.parsers import add_video_arguments, new_parser, with_look
+from .common.progress import tell
+from .common.values import STRIP, Look
 
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 BAND = (6000.0, 14000.0)
 SHARES = (0.4, 0.9)  # of the frequencies of a sound that does not reach so high
 SECONDS = 5.0
+# Percent of a picture's pixels that may become all black, and all white, when its contrast is stretched.
+CUT_OFF = 0.5
 # What is shown of the sound: rows, the share around the pictures, and seconds at most.
 ROWS, AROUND, MOST_SHOWN = 720, 0.15, 120.0
 PLACE = ("start_in_s", "end_in_s", "min_frequency", "max_frequency", "strength", "frequency_scale")
@@ -30,7 +35,7 @@ def hide(
     image: list[Path],
     output: Path | None = None,
     invert: bool | None = None,
-    video: bool = True,
+    video: Look | None = STRIP,
     **place: list | None,
 ) -> Iterator[Path]:
     """
@@ -42,7 +47,7 @@ def hide(
         output (`Path`, *optional*): Ends in `.wav` or `.flac`. The spectrogram and the video are beside it. Default:
             the song's name and "-hidden", in the current folder.
         invert (`bool`, *optional*): Whether light and dark of the pictures are swapped. Default: as each looks.
-        video (`bool`, defaults to `True`): Whether to make a video.
+        video ([`Look`], *optional*, defaults to `STRIP`): Look of the video; `None` for none.
         place (`list`, *optional*): By the names in `PLACE`, a value for all pictures or one for each.
     """
     from .common.hiding import SUFFIXES, hide_in_file
@@ -52,28 +57,32 @@ def hide(
     if output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"`output` has to end in {' or '.join(SUFFIXES)}, but is {output}.")
     check_writable(output.parent, "output")
-    files = [output, *(output.with_suffix(end) for end in (".png", ".mp4"))]
+    write = written_once if given is None else written
+    formats = video.video_format if video else []
+    files = [output, *(output.with_suffix(f".{end}") for end in ("png", *formats))]
     for file in files:
         if file.exists() and any(file.samefile(each) for each in (song, *image) if each.exists()):
             raise ValueError(f"`output` would replace {file}, which is read. Name another file.")
         if given is None:
             check_absent(file, "output")
     grays = [read_drawing(each, invert) for each in image]
-    with written(output) as target, opened_sound(song, target.parent) as sound:
+    with write(output) as target, opened_sound(song, target.parent) as sound:
         pictures = [placed(sound, gray, values) for gray, values in zip(grays, each_place(len(grays), place))]
         hidden = hide_in_file(sound, song, target, pictures)
     yield output
-    yield from show(output, song, image, pictures, min(hidden.levels), video)
+    yield from show(output, song, image, pictures, min(hidden.levels), video, write)
     say(hidden)
 
 
 def read_drawing(path: Path, invert: bool | None) -> Any:
-    """A picture as gray values `(H, W)` in 0..1, in which what is drawn is light."""
+    """A picture as gray values `(H, W)` in 0..1, from black to white, in which what is drawn is light."""
     import numpy as np
+    import PIL.ImageOps
 
     from .common.samples import read_drawing as read
 
-    return np.asarray(read(path, invert=invert).convert("RGB")).mean(axis=-1, dtype=np.float32) / 255
+    gray = read(path, invert=invert).convert("L")
+    return np.asarray(PIL.ImageOps.autocontrast(gray, CUT_OFF), np.float32) / 255
 
 
 def each_place(number: int, place: dict[str, list | None]) -> list[dict[str, Any]]:
@@ -98,30 +107,35 @@ def placed(sound: "soundfile.SoundFile", picture: Any, place: dict[str, Any]) ->
 
 
 def show(
-    output: Path, song: Path, image: list[Path], pictures: "list[HiddenPicture]", level: float, video: bool
+    output: Path,
+    song: Path,
+    image: list[Path],
+    pictures: "list[HiddenPicture]",
+    level: float,
+    video: Look | None,
+    write: Write = written,
 ) -> Iterator[Path]:
     """Draws the part of a sound that pictures are in, and films it."""
     import soundfile
 
     from .common.samples import write_picture
     from .common.spectrograms import spectrogram_of, with_axes
-    from .common.video import write_video
+    from .common.video import write_videos
 
     scale = pictures[0].frequency_scale
     settings = json_text({"image": [str(each) for each in image], "audio": str(song), **place_of(pictures)})
     with soundfile.SoundFile(output) as sound:
         start, end = shown_part(pictures, sound.frames / sound.samplerate)
         drawn = spectrogram_of(sound, start, end, (columns_of(pictures[0], end - start), ROWS), scale, level)
-        with written(output.with_suffix(".png")) as file:
+        with write(output.with_suffix(".png")) as file:
             write_picture(file, with_axes(drawn, start, end, sound.samplerate, scale), settings)
         yield output.with_suffix(".png")
         if video:
             sound.seek(round(start * sound.samplerate))
             audio = sound.read(round((end - start) * sound.samplerate), dtype="float32", always_2d=True).mean(axis=1)
             captions = [f"picture: {', '.join(each.name for each in image)}", f"sound: {song.name}"]
-            with written(output.with_suffix(".mp4")) as file:
-                write_video(file, [(drawn, 1)], audio, sound.samplerate, captions, settings)
-            yield output.with_suffix(".mp4")
+            panels = [(drawn, 1)]
+            yield from write_videos(output, panels, audio, sound.samplerate, captions, settings, video, write=write)
 
 
 def place_of(pictures: "list[HiddenPicture]") -> dict[str, list]:
@@ -133,7 +147,7 @@ def shown_part(pictures: "list[HiddenPicture]", seconds: float) -> tuple[float, 
     start, end = min(each.start_in_s for each in pictures), max(each.end_in_s for each in pictures)
     start, end = max(start - AROUND * (end - start), 0.0), min(end + AROUND * (end - start), seconds)
     if end - start > MOST_SHOWN:
-        print(f"Of {end - start:.0f} s the spectrogram and the video show the first {MOST_SHOWN:.0f}.", flush=True)
+        tell(f"Of {end - start:.0f} s the spectrogram and the video show the first {MOST_SHOWN:.0f}.", sys.stdout)
     return start, min(end, start + MOST_SHOWN)
 
 
@@ -151,13 +165,14 @@ def columns_of(picture: "HiddenPicture", seconds: float) -> int:
 def say(hidden: Any) -> None:
     """What a user may want to know of a new sound."""
     if hidden.num_clipped:
-        print(
+        tell(
             f"warning: {hidden.num_clipped} samples would be louder than a file holds, and are held at full scale."
             " Where that is heard, a lower --strength or a quieter song helps.",
-            flush=True,
+            sys.stdout,
         )
     if not hidden.tags_kept:
-        print("Of the tags, title, artist and their like are kept; all are, from WAV to WAV and FLAC to FLAC.")
+        text = "Of the tags, title, artist and their like are kept; all are, from WAV to WAV and FLAC to FLAC."
+        tell(text, sys.stdout)
 
 
 def main(input_args: list[str] | None = None) -> None:
@@ -187,9 +202,7 @@ def main(input_args: list[str] | None = None) -> None:
         action=argparse.BooleanOptionalAction,
         help="Whether to swap light and dark. Default: yes for a drawing on a light ground.",
     )
-    parser.add_argument(
-        "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make a video. Default: yes."
-    )
+    add_video_arguments(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -197,7 +210,7 @@ def main(input_args: list[str] | None = None) -> None:
         " current folder.",
     )
     args = parser.parse_args(input_args)
-    run(lambda: hide(**vars(args)))
+    run(lambda: hide(**with_look(args)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .common.border import run
-from .common.own_files import with_files
+from .common.own_files import add_reading_arguments, with_files
 from .common.parsers import add_sample_arguments, call_arguments, new_parser
 from .common.presets import EMBEDDED_PRESETS, IMPRINT_PRESETS
 from .common.requests import read_request
@@ -13,15 +13,20 @@ from .common.values import Request
 
 # Which file stands in for which prompt.
 INSTEAD = {"image": "prompt", "audio": "audio_prompt"}
+# Arguments that are nothing without a file.
+NEEDS = [("invert", ("image",)), ("audio_start_in_s", ("audio",))]
 
 
 def parse_args(input_args: list[str] | None = None) -> Request:
     parser, arguments = new_parser("imprint", __doc__), call_arguments("ImagesThatSoundImprintPipeline")
     parser.add_argument("--image", help="A picture to paint, instead of --prompt.")
     parser.add_argument("--audio", help="A sound to paint into, instead of --audio_prompt.")
+    add_reading_arguments(parser)
     add_sample_arguments(parser, IMPRINT_PRESETS, arguments)
     args = parser.parse_args(input_args)
-    return read_request(args, IMPRINT_PRESETS, arguments, embedded_presets=EMBEDDED_PRESETS, instead=INSTEAD)
+    return read_request(
+        args, IMPRINT_PRESETS, arguments, embedded_presets=EMBEDDED_PRESETS, instead=INSTEAD, needs=NEEDS
+    )
 
 
 def imprint(request: Request) -> Iterator[Path]:
@@ -44,7 +49,7 @@ def imprint(request: Request) -> Iterator[Path]:
     arguments = with_checkpoint_defaults(request.call, pipe)
     settings = complete_settings(models, pipe, {**arguments, **request.recorded})
     say_unknown_words(settings)
-    arguments = with_files(arguments, request.files, pipe)
+    arguments = with_files(arguments, request, pipe)
     yield from make_samples(
         pipe,
         samples,

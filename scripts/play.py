@@ -1,11 +1,27 @@
 """Plays any picture as a spectrogram: one made here with the constants inside it, any other with Auffusion's."""
 
+import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .common.border import run
-from .common.files import check_absent, check_writable, json_text, written
-from .common.parsers import add_spectrogram_argument, new_parser
+from .common.files import check_absent, check_writable, json_text, written, written_once
+from .common.parsers import add_spectrogram_argument, add_video_arguments, new_parser, with_look
+from .common.progress import tell
+from .common.values import STRIP, Look
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+    import torch
+
+    from ..pipelines import MelSpectrogram
+
+# What is drawn of a second of sound, in columns of a spectrogram with axes, within bounds; and its rows.
+COLUMNS_PER_SECOND, COLUMNS, ROWS = 100, (400, 4096), 512
 
 
 def play(
@@ -14,27 +30,63 @@ def play(
     vocoder: str | None = None,
     spectrogram: str | dict | None = None,
     frequency_scale: str = "mel",
+    invert: bool | None = None,
+    video: Look | None = STRIP,
 ) -> Iterator[Path]:
-    """Makes a sound of a picture; yields its file."""
-    import torch
-
-    from ..pipelines import audio_problems, audio_remarks
-    from ..pipelines.images_that_sound_audio_prior import check_vocoder
-    from .common.canvases import canvas_of, constants_of, on_scale
+    """
+    Makes a sound of a picture; yields its file, those of the canvas that was played and of the sound's spectrogram,
+    and a video.
+    """
+    from .common.canvases import canvas_of, constants_of, on_scale, picture_of
     from .common.loudness import levelled
-    from .common.models import read_vocoder
-    from .common.samples import read_picture, write_audio
+    from .common.samples import read_drawing, write_audio, write_picture
+    from .common.video import write_videos
 
     given, output = output, output or Path(picture.with_suffix(".wav").name)
     if output.suffix.lower() != ".wav":
         raise ValueError(f"`output` has to end in .wav, but is {output}.")
     check_writable(output.parent, "output")
-    pixels = read_picture(picture)
-    if given is None:
-        check_absent(output, "output")
+    write = written_once if given is None else written
+    files = files_beside(output, video)
+    for file in files:
+        if file.exists() and picture.exists() and file.samefile(picture):
+            raise ValueError(f"`output` would replace {file}, which is read. Name another file.")
     mel, settings = constants_of(picture, spectrogram)
     mel = on_scale(mel, frequency_scale)
+    pixels = read_drawing(picture, mel.silence, invert)
+    for file in files if given is None else []:
+        check_absent(file, "output")
     canvas = canvas_of(pixels, mel, settings.get("canvas_layout") == "folded")
+    audio, gain = levelled(sound_of(canvas, mel, vocoder, frequency_scale), mel.sampling_rate)
+    text = json_text({**settings, "spectrogram": mel.to_dict(), "gain_in_db": gain})
+    with write(output) as file:
+        write_audio(file, audio, mel.sampling_rate, text)
+    yield output
+    with write(files[1]) as file:
+        write_picture(file, picture_of(canvas[0, 0]), text)
+    yield files[1]
+    with write(files[2]) as file:
+        write_picture(file, drawn(output, frequency_scale), text)
+    yield files[2]
+    if video:
+        panels, captions = [(picture_of(canvas[0, 0]), 1)], [f"picture: {picture.name}"]
+        yield from write_videos(output, panels, audio, mel.sampling_rate, captions, text, video, write=write)
+
+
+def files_beside(output: Path, video: Look | None) -> list[Path]:
+    """The sound's file and those that come with it: what was played, what it looks like, and the video."""
+    endings = ("-picture.png", "-spectrogram.png", *(f".{each}" for each in (video.video_format if video else [])))
+    return [output, *(output.with_name(f"{output.stem}{ending}") for ending in endings)]
+
+
+def sound_of(canvas: "torch.Tensor", mel: "MelSpectrogram", vocoder: str | None, frequency_scale: str) -> "np.ndarray":
+    """The waveform of a canvas, of which is told what is wrong with it."""
+    import torch
+
+    from ..pipelines import audio_problems, audio_remarks
+    from ..pipelines.images_that_sound_audio_prior import check_vocoder
+    from .common.models import read_vocoder
+
     if canvas.shape[-1] < mel.min_columns:
         raise ValueError(
             f"`picture` has to be at least {mel.min_columns} columns wide to be played, but has {canvas.shape[-1]}."
@@ -46,12 +98,21 @@ def play(
     with torch.no_grad():
         audio = mel.canvas_to_audio(canvas, plays)[0].numpy()
     for said in (*audio_problems(audio), *audio_remarks(audio, mel)):
-        print(f"warning: {said}", flush=True)
-    audio, gain = levelled(audio, mel.sampling_rate)
-    settings = {**settings, "spectrogram": mel.to_dict(), "gain_in_db": gain}
-    with written(output) as file:
-        write_audio(file, audio, mel.sampling_rate, json_text(settings))
-    yield output
+        tell(f"warning: {said}", sys.stdout)
+    return audio
+
+
+def drawn(sound: Path, frequency_scale: str) -> "PIL.Image.Image":
+    """The spectrogram of a file with its axes."""
+    import soundfile
+
+    from .common.spectrograms import spectrogram_of, with_axes
+
+    with soundfile.SoundFile(sound) as file:
+        seconds = file.frames / file.samplerate
+        width = round(min(max(COLUMNS_PER_SECOND * seconds, COLUMNS[0]), COLUMNS[1]))
+        picture = spectrogram_of(file, 0.0, seconds, (width, ROWS), frequency_scale)
+        return with_axes(picture, 0.0, seconds, file.samplerate, frequency_scale)
 
 
 def main(input_args: list[str] | None = None) -> None:
@@ -70,10 +131,19 @@ def main(input_args: list[str] | None = None) -> None:
         help="On what scale the rows are, such as that of a viewer for which the picture was made. Default: mel.",
     )
     parser.add_argument(
-        "--output", type=Path, help="WAV file. Default: the picture's name with .wav, in the current folder."
+        "--invert",
+        action=argparse.BooleanOptionalAction,
+        help="Whether to swap light and dark. Default: yes for a drawing on a light ground, such as paper.",
+    )
+    add_video_arguments(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="WAV file; pictures and the video go beside it. Default: the picture's name with .wav, in the current"
+        " folder.",
     )
     args = parser.parse_args(input_args)
-    run(lambda: play(**vars(args)))
+    run(lambda: play(**with_look(args)))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,20 @@ from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts.common.control_lines import lines_of
 from images_that_sound.scripts.common.models import EMBEDDED
 
-from .embedded import NOISE, encode_data, mostly, tokenize
-from .loop import Run, make_data, noise_loss, noised, parse_run, train, trapezoid, velocity_weights
+from .embedded import encode_data
+from .loop import (
+    NOISE,
+    Run,
+    make_data,
+    mostly,
+    noise_loss,
+    noised,
+    parse_run,
+    tokenize,
+    train,
+    trapezoid,
+    velocity_weights,
+)
 from .world import HEIGHT, WIDTH, describe, draw
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel, UniPCMultistepScheduler
+from diffusers import AutoencoderKL, UNet2DConditionModel, UniPCMultistepScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
@@ -17,19 +17,21 @@ from images_that_sound.scripts.common.files import write_json
 from images_that_sound.scripts.common.vocabulary import words_of
 
 from .loop import (
+    NOISE,
     SHARD_SIZE,
     Run,
     learn_tokenizer,
     make_data,
-    min_snr_weights,
-    noise_loss,
-    noised,
+    mostly,
     parse_run,
     save,
     small_text_config,
+    tokenize,
     train,
+    train_unet,
     write_tensors,
 )
+from .vae import reconstruction_loss, to_vae_input
 from .world import HEIGHT, KINDS, SPECTROGRAM, WIDTH, describe, draw
 
 
@@ -49,7 +51,6 @@ DEFAULT_ARGUMENTS = {
     "num_iterations": 2000,
     "image_start_step": 250,
 }
-NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
 
 def make_tokenizer(run: Run, data: dict) -> CLIPTokenizer:
@@ -68,11 +69,6 @@ def known_words(
         for kind, (_, labels) in data.items()
     }
     return {kind: {"names": list(names[kind]), "words": sorted(words[kind])} for kind in data}
-
-
-def tokenize(tokenizer: CLIPTokenizer, prompts: list[str], device: str) -> torch.Tensor:
-    tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
-    return tokens.input_ids.to(device)
 
 
 def train_text_encoder(run: Run, data: dict, tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -140,10 +136,8 @@ def vae_loss(
         posterior = vae.encode(batch).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(run.device)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-    error = decoded.float() - batch
-    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
-    return error.abs().mean() + 0.5 * edges + divergence_weight * divergence
+    return reconstruction_loss(decoded.float(), batch) + divergence_weight * divergence
 
 
 def _mixed_crops(data: dict, numbers: np.random.Generator, batch_size: int) -> np.ndarray:
@@ -158,12 +152,6 @@ def _mixed_crops(data: dict, numbers: np.random.Generator, batch_size: int) -> n
 def _random_crop(canvases: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
     left = int(numbers.integers(WIDTH - CROP_WIDTH + 1))
     return canvases[int(numbers.integers(len(canvases)))][:, left : left + CROP_WIDTH].astype(np.float32)
-
-
-def to_vae_input(canvases: np.ndarray, device: str) -> torch.Tensor:
-    """Canvases (B, H, W) in 0..255 to pictures (B, 3, H, W) in -1..1."""
-    batch = torch.from_numpy(np.asarray(canvases, np.float32))[:, None] / 127.5 - 1
-    return batch.expand(-1, 3, -1, -1).to(device, memory_format=torch.channels_last)
 
 
 def encode_data(run: Run, data: dict, vae: AutoencoderKL) -> dict[str, torch.Tensor]:
@@ -234,41 +222,6 @@ def new_unet(run: Run) -> UNet2DConditionModel:
         norm_num_groups=16,
     )
     return unet.to(run.device, memory_format=torch.channels_last)
-
-
-def train_unet(
-    run: Run,
-    kind: str,
-    unet: UNet2DConditionModel,
-    batch_of_step: Callable[[int, np.random.Generator], tuple[torch.Tensor, list[str]]],
-    read: Callable[[list[str]], torch.Tensor],
-    *,
-    weights_of: Callable[[DDPMScheduler, torch.Tensor], torch.Tensor] = min_snr_weights,
-    **schedule: object,
-) -> None:
-    """
-    Learns to predict noise. `batch_of_step` gives clean latents (B, C, H, W) and their prompts, `read` the embeddings
-    (B, L, D) of prompts, `weights_of` the weights (B,) of the errors at timesteps, `schedule` what else `train` takes.
-    """
-    scheduler = DDPMScheduler(**NOISE)
-    if run.compile:
-        unet.compile(dynamic=False)
-
-    def loss_of_step(step: int) -> torch.Tensor:
-        numbers, generator = run.generators(2 if kind == "picture" else 3, step)
-        clean, prompts = batch_of_step(step, numbers)
-        embeddings = read(prompts)
-        noisy, timesteps, noise = noised(scheduler, clean.to(run.device), generator)
-        with run.autocast():
-            predicted = unet(noisy.contiguous(memory_format=torch.channels_last), timesteps, embeddings).sample.float()
-        return noise_loss(predicted, noise, weights_of(scheduler, timesteps))
-
-    train(run, {"picture": "image", "sound": "audio"}[kind], unet, loss_of_step, **schedule)
-
-
-def mostly(prompt: Callable[[], str], numbers: np.random.Generator) -> str:
-    """One prompt in eight is left empty, for guidance."""
-    return "" if numbers.random() < 0.125 else prompt()
 
 
 def new_pipeline(

@@ -14,8 +14,7 @@ from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts.common.files import written
 from images_that_sound.scripts.common.models import EMBEDDED
 
-from .embedded import NOISE, tokenize
-from .loop import Run, parse_run, train, trapezoid, write_tensors
+from .loop import NOISE, Run, parse_run, tokenize, train, trapezoid, write_tensors
 from .world import KINDS, describe, draw
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline
+from diffusers import DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DConditionModel
 from diffusers.training_utils import EMAModel, compute_snr
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerBase
@@ -20,6 +20,7 @@ from images_that_sound.scripts.common.files import write_json, written
 
 
 SHARD_SIZE = 500
+NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,16 @@ def learn_tokenizer(
     return tokenizer
 
 
+def tokenize(tokenizer: PreTrainedTokenizerBase, prompts: list[str], device: str) -> torch.Tensor:
+    tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
+    return tokens.input_ids.to(device)
+
+
+def mostly(prompt: Callable[[], object], numbers: np.random.Generator, empty: object = "") -> object:
+    """A prompt, or its embedding; one in eight is `empty`, for guidance."""
+    return empty if numbers.random() < 0.125 else prompt()
+
+
 # -------------------- Training --------------------
 
 
@@ -190,6 +201,7 @@ def train(
     *,
     learning_rate_at: Callable[[float], float] | None = None,
     average_decay: float = 0.998,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> None:
     """
     Minimises `loss_of_step(step)` with AdamW, a one-cycle learning rate and an average of the weights, which `model`
@@ -202,13 +214,14 @@ def train(
         loss_of_step (`Callable`): From a step, whose draws `run.generators` makes, to the loss.
         learning_rate_at (`Callable`, *optional*): Instead of one cycle: from the share of the steps that are done to
             the share of the highest learning rate. A run may then go on to another number of steps than it began with.
-        average_decay (`float`, defaults to 0.998): Of the average of the weights.
+        average_decay (`float`, defaults to 0.998): Decay of the average of the weights.
+        betas (`tuple[float, float]`): AdamW's decays of the averages of gradients and of their squares.
     """
     num_steps = run.steps[stage]
     if num_steps == 0:
         model.eval()
         return
-    optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, betas=betas, weight_decay=1e-2)
     if learning_rate_at is None:
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, run.learning_rate, total_steps=num_steps, pct_start=0.1
@@ -244,6 +257,36 @@ def train(
     model.eval()
 
 
+def train_unet(
+    run: Run,
+    kind: str,
+    unet: UNet2DConditionModel,
+    batch_of_step: Callable[[int, np.random.Generator], tuple[torch.Tensor, list[str]]],
+    read: Callable[[list[str]], torch.Tensor],
+    *,
+    weights_of: Callable[[DDPMScheduler, torch.Tensor], torch.Tensor] = min_snr_weights,
+    **schedule: object,
+) -> None:
+    """
+    Learns to predict noise. `batch_of_step` gives clean latents (B, C, H, W) and their prompts, `read` the embeddings
+    (B, L, D) of prompts, `weights_of` the weights (B,) of the errors at timesteps, `schedule` what else `train` takes.
+    """
+    scheduler = DDPMScheduler(**NOISE)
+    if run.compile:
+        unet.compile(dynamic=False)
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        numbers, generator = run.generators(2 if kind == "picture" else 3, step)
+        clean, prompts = batch_of_step(step, numbers)
+        embeddings = read(prompts)
+        noisy, timesteps, noise = noised(scheduler, clean.to(run.device), generator)
+        with run.autocast():
+            predicted = unet(noisy.contiguous(memory_format=torch.channels_last), timesteps, embeddings).sample.float()
+        return noise_loss(predicted, noise, weights_of(scheduler, timesteps))
+
+    train(run, {"picture": "image", "sound": "audio"}[kind], unet, loss_of_step, **schedule)
+
+
 def _resume(run: Run, stage: str, parts: dict) -> int:
     """Loads what an earlier run wrote into the parts; returns the number of steps that it took."""
     checkpoint = run.work_dir / f"{stage}.pt"
@@ -273,6 +316,11 @@ def small_text_config(tokenizer: PreTrainedTokenizerBase, width: int = 64) -> di
 def write_tensors(path: Path, content: object) -> None:
     with written(path) as file:
         torch.save(content, file)
+
+
+def save_model(model: ModelMixin, folder: Path) -> None:
+    """Writes one model of a checkpoint with float16 weights."""
+    model.to("cpu", torch.float16).save_pretrained(folder)
 
 
 def save(pipe: DiffusionPipeline, output_dir: Path) -> None:

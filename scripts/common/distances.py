@@ -10,8 +10,9 @@ from accelerate.utils import tqdm
 
 from ...selection import InceptionFeatures, Scorer, VGGishFeatures, frechet_distance
 from .loudness import without_gain
-from .samples import find_samples, read_picture, read_waveform, sample_settings
+from .samples import find_samples, read_picture, sample_settings
 from .scoring import problems_of
+from .sounds import read_waveform
 from .values import Scores
 
 

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    import numpy as np
     import PIL.Image
     from diffusers import DiffusionPipeline
+
+    from .values import Request
 
 # What a file is that each argument takes, and which arguments take several.
 OWN_FILES = {
@@ -21,6 +24,11 @@ OWN_FILES = {
     **{"control_image": "picture", "ip_adapter_image": "picture"},
 }
 SEVERAL = ("control_image",)
+# How files are read, each with how argparse reads it. An argument is `None` where it is not given.
+READ_BY: dict[str, dict[str, Any]] = {
+    "invert": {"action": argparse.BooleanOptionalAction},
+    "audio_start_in_s": {"type": float},
+}
 # Models that a pipeline can have besides its own, each argument with what of it ships.
 COMPONENTS: dict[str, tuple[str, ...]] = {"controlnet": ("embedded",), "ip_adapter": (), "lora": (), "audio_lora": ()}
 
@@ -39,6 +47,17 @@ class OwnFile:
     name: str
     path: Path
     sha256: str
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """For commands that take a picture and a sound."""
+    texts = {
+        "invert": "Whether to swap light and dark of --image. Default: yes for a drawing on a light ground,"
+        " such as paper.",
+        "audio_start_in_s": "Where to begin in --audio, of which --audio_length_in_s takes so much. Default: 0.",
+    }
+    for name, options in READ_BY.items():
+        parser.add_argument(f"--{name}", help=texts[name], **options)
 
 
 def own_files(args: argparse.Namespace, saved: dict[str, Any], params_from: str | None) -> dict[str, list[OwnFile]]:
@@ -86,40 +105,58 @@ def recorded(files: dict[str, list[OwnFile]], components: dict[str, str | list[s
     return {**names, **components, "sha256": hashes or None}
 
 
-def with_files(
-    arguments: dict[str, Any], files: dict[str, list[OwnFile]], pipe: "DiffusionPipeline", controlnets: list[str] = []
-) -> dict[str, Any]:
+def with_files(arguments: dict[str, Any], request: "Request", pipe: "DiffusionPipeline") -> dict[str, Any]:
     """
-    Arguments of a pipeline's call with what files hold: pictures, on silence where they are transparent, control
-    images of `controlnets`, of which the one that ships sees lines, and a waveform at the pipeline's rate, of which
-    `audio_length_in_s` says how much is taken. Raises `ValueError` for more than there is, or what is no picture or
-    sound.
+    Arguments of a pipeline's call with what the files of a request hold: pictures, on silence where they are
+    transparent, control images, of which the ControlNet that ships sees lines, and a waveform at the pipeline's rate,
+    of which `audio_start_in_s` and `audio_length_in_s` say how much is taken. Raises `ValueError` for more than there
+    is, or what is no picture or sound.
     """
-    from .samples import on_ground, read_audio, read_picture
+    from ...pipelines.images_that_sound_picture_reading import on_ground
+    from .samples import read_drawing, read_picture
 
-    grounds = {"image": pipe.mel_spectrogram.silence, "mask_image": 0, "ip_adapter_image": 1}
-    own = {name: on_ground(read_picture(files[name][0].path), grounds[name]) for name in grounds if name in files}
+    files, own = request.files, {}
+    if "image" in files:
+        silence, invert = pipe.mel_spectrogram.silence, request.recorded.get("invert")
+        own["image"] = read_drawing(files["image"][0].path, silence, invert)
+    grounds = {"mask_image": 0, "ip_adapter_image": 1}
+    own |= {name: on_ground(read_picture(files[name][0].path), grounds[name]) for name in grounds if name in files}
     if "control_image" in files:
         wanted = [arguments[name] for name in ("height", "width", "audio_length_in_s")]
         canvas = pipe.resolve_size(*wanted, None, arguments["canvas_layout"])
         size = (canvas.height, canvas.width)
-        pairs = zip(files["control_image"], controlnets, strict=True)
+        pairs = zip(files["control_image"], request.models.controlnet, strict=True)
         pictures = [_control_image(file.path, controlnet, size) for file, controlnet in pairs]
         own["control_image"] = pictures if len(pictures) > 1 else pictures[0]
     if "audio" in files:
-        own["audio"] = read_audio(files["audio"][0].path, pipe.sampling_rate)
-        if (seconds := arguments["audio_length_in_s"]) is not None:
-            length = len(own["audio"]) / pipe.sampling_rate
-            if not 0 < seconds <= length:
-                raise ValueError(f"`audio_length_in_s` has to be in the {length:.2f} s of `audio`, but is {seconds}.")
-            own |= {"audio": own["audio"][: round(seconds * pipe.sampling_rate)], "audio_length_in_s": None}
+        start, length = request.recorded.get("audio_start_in_s"), arguments["audio_length_in_s"]
+        own["audio"] = _part_of(files["audio"][0].path, pipe.sampling_rate, 0.0 if start is None else start, length)
+        own["audio_length_in_s"] = None
     return {**arguments, **own}
+
+
+def _part_of(path: Path, sampling_rate: int, start_in_s: float, length_in_s: float | None) -> "np.ndarray":
+    """The part of a sound that is asked for, which has to be there."""
+    from .sounds import read_audio
+
+    if not 0 <= start_in_s < math.inf:
+        raise ValueError(f"`audio_start_in_s` has to be 0 or more, but is {start_in_s}.")
+    possible = length_in_s is not None and 0 < length_in_s < math.inf
+    audio = read_audio(path, sampling_rate, start_in_s, length_in_s if possible else None)
+    length = len(audio) / sampling_rate
+    if length_in_s is not None and not (possible and len(audio) >= round(length_in_s * sampling_rate)):
+        after = f" after {start_in_s:g} s" if start_in_s else ""
+        raise ValueError(
+            f"`audio_length_in_s` has to be in the {length:.2f} s of `audio`{after}, but is {length_in_s}."
+        )
+    return audio
 
 
 def _control_image(path: Path, controlnet: str, size: list[int]) -> "PIL.Image.Image":
     """A picture as a ControlNet is to see it."""
+    from ...pipelines.images_that_sound_picture_reading import on_ground
     from .control_lines import lines_of
-    from .samples import on_ground, read_picture
+    from .samples import read_picture
 
     picture = read_picture(path)
     return lines_of(picture, *size) if controlnet == "embedded" else on_ground(picture, 0)

@@ -4,7 +4,9 @@ import argparse
 import ast
 import difflib
 import inspect
+import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +16,7 @@ from .border import one_line
 from .call_arguments import CallArgument, read_call
 from .files import parse_json
 from .presets import FEW_STEPS, SCHEDULERS
-from .values import PUBLISHED_SCORES
+from .values import PUBLISHED_SCORES, VIDEO_FORMATS, VIDEO_SIZES, Look, values_of
 
 
 # The file of each pipeline that is called or published by a command.
@@ -35,6 +37,8 @@ QUANTIZATIONS = ("torchao", "bitsandbytes_8bit", "bitsandbytes_4bit")
 DEFAULTS = {
     **{"seed": 0, "num_samples": 1, "model": "embedded", "scores": ["clip", "clap"]},
     **{"dtype": "float32", "enable_layerwise_casting": False},
+    # Your picture is seen once, as large as it fits.
+    "resize_mode": "center",
 }
 
 
@@ -52,6 +56,10 @@ class Parser(argparse.ArgumentParser):
     def parse_args(
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
+        args = sys.argv[1:] if args is None else args
+        for word in args:
+            if not _is_text(word):
+                self.error(f"arguments and names of files have to be text, but this is none: {word[:100]!r}")
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             names = [word.partition("=")[0] for word in unknown if word.startswith("--")]
@@ -66,6 +74,14 @@ class Parser(argparse.ArgumentParser):
         options = [option for action in self._actions for option in action.option_strings]
         near = difflib.get_close_matches(name, options, 1, cutoff=0.8)
         return f"(did you mean {near[0]}?)" if near else ""
+
+
+def _is_text(word: str) -> bool:
+    """Whether settings can hold a word: not if it has halves of characters, as names of files may."""
+    try:
+        return bool(word.encode()) or not word
+    except UnicodeEncodeError:
+        return False
 
 
 def new_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -108,8 +124,9 @@ def add_call_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Cal
     )
     for name, argument in arguments.items():
         text = argument.description
-        if argument.default not in (None, inspect.Parameter.empty):
-            text += f" Default: {argument.default}."
+        default = DEFAULTS.get(name, argument.default)
+        if default not in (None, inspect.Parameter.empty):
+            text += f" Default: {default}."
         place = parser if name in ("prompt", "audio_prompt") else group
         place.add_argument(f"--{name}", default=None, help=text.replace("%", "%%"), **parser_options(argument))
 
@@ -135,9 +152,7 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     add_quantization_argument(parser)
     parser.set_defaults(dtype=None, enable_layerwise_casting=None)
     parser.add_argument("--device_map", type=json_dict, help='JSON, such as {"unet_audio": "cuda:1"}.')
-    parser.add_argument(
-        "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make videos. Default: yes."
-    )
+    add_video_arguments(parser)
     parser.add_argument(
         "--output_dir",
         type=Path,
@@ -146,6 +161,39 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     )
     parser.set_defaults(command=parser.prog.split()[-1])
     add_process_arguments(parser)
+
+
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make videos. Default: yes."
+    )
+    sizes = ", ".join(f"{name} ({width}x{height})" for name, (width, height) in VIDEO_SIZES.items())
+    parser.add_argument(
+        "--video_shape",
+        choices=("strip", *VIDEO_SIZES),
+        default="strip",
+        help=f"strip, as large as the picture, or {sizes}. Default: strip.",
+    )
+    parser.add_argument(
+        "--video_format",
+        choices=VIDEO_FORMATS,
+        nargs="+",
+        default=["mp4"],
+        help="mp4, with the sound, or gif or webp, small and without sound, or several. Default: mp4.",
+    )
+    parser.add_argument(
+        "--captions",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="Whether videos show the prompts. Default: yes.",
+    )
+
+
+def with_look(args: argparse.Namespace) -> dict[str, Any]:
+    """What was parsed by `add_video_arguments` as one argument `video`, and everything else."""
+    look = values_of(Look, args) if args.video else None
+    looks = [field.name for field in fields(Look)]
+    return {**{name: value for name, value in vars(args).items() if name not in looks}, "video": look}
 
 
 def add_component_arguments(parser: argparse.ArgumentParser) -> None:

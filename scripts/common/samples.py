@@ -1,40 +1,36 @@
 """Sample folders: what a sample consists of, its settings inside every file, and how to find them again."""
 
-import math
 import os
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import PIL.PngImagePlugin
-import scipy.signal
 import soundfile
 
 from ...pipelines.images_that_sound_picture_reading import as_drawing, upright
 from ...pipelines.images_that_sound_picture_reading import on_ground as on_ground
-from .files import check_own_folder, json_text, parse_json, read_json, write_json, written
+from .files import MAX_TEXT, check_name, check_own_folder, json_text, parse_json, read_json, write_json, written
 from .loudness import levelled
 from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
-from .video import Panel, poster, write_video
+from .sounds import read_audio as read_audio
+from .sounds import read_waveform as read_waveform
+from .values import STRIP, Look
+from .video import Panel, poster, write_videos
 
 
 SETTINGS_KEY = "images_that_sound"
 SAMPLE_FILES = {"image.png", "spectrogram.png", "audio.wav", "settings.json"}
 # Formats that Pillow reads by itself, without running another program.
 PICTURE_FORMATS = ("PNG", "JPEG", "JPEG2000", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "TGA")
-# Bounds that no honest sound meets; memory and time are taken by these.
-SAMPLING_RATES = range(1000, 768001)
-MAX_SECONDS = 600
-MAX_VALUES = 2**27
-
 TEXT, NAMES = (str, type(None)), ("prompt", "audio_prompt", "model", "audio_model", "canvas_layout")
 # Kinds of what the commands read in settings. Lists hold texts.
 KINDS = {**dict.fromkeys(NAMES, TEXT), "seed": int, "spectrogram": dict, "problems": list, "gain_in_db": (int, float)}
@@ -50,7 +46,7 @@ def write_sample(
     sampling_rate: int,
     settings: dict,
     others: dict[str, PIL.Image.Image] | None = None,
-    video: bool = True,
+    video: Look | None = STRIP,
 ) -> None:
     """
     Writes a sample's folder, which appears under its name only when it is complete.
@@ -64,7 +60,7 @@ def write_sample(
         settings (`dict`): What made it, JSON-ready; written as `settings.json` and into PNG, WAV and MP4, with the
             gain of the sound as `gain_in_db`.
         others (`dict[str, PIL.Image.Image]`, *optional*): More pictures by the names of their files.
-        video (`bool`, defaults to `True`): Whether to write `video.mp4` and `poster.png`.
+        video ([`Look`], *optional*, defaults to `STRIP`): Look of `video.mp4` and `poster.png`; `None` for neither.
 
     Raises:
         ValueError: If the folder is there, and not because another process made the same sample.
@@ -81,8 +77,10 @@ def write_sample(
         write_audio(partial / "audio.wav", audio, sampling_rate, text)
         if video:
             captions, panels = captions_of(settings), [panel_of(picture, settings)]
-            write_video(partial / "video.mp4", panels, audio, sampling_rate, captions, text)
-            write_picture(partial / "poster.png", poster(panels, captions), text)
+            loops = bool(settings.get("circular"))
+            write_videos(partial / "video", panels, audio, sampling_rate, captions, text, video, loops)
+            still = poster(panels, captions if video.captions else [], video.video_shape)
+            write_picture(partial / "poster.png", still, text)
         write_json(partial / "settings.json", complete)
 
 
@@ -144,75 +142,6 @@ def write_audio(path: Path, audio: np.ndarray, sampling_rate: int, settings_text
         file.write(np.nan_to_num(audio))
 
 
-def read_waveform(path: str | Path) -> tuple[np.ndarray, int]:
-    """
-    Reads any sound that libsndfile knows, and what phones record (`.m4a`, `.3gp`).
-
-    Returns:
-        `tuple[np.ndarray, int]`: Mono float32 waveform of shape `(N,)`, and its samples per second.
-
-    Raises:
-        ValueError: If the file can't be read, is empty, holds values that are not finite, or is larger or of another
-            sampling rate than any honest one.
-    """
-    try:
-        if _is_mp4(path):
-            rate, audio = _read_mp4(path)
-        else:
-            with soundfile.SoundFile(path) as file:
-                _check_size(path, file.samplerate, file.frames, file.channels)
-                rate, audio = file.samplerate, file.read(dtype="float32", always_2d=True).mean(axis=1)
-    except (OSError, RuntimeError, av.FFmpegError) as error:
-        raise ValueError(f"`{path}` can't be read as a sound: {error}") from error
-    if not len(audio):
-        raise ValueError(f"`{path}` holds no sound.")
-    if not np.isfinite(audio).all():
-        raise ValueError(f"`{path}` holds a sound with values that are not finite.")
-    return audio, rate
-
-
-def read_audio(path: str | Path, sampling_rate: int) -> np.ndarray:
-    """The waveform of `read_waveform`, resampled to `sampling_rate`."""
-    audio, rate = read_waveform(path)
-    divisor = math.gcd(rate, sampling_rate)
-    return scipy.signal.resample_poly(audio, sampling_rate // divisor, rate // divisor).astype(np.float32)
-
-
-def _is_mp4(path: str | Path | BinaryIO) -> bool:
-    if hasattr(path, "read"):
-        return False
-    with open(path, "rb") as file:
-        return file.read(8)[4:] == b"ftyp"
-
-
-def _read_mp4(path: str | Path) -> tuple[int, np.ndarray]:
-    """Rate and mono waveform of the first sound in a file, read as nothing else: other formats may name files."""
-    with open(path, "rb") as file, av.open(file, format="mp4") as container:
-        if not container.streams.audio:
-            raise OSError("It has no sound.")
-        stream, parts, frames = container.streams.audio[0], [np.empty(0, np.float32)], 0
-        planar = av.AudioResampler(format="fltp")
-        for decoded in container.decode(stream):
-            for frame in planar.resample(decoded):
-                frames += frame.samples
-                _check_size(path, frame.sample_rate, frames, len(frame.layout.channels))
-                parts.append(frame.to_ndarray().mean(axis=0))
-        return stream.rate, np.concatenate(parts)
-
-
-def _check_size(path: str | Path, sampling_rate: int, frames: int, channels: int) -> None:
-    if sampling_rate not in SAMPLING_RATES:
-        raise ValueError(
-            f"`{path}` has to have {SAMPLING_RATES[0]} to {SAMPLING_RATES[-1]} samples per second, but has"
-            f" {sampling_rate}."
-        )
-    if frames > MAX_SECONDS * sampling_rate or frames * channels > MAX_VALUES:
-        raise ValueError(
-            f"`{path}` has to be at most {MAX_SECONDS} seconds and {MAX_VALUES} values long, but has {frames} in"
-            f" each of {channels} channels at {sampling_rate} per second."
-        )
-
-
 def read_picture(path: str | Path) -> PIL.Image.Image:
     """
     Reads a picture of 8 bits per channel, the right side up; gray ones of 16 bits or of floats are brought to 8.
@@ -225,7 +154,7 @@ def read_picture(path: str | Path) -> PIL.Image.Image:
     try:
         return upright(picture)
     except ValueError as error:
-        raise ValueError(f"`{path}` can't be read as a picture: {error}") from error
+        raise ValueError(str(error).replace("`image`", f"`{path}`")) from error
 
 
 def read_drawing(path: str | Path, silence: float = 0.0, invert: bool | None = None) -> PIL.Image.Image:
@@ -281,9 +210,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.suffix.lower() == ".json":
         return _checked(path, read_json(path))
-    readers = {".wav": _read_wav_comment, ".mp4": _read_mp4_comment}
+    readers = {".png": _read_png_text, ".wav": _read_wav_comment, ".mp4": _read_mp4_comment}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"`{path}` holds no settings: only PNG, WAV and MP4 files and `settings.json` do.")
     try:
-        text = readers.get(path.suffix.lower(), _read_png_text)(path)
+        text = readers[path.suffix.lower()](path)
     except (OSError, av.error.FFmpegError, RuntimeError, ValueError) as error:
         raise ValueError(f"`{path}` can't be read: {error}") from error
     try:
@@ -294,6 +225,12 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def _checked(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    for name, value in settings.items():
+        for text in [value, *value] if isinstance(value, list) else [value]:
+            if isinstance(text, str) and len(text) > MAX_TEXT:
+                raise ValueError(
+                    f"`{path}` holds no settings of images-that-sound: `{name[:100]}` is longer than {MAX_TEXT}."
+                )
     for name, kind in KINDS.items():
         value = settings.get(name)
         texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
@@ -336,4 +273,6 @@ def find_samples(sample_dir: str | Path) -> list[Path]:
     folders = sorted(Path(root) for root, _, names in os.walk(sample_dir) if is_sample(Path(root), names))
     if not folders:
         raise ValueError(f"`sample_dir` has to hold samples with their `settings.json`, but {sample_dir} holds none.")
+    for folder in folders:
+        check_name(folder, "sample_dir")
     return folders

@@ -21,8 +21,9 @@ from .loudness import without_gain
 from .models import EMBEDDED, device_of, load_pipeline
 from .presets import WORLD_PROMPTS
 from .requests import shipped_models
-from .samples import find_samples, read_picture, read_waveform, sample_settings
+from .samples import find_samples, read_picture, sample_settings
 from .sampling import own_share
+from .sounds import read_waveform
 from .values import Models, Scores
 
 

@@ -1,12 +1,14 @@
 """Sounds of any length, read in pieces: by libsndfile, and what it can't read by FFmpeg."""
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 import av
 import numpy as np
+import scipy.signal
 import soundfile
 
 
@@ -22,6 +24,108 @@ TAGS["tracknumber"] = "track"
 # Claimed by files that were written without an end.
 MOST_FRAMES = 2**48
 BLOCK = 2**17
+# Bounds of what is read at once, which no honest sound meets; memory and time are taken by these.
+SAMPLING_RATES = range(1000, 768001)
+MAX_SECONDS = 600
+MAX_VALUES = 2**27
+# Of the peak of any channel, below which their mean is only rounding.
+CANCELLED = 1e-4
+# What a resampled part may need of the sound beyond its end, in seconds.
+BEYOND = 0.1
+
+
+def read_waveform(
+    path: str | Path | BinaryIO, start_in_s: float = 0.0, length_in_s: float | None = None
+) -> tuple[np.ndarray, int]:
+    """
+    Reads a sound that libsndfile knows, or FFmpeg as one of `FFMPEG_FORMATS`.
+
+    Args:
+        path (`str`, `Path` or `BinaryIO`): The file.
+        start_in_s (`float`, defaults to 0.0): Where to begin, in seconds.
+        length_in_s (`float`, *optional*): How much to read, where there is so much. Default: all.
+
+    Returns:
+        `tuple[np.ndarray, int]`: Mono float32 waveform of shape `(N,)`, the mean of the channels, and its samples per
+        second.
+
+    Raises:
+        ValueError: If the file can't be read, holds nothing there, nothing but channels that cancel each other, or
+            values that are not finite, or is longer or of another sampling rate than any honest one.
+    """
+    try:
+        rate, samples = _read_part(path, start_in_s, length_in_s)
+    except (OSError, RuntimeError, av.FFmpegError) as error:
+        raise ValueError(f"`{path}` can't be read as a sound: {error}") from error
+    if not len(samples):
+        raise ValueError(f"`{path}` holds no sound{f' from {start_in_s:g} s on' if start_in_s else ''}.")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"`{path}` holds a sound with values that are not finite.")
+    audio = samples.mean(axis=1)
+    if np.abs(audio).max() < CANCELLED * np.abs(samples).max():
+        raise ValueError(f"`{path}` holds nothing to be heard in mono: its channels cancel each other.")
+    return audio, rate
+
+
+def read_audio(
+    path: str | Path | BinaryIO, sampling_rate: int, start_in_s: float = 0.0, length_in_s: float | None = None
+) -> np.ndarray:
+    """The waveform of `read_waveform`, resampled to `sampling_rate`."""
+    part = None if length_in_s is None else length_in_s + BEYOND
+    audio, rate = read_waveform(path, start_in_s, part)
+    divisor = math.gcd(rate, sampling_rate)
+    audio = scipy.signal.resample_poly(audio, sampling_rate // divisor, rate // divisor).astype(np.float32)
+    return audio if length_in_s is None else audio[: round(length_in_s * sampling_rate)]
+
+
+def _read_part(path: str | Path | BinaryIO, start_in_s: float, length_in_s: float | None) -> tuple[int, np.ndarray]:
+    """Samples per second, and float32 samples `(N, C)`."""
+    try:
+        with soundfile.SoundFile(path) as sound:
+            if sound.frames < MOST_FRAMES:
+                start = min(round(start_in_s * sound.samplerate), sound.frames)
+                frames = sound.frames - start
+                if length_in_s is not None:
+                    frames = min(frames, round(length_in_s * sound.samplerate))
+                _check_size(path, sound.samplerate, frames, sound.channels)
+                sound.seek(start)
+                return sound.samplerate, sound.read(frames, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError:
+        if hasattr(path, "read") or not _is_for_ffmpeg(path):
+            raise
+    with nullcontext(path) if hasattr(path, "read") else open(path, "rb") as file:
+        return _decode_part(path, file, start_in_s, length_in_s)
+
+
+def _decode_part(
+    path: str | Path | BinaryIO, file: BinaryIO, start_in_s: float, length_in_s: float | None
+) -> tuple[int, np.ndarray]:
+    parts, first, kept = [], 0, 0
+    for rate, block in decoded_blocks(file):
+        start = round(start_in_s * rate)
+        end = math.inf if length_in_s is None else start + round(length_in_s * rate)
+        part = block[max(start - first, 0) : max(min(end - first, len(block)), 0)]
+        first += len(block)
+        kept += len(part)
+        _check_size(path, rate, kept, block.shape[1])
+        parts.append(part)
+        if first >= end:
+            break
+    return rate, np.concatenate(parts)
+
+
+def _check_size(path: str | Path | BinaryIO, sampling_rate: int, frames: int, channels: int) -> None:
+    if sampling_rate not in SAMPLING_RATES:
+        raise ValueError(
+            f"`{path}` has to have {SAMPLING_RATES[0]} to {SAMPLING_RATES[-1]} samples per second, but has"
+            f" {sampling_rate}."
+        )
+    if frames > MAX_SECONDS * sampling_rate or frames * channels > MAX_VALUES:
+        raise ValueError(
+            f"`{path}` has to be at most {MAX_SECONDS} seconds and {MAX_VALUES} values long, but has {frames} in"
+            f" each of {channels} channels at {sampling_rate} per second. Where a command has --audio_length_in_s,"
+            " that takes a part of it."
+        )
 
 
 @contextmanager
@@ -62,9 +166,9 @@ def _opened(path: str | Path, copy: Path) -> soundfile.SoundFile:
         sound.close()
     except soundfile.LibsndfileError as error:
         refused = error
+    if refused and not _is_for_ffmpeg(path):
+        raise refused
     with open(path, "rb") as file:
-        if _ffmpeg_format(file) is None and refused:
-            raise refused
         _decode(file, copy)
     return soundfile.SoundFile(copy)
 
@@ -136,6 +240,11 @@ def _container(file: BinaryIO) -> av.container.InputContainer:
         raise OSError("It is of no format that is known here.")
     file.seek(0)
     return av.open(file, format=file_format)
+
+
+def _is_for_ffmpeg(path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        return _ffmpeg_format(file) is not None
 
 
 def _ffmpeg_format(file: BinaryIO) -> str | None:

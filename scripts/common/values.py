@@ -9,8 +9,17 @@ from .own_files import COMPONENTS, OwnFile
 
 
 MAX_SAMPLES = 1_000_000
+# Values of `Models` that decide how samples come out, besides what is added to a checkpoint. Samples of other values
+# neither share a folder nor are continued.
+MADE_BY = (
+    *("model", "audio_model", "dtype", "enable_layerwise_casting", "quantization", "scheduler", "few_steps"),
+    "spectrogram",
+)
 PUBLISHED_SCORES = {"clip_model": "openai/clip-vit-base-patch16", "clap_model": "laion/clap-htsat-unfused"}
 
+# Shapes of videos besides that of the picture, by their names, in pixels.
+VIDEO_SIZES = {"16:9": (1280, 720), "1:1": (1080, 1080), "9:16": (1080, 1920)}
+VIDEO_FORMATS = ("mp4", "gif", "webp")
 Values = TypeVar("Values")
 
 
@@ -63,7 +72,26 @@ class Models:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
+class Look:
+    """
+    Look of a video.
+
+    Args:
+        video_shape (`str`): `"strip"`, as large as the picture, or one of `VIDEO_SIZES`.
+        video_format (`list[str]`): Some of `VIDEO_FORMATS`; gif and webp are small and without sound.
+        captions (`bool`): Whether the prompts are below the picture.
+    """
+
+    video_shape: str = "strip"
+    video_format: list[str] = field(default_factory=lambda: ["mp4"])
+    captions: bool = True
+
+
+STRIP = Look()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples(Look):
     """
     Samples to make, and their folder.
 
@@ -72,7 +100,7 @@ class Samples:
         num_samples (`int`): Number of samples.
         num_images_per_prompt (`int`): Number of samples that are computed at once.
         output_dir (`Path`): Gets a folder for each.
-        video (`bool`): Whether they get videos.
+        video (`bool`): Whether they get videos, which have the look of [`Look`].
 
     Raises:
         ValueError: For numbers that do not make sense.
@@ -88,6 +116,11 @@ class Samples:
         for name in ("num_samples", "num_images_per_prompt"):
             check_count(name, getattr(self, name))
         check_seed(self.seed, self.num_samples)
+
+    @property
+    def look(self) -> Look | None:
+        """The look of their videos; `None` if they get none."""
+        return Look(**{each.name: getattr(self, each.name) for each in fields(Look)}) if self.video else None
 
     @property
     def seeds(self) -> list[int]:

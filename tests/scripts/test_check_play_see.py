@@ -2,6 +2,7 @@
 
 import json
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
@@ -95,7 +96,7 @@ def test_see_and_play_are_inverse(tmp_path, monkeypatch):
     expected = MelSpectrogram().audio_to_canvas(torch.from_numpy(chirp()))[0]
     assert similarity(picture, expected) > 0.96, "but for the noise of 16 bits"
 
-    play.main([str(tmp_path / "chirp.png"), "--output", str(tmp_path / "again.wav")])
+    play.main(["--no-video", str(tmp_path / "chirp.png"), "--output", str(tmp_path / "again.wav")])
     audio, rate = soundfile.read(tmp_path / "again.wav", dtype="float32")
     assert rate == 16000 and len(audio) == 16000
     canvas = torch.from_numpy(np.asarray(picture, np.float32) / 255)[None, None]
@@ -116,21 +117,33 @@ def test_any_picture_and_any_sound_by_either_scale(tmp_path, monkeypatch):
     assert MelSpectrogram.from_dict(read_settings(tmp_path / "chirp.png")["spectrogram"]) == SPECTROGRAMS["riffusion"]
     assert np.median(picture) > 150 and np.min(picture) == 0, "black on white"
 
-    play.main([str(tmp_path / "chirp.png"), "--output", str(tmp_path / "again.wav")])
+    play.main(["--no-video", str(tmp_path / "chirp.png"), "--output", str(tmp_path / "again.wav")])
     audio, rate = soundfile.read(tmp_path / "again.wav", dtype="float32")
     assert rate == 44100 and len(audio) == 44100
     heard = SPECTROGRAMS["riffusion"].audio_to_canvas(torch.from_numpy(audio))[0]
     assert similarity(heard, picture) > 0.97
 
-    play.main([str(tmp_path / "chirp.png"), "--spectrogram", "auffusion", "--output", str(tmp_path / "white.wav")])
+    play.main(
+        [
+            "--no-video",
+            str(tmp_path / "chirp.png"),
+            "--spectrogram",
+            "auffusion",
+            "--output",
+            str(tmp_path / "white.wav"),
+        ]
+    )
     audio, rate = soundfile.read(tmp_path / "white.wav", dtype="float32")
     assert rate == 16000 and abs(len(audio) - 160 * 101 / 2) <= 160, "resized to 256 rows"
     play.main(
         [str(tmp_path / "chirp.png"), "--spectrogram", json.dumps(MEL.to_dict()), "--output", str(tmp_path / "x.wav")]
+        + ["--no-video"]
     )
     for bad in ("jazz", '{"hop": 1}'):
         with pytest.raises(SystemExit, match="`spectrogram`"):
-            play.main([str(tmp_path / "chirp.png"), "--spectrogram", bad, "--output", str(tmp_path / "y.wav")])
+            play.main(
+                ["--no-video", str(tmp_path / "chirp.png"), "--spectrogram", bad, "--output", str(tmp_path / "y.wav")]
+            )
 
 
 @pytest.mark.parametrize("spectrogram", ["auffusion", "riffusion"])
@@ -143,7 +156,7 @@ def test_rows_on_other_scales(tmp_path, spectrogram, frequency_scale):
         gray[round(row * mel.num_mel_bins)] = 255 * (1 - mel.silence)
         PIL.Image.fromarray(gray.astype(np.uint8)).save(tmp_path / "line.png")
         scales = ["--spectrogram", spectrogram, "--frequency_scale", frequency_scale]
-        play.main([str(tmp_path / "line.png"), *scales, "--output", str(tmp_path / "line.wav")])
+        play.main(["--no-video", str(tmp_path / "line.png"), *scales, "--output", str(tmp_path / "line.wav")])
         audio, rate = soundfile.read(tmp_path / "line.wav", dtype="float32")
         loudest = np.abs(np.fft.rfft(audio)).argmax() * rate / len(audio)
         part = 1 - (round(row * mel.num_mel_bins) + 1) / (mel.num_mel_bins + 1)
@@ -182,7 +195,7 @@ def test_see_and_play_with_the_constants_of_a_file(tmp_path, monkeypatch):
     strip = torch.from_numpy(np.array(canvas_picture()))[None, None]
     folded = PIL.Image.fromarray(fold_canvas(strip)[0, 0].numpy())
     write_picture(tmp_path / "folded.png", folded, json.dumps(settings))
-    play.main([str(tmp_path / "folded.png")])
+    play.main([str(tmp_path / "folded.png"), "--no-video"])
     audio, _ = soundfile.read(tmp_path / "folded.wav", dtype="float32")
     assert len(audio) == 16000
     see.main([str(tmp_path / "folded.wav"), "--output", str(tmp_path / "seen.png")])
@@ -198,6 +211,55 @@ def test_play_takes_any_picture_and_a_vocoder_and_writes_where_one_is(tmp_path, 
     assert list(picture.parent.iterdir()) == [picture]
     audio, rate = soundfile.read(tmp_path / "any.wav")
     assert rate == 16000 and len(audio) == round(30 * 256 / 50) * 160
+    files = {"any.wav", "any-picture.png", "any-spectrogram.png", "any.mp4", "others"}
+    assert {file.name for file in tmp_path.iterdir()} == files
+    played = PIL.Image.open(tmp_path / "any-picture.png")
+    assert played.size == (round(30 * 256 / 50), 256)
+    with av.open(str(tmp_path / "any.mp4")) as video:
+        assert video.duration / 1e6 == pytest.approx(len(audio) / rate, abs=0.1)
+
+
+@pytest.mark.parametrize("spectrogram", ["auffusion", "riffusion"])
+@pytest.mark.parametrize("kind", ["paper", "RGBA", "LA", "palette", "gray", "16 bits"])
+def test_a_dark_drawing_is_played_as_its_lines(tmp_path, capsys, kind, spectrogram):
+    """On white paper or on nothing, under which a colour may be hidden: the ring sounds, not the ground."""
+    rows, columns = np.mgrid[:256, :256]
+    ring = np.abs(np.hypot(rows - 128, columns - 128) - 80) < 12
+    gray = np.where(ring, 0, 255).astype(np.uint8)
+    alpha = PIL.Image.fromarray(np.where(ring, 255, 0).astype(np.uint8))
+    picture = PIL.Image.fromarray(gray)
+    info = {}
+    if kind in ("RGBA", "LA", "palette"):
+        picture.putalpha(alpha)
+        picture = picture.convert("RGBA") if kind != "LA" else picture
+        picture = picture.quantize() if kind == "palette" else picture
+    elif kind == "gray":
+        info = {"transparency": 255}
+    elif kind == "16 bits":
+        picture, info = PIL.Image.fromarray(gray.astype(np.uint16) * 257), {"transparency": 65535}
+    picture.save(tmp_path / "logo.png", **info)
+    play.main(
+        [str(tmp_path / "logo.png"), "--spectrogram", spectrogram, "--no-video", "--output", f"{tmp_path}/x.wav"]
+    )
+    mel = SPECTROGRAMS[spectrogram]
+    played = np.asarray(PIL.Image.open(tmp_path / "x-picture.png"), float) / 255
+    silent = np.abs(played - mel.silence)
+    assert silent[:20].mean() < 0.05 and silent[:, :20].mean() < 0.05
+    assert silent.mean() == pytest.approx(ring.mean(), abs=0.02)
+    swapped = spectrogram == "auffusion"
+    assert ("is taken for a drawing in dark" in capsys.readouterr().err) == swapped
+
+
+def test_who_wants_light_and_dark_as_they_are_says_so(tmp_path):
+    paper = PIL.Image.new("L", (64, 256), 255)
+    paper.paste(0, (20, 100, 40, 120))
+    paper.save(tmp_path / "paper.png")
+    shown = {}
+    for word in ("--invert", "--no-invert"):
+        play.main([str(tmp_path / "paper.png"), word, "--no-video", "--output", str(tmp_path / "x.wav")])
+        shown[word] = np.asarray(PIL.Image.open(tmp_path / "x-picture.png"))
+    np.testing.assert_array_equal(shown["--no-invert"], np.asarray(paper))
+    np.testing.assert_array_equal(shown["--invert"], 255 - np.asarray(paper))
 
 
 @pytest.mark.parametrize(

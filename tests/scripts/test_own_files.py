@@ -15,9 +15,12 @@ import soundfile
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline
+from images_that_sound.pipelines.images_that_sound_picture_reading import on_ground
 from images_that_sound.scripts import generate, imprint, search
 from images_that_sound.scripts.common.models import EMBEDDED
-from images_that_sound.scripts.common.samples import on_ground, read_audio, read_picture, write_picture
+from images_that_sound.scripts.common.own_files import with_files
+from images_that_sound.scripts.common.samples import read_picture, write_picture
+from images_that_sound.scripts.common.sounds import read_audio
 
 
 PROMPTS = {"prompt": "a painting of furry kittens, grayscale", "audio_prompt": "birds singing sweetly"}
@@ -99,8 +102,10 @@ def test_of_a_song_the_beginning_is_taken(own, tmp_path):
     call = ["--audio", str(own / "song.flac"), *WORDS, *QUICK, "--output_dir", str(tmp_path / "out")]
     generate.main([*call, "--audio_length_in_s", "0.48"])
     assert PIL.Image.open(tmp_path / "out" / "seed-000000" / "image.png").size == (48, 128)
-    for seconds in ("1.01", "0", "nan", "inf"):
-        with pytest.raises(SystemExit, match="`audio_length_in_s` has to be in the 1.00 s of `audio`, but is"):
+    of_the_sound = "`audio_length_in_s` has to be in the 1.00 s of `audio`, but is"
+    no_number = "`audio_length_in_s` has to be a number of at most"
+    for seconds, words in (("1.01", of_the_sound), ("0", of_the_sound), ("nan", no_number), ("inf", no_number)):
+        with pytest.raises(SystemExit, match=words):
             generate.main([*call, "--audio_length_in_s", seconds, "--seed", "1"])
 
 
@@ -122,6 +127,8 @@ def test_a_mask_keeps_what_is_black_in_it(tmp_path):
         (["--strength", "0.5"], "^`strength` can't be given without `image` or `audio`"),
         (["--mask_start_in_s", "0.5"], "^`mask_start_in_s` can't be given without `image` or `audio`"),
         (["--mask_image", "portrait.jpg"], "^`mask_image` can't be given without `image` or `audio`"),
+        (["--audio", "song.flac", "--invert"], "^`invert` can't be given without `image`"),
+        (["--image", "portrait.jpg", "--audio_start_in_s", "1"], "^`audio_start_in_s` can't be given without `audio`"),
         (["--audio", "song.flac", "--resize_mode", "crop"], "^`resize_mode` can't be given without `image`"),
         (["--image", "portrait.jpg", "--magnitude_ratio", "1"], "^`magnitude_ratio` can't be given without `audio`"),
         (["--image", "missing.jpg"], "^`missing.jpg` can't be read as a picture"),
@@ -136,6 +143,20 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(own, tmp_path, monkeypa
     os.mkfifo("pipe")
     with pytest.raises(ValueError, match=words):
         generate.parse_args([*WORDS, *arguments])
+
+
+def test_a_sketch_on_paper_begins_as_light_lines_on_black(tmp_path, capsys):
+    paper = PIL.Image.new("L", (64, 64), 250)
+    paper.paste(10, (28, 16, 36, 48))
+    paper.save(tmp_path / "sketch.png")
+    pipe = ImagesThatSoundImg2ImgPipeline.from_pretrained(EMBEDDED)
+    call = ["--image", str(tmp_path / "sketch.png"), *WORDS]
+    for words, invert, lines in (([], None, 245), (["--no-invert"], False, 10), (["--invert"], True, 245)):
+        request = generate.parse_args([*call, *words])
+        assert request.call["resize_mode"] == "center" and request.recorded["invert"] is invert
+        picture = with_files(request.call, request, pipe)["image"].convert("L")
+        assert picture.getpixel((32, 32)) == lines
+        assert ("--no-invert keeps them" in capsys.readouterr().err) == (invert is None)
 
 
 def test_files_that_are_missing_or_have_changed(own, tmp_path, monkeypatch):

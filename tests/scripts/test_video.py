@@ -3,8 +3,10 @@
 import av
 import numpy as np
 import PIL.Image
+import pytest
 
-from images_that_sound.scripts.common.video import poster, write_video
+from images_that_sound.scripts.common.captions import draw_captions
+from images_that_sound.scripts.common.video import film_of, poster, write_animation, write_video
 
 
 def test_two_panels_under_one_playhead(tmp_path):
@@ -39,3 +41,59 @@ def test_letters_with_accents_are_written():
     panels = [(PIL.Image.new("L", (256, 64)), 1)]
     pixels = [np.asarray(poster(panels, [f"Glockenl{letter}uten"])) for letter in ("ä", "\ue000")]
     assert pixels[0].shape == pixels[1].shape and not np.array_equal(*pixels), "what no font has is a box"
+
+
+def test_letters_that_no_font_has_are_told(capsys):
+    draw_captions(["a \ue000"], 400)
+    assert "No font of this machine has" in capsys.readouterr().err
+    draw_captions(["a painting"], 400)
+    assert not capsys.readouterr().err
+
+
+def test_captions_are_a_few_lines_whatever_a_file_says():
+    """A megabyte, in words or in one that has no end."""
+    for text in ("a word " * 150_000, "\u00e4" * 1_000_000):
+        picture = draw_captions([text, "a sound"], 600)
+        assert picture.width == 600 and 100 < picture.height <= 4 * 30 + 12
+    assert draw_captions([], 600).height == 0
+
+
+@pytest.mark.parametrize("shape, size", [("16:9", (1280, 720)), ("1:1", (1080, 1080)), ("9:16", (1080, 1920))])
+def test_shapes_show_the_whole_picture_and_what_is_wide_also_enlarged(shape, size):
+    """A white bar at three quarters of the time: when it is played, both playheads are on it."""
+    gray = np.full((128, 512), 60, np.uint8)
+    gray[:, 372:396] = 255
+    film = film_of([(PIL.Image.fromarray(gray), 1)], ["a bar"], shape)
+    for share in (0.0, 0.3, 384 / 512, 0.999):
+        frame = film(share)
+        assert frame.shape == (size[1], size[0], 3)
+        red = (frame[..., 0].astype(int) - frame[..., 1] > 150) & (frame[..., 2] < 100)
+        rows = np.flatnonzero(red.any(axis=1))
+        heads = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+        whole = frame[rows[0] : rows[0] + size[0] // 4]
+        assert whole.shape[1] == size[0] and abs(np.flatnonzero(red[rows[0]]).mean() - share * size[0]) < 8
+        assert 2 < red[rows[0]].sum() < 12, "seen on a phone, and no more than a line"
+        if share == 384 / 512:
+            below = frame[rows[-1] - 20]
+            head, bar = np.flatnonzero(red[rows[-1] - 20]), np.flatnonzero(below.min(axis=1) > 200)
+            assert len(bar) > 20 and abs(head.mean() - bar.mean()) < 10, "on the enlarged bar"
+        assert heads
+
+
+def test_animations_for_messengers(tmp_path):
+    picture = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 256), np.uint8))
+    for ending in ("gif", "webp"):
+        for loops in (True, False):
+            file = tmp_path / f"video.{ending}"
+            write_animation(file, [(picture, 1)], 2.0, ["a caption"], loops=loops)
+            with PIL.Image.open(file) as animation:
+                assert animation.n_frames == 40 and animation.width == 480 and animation.info["loop"] == 0
+                durations = []
+                for i in range(40):
+                    animation.seek(i)
+                    animation.load()
+                    durations.append(animation.info["duration"])
+                assert sum(durations) == pytest.approx(2000 if loops else 3000, abs=20)
+                red = np.asarray(animation.convert("RGB"), int)
+                red = red[..., 0] - red[..., 1]
+                assert abs(int(red.sum(axis=0).argmax()) - 39 / 40 * 480) < 8

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts.common.models import EMBEDDED
-from training.embedded import NOISE
 from training.few_steps import NUM_LEVELS, Levels
+from training.loop import NOISE
 
 
 @pytest.mark.parametrize("level", [1, 2, 12, NUM_LEVELS])

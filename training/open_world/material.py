@@ -22,7 +22,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from images_that_sound.pipelines.images_that_sound_files import written
+from images_that_sound.scripts.common.files import written
 
 from .vocabulary import PICTURES, SENTENCES, SOUNDS
 
@@ -35,7 +35,7 @@ PACKAGES = {
 }
 SOUND_FONT = "/usr/share/sounds/sf3/MuseScore_General_Full.sf3"
 STYLES = ("icon", "flat", "emoji")
-DRAWING_SIZE = 160
+DRAWING_SIZE = 256
 SAMPLING_RATE = 16000
 # Where `make_material` put it, for whoever draws.
 MATERIAL = Path(os.environ.get("OPEN_WORLD_MATERIAL", "open_world_material"))

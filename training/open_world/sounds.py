@@ -1,19 +1,34 @@
-"""Sounds of the open world: instruments that play notes, chords, scales and melodies, drums, effects, recordings and
-speech, and the synthesised sounds of the drawn world; each with a prompt that is true of it."""
+"""
+Sounds of the open world: instruments that play notes, chords, scales and melodies, drums, effects, recordings and
+speech, and the synthesised sounds of the drawn world. Each sound has a few fixed variants and prompts that fit them.
+"""
 
+import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 from ..world import sounds as synthesised_world
-from .material import SAMPLING_RATE, load
+from .material import EFFECT_KEYS, SAMPLING_RATE, load
 from .vocabulary import SENTENCES, SOUNDS, article, one_and_many
 
 
-SYNTHESISED_WEIGHT, SYNTHESISED_CHANCE = 3.0, 0.75
-FIGURES = {"note": 0.16, "notes": 0.12, "melody": 0.34, "rising scale": 0.1, "falling scale": 0.1, "chords": 0.18}
+LENGTH_IN_S = 2.56
+VARIANTS = 6
+# Figure, pitch and speed of an instrument's variants.
+MUSIC = (
+    ("note", "middle", "slow"),
+    ("melody", "middle", "moderate"),
+    ("chords", "low", "slow"),
+    ("note", "high", "slow"),
+    ("rising scale", "middle", "fast"),
+    ("notes", "low", "moderate"),
+)
+# Speed of the variants of drums and other short sounds.
+RHYTHMS = ("once", "moderate", "fast", "slow", "moderate", "fast")
+FIGURES = tuple(dict.fromkeys(figure for figure, _, _ in MUSIC))
 # Seconds from one note to the next.
-SPEEDS = {"slow": (0.8, 1.5), "moderate": (0.38, 0.65), "fast": (0.12, 0.24)}
+SPEEDS = {"slow": (0.75, 1.0), "moderate": (0.38, 0.52), "fast": (0.17, 0.24)}
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10), "pentatonic": (0, 2, 4, 7, 9)}
 CHORDS = ((0, 4, 7), (0, 3, 7), (0, 4, 7, 10), (0, 5, 9), (0, 3, 8))
 # Of sixteen steps of a bar, when each part of a drum kit is hit (General MIDI keys).
@@ -24,7 +39,7 @@ BEATS = (
     {36: (0, 10), 38: (4, 7, 9, 12), 42: range(16)},
     {36: (0, 8), 41: (3, 6, 11), 47: (5, 13), 49: (0,)},
 )
-PEAK = 0.95
+PEAK, START_IN_S, FADE_IN_S = 0.95, 0.05, 0.06
 
 
 class Event(NamedTuple):
@@ -34,42 +49,32 @@ class Event(NamedTuple):
     audio: np.ndarray
 
 
-def make_sound(name: str, generator: np.random.Generator, length_in_s: float = 5.12) -> tuple[np.ndarray, dict]:
+def make_sound(name: str, variant: int, length_in_s: float = LENGTH_IN_S) -> tuple[np.ndarray, dict]:
     """
     Makes a sound.
 
     Args:
         name (`str`): One of the vocabulary's sounds.
-        generator (`np.random.Generator`): The only source of randomness.
+        variant (`int`): Its number. The first `VARIANTS` are what the checkpoint learns; any other is fresh.
         length_in_s (`float`): Seconds.
 
     Returns:
-        `tuple[np.ndarray, dict]`: Waveform `(N,)` as float32 at 16 kHz with a peak of 0.95, and what is true of it:
-        `synthesised` (and the synthesised world's attributes) or, where they mean something, `figure`, `pitch` and
-        `speed`.
+        `tuple[np.ndarray, dict]`: Waveform `(N,)` as float32 at 16 kHz with a peak of 0.95, faded out at its end, and
+        what is true of it: `synthesised` (and the synthesised world's attributes), or `figure`, `pitch` and `speed` if
+        they mean something.
     """
+    generator = np.random.default_rng([zlib.crc32(name.encode()), variant])
     entry = SOUNDS[name]
-    others = {"programs", "hits", "beat", "effects", "samples", "voices"} & set(entry)
-    if entry.get("synthesised") and (not others or generator.random() < SYNTHESISED_CHANCE):
+    if entry.get("synthesised"):
         audio, attributes = synthesised_world.make_sound(name, generator, length_in_s, SAMPLING_RATE)
-        return audio, {"synthesised": name, **attributes}
-    make = next(make for key, make in MAKERS.items() if key in entry)
-    events, attributes = make(entry, generator, length_in_s)
-    audio = _mix(events, round(length_in_s * SAMPLING_RATE))
-    audio *= PEAK / max(np.abs(audio).max(), 1e-4)
-    if generator.random() < 0.15:
-        audio = audio + np.float32(10 ** generator.uniform(-3.3, -2.3)) * generator.standard_normal(
-            len(audio), dtype=np.float32
-        )
-        audio *= PEAK / np.abs(audio).max()
-    return audio.astype(np.float32), attributes
-
-
-def choose_sound(generator: np.random.Generator) -> str:
-    """A name of the vocabulary by chance."""
-    return _pick(
-        generator, list(SOUNDS), [SYNTHESISED_WEIGHT if "synthesised" in entry else 1 for entry in SOUNDS.values()]
-    )
+        attributes = {"synthesised": name, **attributes}
+    else:
+        make = next(make for key, make in MAKERS.items() if key in entry)
+        events, attributes = make(entry, generator, length_in_s, variant % VARIANTS)
+        audio = _mix(events, round(length_in_s * SAMPLING_RATE))
+    fade = round(FADE_IN_S * SAMPLING_RATE)
+    audio[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return (audio * (PEAK / max(np.abs(audio).max(), 1e-4))).astype(np.float32), attributes
 
 
 def _pick(generator: np.random.Generator, choices: list | tuple, chances: list | tuple | None = None) -> object:
@@ -115,39 +120,34 @@ def _note(program: int, key: int, keys: list[int], length_in_s: float) -> np.nda
     return _faded(_faster(_waveform(f"note/{program}/{nearest}"), 2 ** ((key - nearest) / 12)), length_in_s)
 
 
-def _play(entry: dict, generator: np.random.Generator, length_in_s: float) -> tuple[list[Event], dict]:
+def _play(entry: dict, generator: np.random.Generator, length_in_s: float, variant: int) -> tuple[list[Event], dict]:
     program = _pick(generator, entry["programs"])
     low, high = entry["keys"]
     rendered = list(range(low, high + 1, 4))
-    pitch = _pick(generator, ("low", "middle", "high"))
-    share = {"low": (0.0, 0.3), "middle": (0.35, 0.65), "high": (0.7, 1.0)}[pitch]
+    figure, pitch, speed = MUSIC[variant]
+    share = {"low": (0.05, 0.3), "middle": (0.4, 0.6), "high": (0.7, 0.95)}[pitch]
     home = round(low + (high - low) * generator.uniform(*share))
-    figure = _pick(generator, list(FIGURES), list(FIGURES.values()))
-    speed = _pick(generator, list(SPEEDS)) if figure != "note" else "slow"
     step = generator.uniform(*SPEEDS[speed])
     chords = [(offset,) for offset in _offsets(figure, generator, length_in_s, step)]
     if figure == "chords":
         chords = [tuple(root + each for each in _pick(generator, CHORDS)) for (root,) in chords]
-    held = generator.uniform(1.2, 2.4) if figure == "note" else step * generator.uniform(0.7, 1.1)
-    start = generator.uniform(0.05, 0.4) if figure != "note" else generator.uniform(0.1, 1.6)
+    held = generator.uniform(1.6, 2.2) if figure == "note" else step * generator.uniform(0.8, 1.0)
     events = [
-        Event(start + i * step, _note(program, int(np.clip(home + offset, low, high)), rendered, held))
+        Event(START_IN_S + i * step, _note(program, int(np.clip(home + offset, low, high)), rendered, held))
         for i, chord in enumerate(chords)
         for offset in chord
-        if start + i * step < length_in_s - 0.1
     ]
     return events, {"figure": figure, "pitch": pitch, "speed": speed}
 
 
 def _offsets(figure: str, generator: np.random.Generator, length_in_s: float, step: float) -> list[int]:
     """Semitones of a line of notes from its home note."""
-    count = {"note": 1}.get(figure, max(2, int((length_in_s - 0.3) / step)))
+    count = 1 if figure == "note" else max(2, int((length_in_s - 0.1) / step))
     scale = _pick(generator, list(SCALES.values()))
     if figure in ("note", "notes"):
         return [0] * count
-    if figure.endswith("scale"):
-        degrees = np.arange(count) % (2 * len(scale) + 1) - len(scale)
-        degrees = degrees if figure.startswith("rising") else -degrees
+    if figure == "rising scale":
+        degrees = np.arange(count) - count // 2
     else:
         jumps = generator.choice([-3, -2, -1, -1, 1, 1, 2, 3], count)
         degrees = np.cumsum(jumps) - jumps[0]
@@ -158,68 +158,64 @@ def _offsets(figure: str, generator: np.random.Generator, length_in_s: float, st
 # -------------------- Drums, effects, recordings, speech --------------------
 
 
-def _repeated(audio: np.ndarray, generator: np.random.Generator, length_in_s: float) -> tuple[list[Event], dict]:
+def _repeated(
+    audio: np.ndarray, generator: np.random.Generator, length_in_s: float, variant: int
+) -> tuple[list[Event], dict]:
     """A short sound once, or again and again at some speed."""
-    speed = _pick(generator, ("once", *SPEEDS), (0.25, 0.25, 0.25, 0.25))
+    speed = RHYTHMS[variant]
     if speed == "once":
-        latest = max(0.1, min(1.8, length_in_s - len(audio) / SAMPLING_RATE))
-        return [Event(generator.uniform(0.05, latest), audio)], {"speed": speed}
+        return [Event(START_IN_S, audio)], {"speed": speed}
     step = generator.uniform(*SPEEDS[speed])
-    times = np.arange(generator.uniform(0.05, 0.3), length_in_s - 0.1, step)
-    events = [
-        Event(time, _faded(audio, max(step, 0.3)) * np.float32(generator.uniform(0.7, 1)))
-        for time in times
-        if generator.random() < 0.93
-    ]
-    return events, {"speed": speed}
+    times = np.arange(START_IN_S, length_in_s - 0.1, step)
+    return [Event(time, _faded(audio, max(step, 0.3))) for time in times], {"speed": speed}
 
 
-def _hit(entry: dict, generator: np.random.Generator, length_in_s: float) -> tuple[list[Event], dict]:
+def _hit(entry: dict, generator: np.random.Generator, length_in_s: float, variant: int) -> tuple[list[Event], dict]:
     audio = _waveform(f"hit/{_pick(generator, entry['hits'])}")
-    return _repeated(_faster(audio, generator.uniform(0.88, 1.14)), generator, length_in_s)
+    return _repeated(_faster(audio, generator.uniform(0.88, 1.14)), generator, length_in_s, variant)
 
 
-def _beat(entry: dict, generator: np.random.Generator, length_in_s: float) -> tuple[list[Event], dict]:
-    speed = _pick(generator, list(SPEEDS))
+def _beat(entry: dict, generator: np.random.Generator, length_in_s: float, variant: int) -> tuple[list[Event], dict]:
+    speed = list(SPEEDS)[variant % 3]
     step = {"slow": 0.19, "moderate": 0.13, "fast": 0.085}[speed] * generator.uniform(0.9, 1.1)
-    parts = _pick(generator, BEATS)
+    parts = BEATS[variant % len(BEATS)]
     sounds = {key: _faster(_waveform(f"hit/{key}"), generator.uniform(0.94, 1.06)) for key in parts}
-    count = int(length_in_s / step)
     events = [
-        Event(0.03 + i * step, sounds[key] * np.float32(generator.uniform(0.75, 1)))
-        for i in range(count)
+        Event(START_IN_S + i * step, sounds[key])
+        for i in range(int(length_in_s / step))
         for key in parts
-        if i % 16 in parts[key] or generator.random() < 0.02
+        if i % 16 in parts[key]
     ]
     return events, {"speed": speed}
 
 
-def _effect(entry: dict, generator: np.random.Generator, length_in_s: float) -> tuple[list[Event], dict]:
-    audio = _waveform(f"note/{_pick(generator, entry['effects'])}/{_pick(generator, (55, 60, 65))}")
+def _effect(entry: dict, generator: np.random.Generator, length_in_s: float, variant: int) -> tuple[list[Event], dict]:
+    audio = _waveform(f"note/{_pick(generator, entry['effects'])}/{_pick(generator, EFFECT_KEYS)}")
     audio = _faster(audio, generator.uniform(0.88, 1.14))
-    if generator.random() < 0.25:
-        return [Event(generator.uniform(0.1, 1.5), audio)], {"speed": "once"}
+    if variant == 0:
+        return [Event(START_IN_S, audio)], {"speed": "once"}
     step = min(len(audio) / SAMPLING_RATE, generator.uniform(0.7, 2.4))
-    return [Event(time, _faded(audio, step, 0.1)) for time in np.arange(0.05, length_in_s, step)], {}
+    return [Event(time, _faded(audio, step, 0.1)) for time in np.arange(START_IN_S, length_in_s, step)], {}
 
 
-def _sample(entry: dict, generator: np.random.Generator, length_in_s: float) -> tuple[list[Event], dict]:
-    audio = _faster(_waveform(f"sample/{_pick(generator, entry['samples'])}"), generator.uniform(0.85, 1.18))
+def _sample(entry: dict, generator: np.random.Generator, length_in_s: float, variant: int) -> tuple[list[Event], dict]:
+    name = entry["samples"][variant % len(entry["samples"])]
+    audio = _faster(_waveform(f"sample/{name}"), generator.uniform(0.85, 1.18))
     if len(audio) > 1.5 * SAMPLING_RATE:
         surplus = len(audio) - round(length_in_s * SAMPLING_RATE)
-        start = int(generator.integers(surplus)) if surplus > 0 and generator.random() < 0.7 else 0
+        start = int(generator.integers(surplus)) if surplus > 0 and variant else 0
         times = np.arange(0.0, length_in_s, len(audio) / SAMPLING_RATE)
         return [Event(time, audio[start if not i else 0 :]) for i, time in enumerate(times)], {}
-    return _repeated(audio, generator, length_in_s)
+    return _repeated(audio, generator, length_in_s, variant)
 
 
-def _speech(entry: dict, generator: np.random.Generator, length_in_s: float) -> tuple[list[Event], dict]:
-    voice, time, events = _pick(generator, entry["voices"]), generator.uniform(0.05, 0.5), []
+def _speech(entry: dict, generator: np.random.Generator, length_in_s: float, variant: int) -> tuple[list[Event], dict]:
+    voice, time, events = entry["voices"][variant % len(entry["voices"])], START_IN_S, []
     factor = generator.uniform(0.9, 1.1)
     while time < length_in_s - 0.5:
         sentence = int(generator.integers(len(SENTENCES)))
         events.append(Event(time, _faster(_waveform(f"speech/{voice}/{sentence}"), factor)))
-        time += len(events[-1].audio) / SAMPLING_RATE + generator.uniform(0.1, 0.7)
+        time += len(events[-1].audio) / SAMPLING_RATE + generator.uniform(0.1, 0.4)
     return events, {}
 
 
@@ -254,7 +250,7 @@ def describe_sound(name: str, attributes: dict, generator: np.random.Generator) 
 
 
 def _music(word: str, attributes: dict, generator: np.random.Generator) -> str:
-    """ "a slow melody on a violin", "violin", "high flute notes", "a falling scale on the piano"."""
+    """ "a slow melody on a violin", "violin", "high flute notes", "a rising scale on the piano"."""
     if generator.random() < 0.25:
         return _pick(
             generator, (word, f"{word} playing", f"the sound of {article(word)}", f"{word} music", f"solo {word}")
@@ -270,7 +266,6 @@ def _music(word: str, attributes: dict, generator: np.random.Generator) -> str:
         "notes": ("notes", "repeated notes"),
         "melody": ("melody", "tune", "phrase", "solo"),
         "rising scale": ("rising scale", "scale going up"),
-        "falling scale": ("falling scale", "scale going down"),
         "chords": ("chords", "harmonies"),
     }[figure]
     noun = " ".join([*adjectives, _pick(generator, nouns)])
