@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+import PIL.Image
 import torch
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 
 from .images_that_sound_checks import check_choice, check_number, check_tensor, get_logger, shown
+from .images_that_sound_picture_reading import on_ground, upright
 
 
 logger = get_logger(__name__)
@@ -104,11 +106,14 @@ def fold_canvas(canvas: torch.Tensor) -> torch.Tensor:
 
 
 def read_pictures(
-    image: PipelineImageInput, name: str = "image", processor: VaeImageProcessor = PICTURES
+    image: PipelineImageInput, name: str = "image", processor: VaeImageProcessor = PICTURES, ground: float = 0.0
 ) -> torch.Tensor:
-    """Pictures of an argument as `(B, C, H, W)` in 0..1, with `C` 1 or 3. Raises `ValueError` for anything else."""
+    """
+    Pictures of an argument as `(B, C, H, W)` in 0..1, with `C` 1 or 3. Those of Pillow are read as the commands read
+    files: upright, 16 bits in full, on `ground` if they are transparent. Raises `ValueError` for anything else.
+    """
     try:
-        images = processor.preprocess(image).float()
+        images = processor.preprocess(_as_seen(image, ground)).float()
     except Exception as error:  # the processor raises anything for values that are no picture
         raise ValueError(
             f"`{name}` has to be a picture, an array, a tensor or a list of them, but is {shown(image)}: {error}"
@@ -120,6 +125,13 @@ def read_pictures(
     if not (0 <= images.amin() and images.amax() <= 1):
         raise ValueError(f"`{name}` has to be in 0..1, but reaches {images.amin():.3g} to {images.amax():.3g}.")
     return images
+
+
+def _as_seen(image: Any, ground: float) -> Any:
+    """Pictures of Pillow, alone or in lists, as one sees them; anything else as it is."""
+    if isinstance(image, PIL.Image.Image):
+        return on_ground(upright(image), ground)
+    return [_as_seen(each, ground) for each in image] if isinstance(image, (list, tuple)) else image
 
 
 def check_resize_mode(resize_mode: Any) -> None:

@@ -9,6 +9,7 @@ from .images_that_sound_files import written
 from .images_that_sound_guides import Guides
 from .images_that_sound_loading import SelfContainedSavingMixin
 from .images_that_sound_lora import FewStepsMixin
+from .images_that_sound_picture_reading import upright
 from .images_that_sound_sides import Guided
 from .images_that_sound_spectrogram import MelSpectrogram
 from .images_that_sound_two_sides import TwoSidesMixin

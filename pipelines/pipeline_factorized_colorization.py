@@ -29,6 +29,7 @@ from .images_that_sound_checks import (
 from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise, raise_if_gated
 from .images_that_sound_files import written
 from .images_that_sound_loading import SelfContainedSavingMixin, check_not_offloaded
+from .images_that_sound_picture_reading import upright
 from .images_that_sound_sides import Request, Side, common_batch_size, expand_rows
 
 

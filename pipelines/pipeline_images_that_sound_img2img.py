@@ -22,6 +22,7 @@ from .images_that_sound_files import written
 from .images_that_sound_guides import prepare_guides
 from .images_that_sound_loading import SelfContainedSavingMixin
 from .images_that_sound_lora import FewStepsMixin
+from .images_that_sound_picture_reading import upright
 from .images_that_sound_sides import Request, expand_rows
 from .images_that_sound_spectrogram import MelSpectrogram
 from .images_that_sound_two_sides import TwoSidesMixin
@@ -360,7 +361,11 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
             audio_guidance_end=audio_guidance_end,
         )
         given_latents = image if self._are_latents(image) else None
-        images = None if image is None or given_latents is not None else read_pictures(image)
+        images = (
+            None
+            if image is None or given_latents is not None
+            else read_pictures(image, ground=self.mel_spectrogram.silence)
+        )
         masks = self._read_masks(mask_image, mask_start_in_s, mask_end_in_s, canvas)
         image = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
         image = self.resolve_guidance(image, guidance_scale, guidance_rescale)

@@ -21,6 +21,7 @@ from .images_that_sound_files import written
 from .images_that_sound_guides import prepare_guides
 from .images_that_sound_loading import SelfContainedSavingMixin
 from .images_that_sound_lora import FewStepsMixin
+from .images_that_sound_picture_reading import upright
 from .images_that_sound_sides import Request, expand_rows
 from .images_that_sound_spectrogram import MelSpectrogram
 from .images_that_sound_two_sides import TwoSidesMixin
@@ -289,7 +290,7 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         num_audio_steps = num_steps
         if timesteps is None and sigmas is None:
             num_audio_steps = self.resolve_num_steps("num_audio_inference_steps", num_audio_inference_steps)
-        images = None if image is None else read_pictures(image)
+        images = None if image is None else read_pictures(image, ground=self.mel_spectrogram.silence)
         spectrograms = self.preprocess_audio(audio)
         if spectrograms is not None:
             crop_right, audio_length_in_s = 0, self.length_of(spectrograms, width, audio_length_in_s)

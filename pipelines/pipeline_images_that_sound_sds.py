@@ -32,6 +32,7 @@ from .images_that_sound_denoising import add_noise
 from .images_that_sound_files import written
 from .images_that_sound_loading import SelfContainedSavingMixin
 from .images_that_sound_lora import check_lora
+from .images_that_sound_picture_reading import upright
 from .images_that_sound_score_distillation import (
     CanvasRun,
     SDSSettings,

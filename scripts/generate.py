@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .common.border import run
-from .common.own_files import add_reading_arguments, with_files
+from .common.own_files import add_reading_arguments
 from .common.parsers import (
     add_component_arguments,
     add_few_steps_argument,
@@ -65,6 +65,7 @@ def begins_with_a_file(request: Request) -> bool:
 def generate(request: Request) -> Iterator[Path]:
     """Makes the samples that are missing; yields the folder of each as it appears."""
     from ..pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
+    from .common.inputs import with_files
     from .common.models import load_pipeline, with_checkpoint_defaults
     from .common.sampling import complete_settings, make_samples, own_share, report_samples, say_unknown_words, start
 

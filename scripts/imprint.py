@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .common.border import run
-from .common.own_files import add_reading_arguments, with_files
+from .common.own_files import add_reading_arguments
 from .common.parsers import add_sample_arguments, call_arguments, new_parser
 from .common.presets import EMBEDDED_PRESETS, IMPRINT_PRESETS
 from .common.requests import read_request
@@ -32,6 +32,7 @@ def parse_args(input_args: list[str] | None = None) -> Request:
 def imprint(request: Request) -> Iterator[Path]:
     """Makes the samples that are missing; yields the folder of each as it appears."""
     from ..pipelines import ImagesThatSoundImprintPipeline
+    from .common.inputs import with_files
     from .common.models import load_pipeline, with_checkpoint_defaults
     from .common.sampling import (
         complete_settings,

@@ -12,6 +12,8 @@ from typing import Any
 from ...pipelines.images_that_sound_files import written
 
 
+# Files of a finished sample.
+SAMPLE_FILES = {"image.png", "spectrogram.png", "audio.wav", "settings.json"}
 # More than any settings, scores or prompts that were written here.
 MAX_JSON_BYTES = 2**20
 # Bytes of a text in settings or on a command line: more than any text encoder reads.

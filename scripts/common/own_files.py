@@ -1,4 +1,4 @@
-"""Pictures and sounds of the user: recorded by name and SHA-256, found again by these, and read."""
+"""Pictures and sounds of the user: recorded by name and SHA-256, and found again by these."""
 
 import argparse
 import hashlib
@@ -8,15 +8,10 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .files import SAMPLE_FILES
 
-if TYPE_CHECKING:
-    import numpy as np
-    import PIL.Image
-    from diffusers import DiffusionPipeline
-
-    from .values import Request
 
 # What a file is that each argument takes, and which arguments take several.
 OWN_FILES = {
@@ -105,63 +100,6 @@ def recorded(files: dict[str, list[OwnFile]], components: dict[str, str | list[s
     return {**names, **components, "sha256": hashes or None}
 
 
-def with_files(arguments: dict[str, Any], request: "Request", pipe: "DiffusionPipeline") -> dict[str, Any]:
-    """
-    Arguments of a pipeline's call with what the files of a request hold: pictures, on silence where they are
-    transparent, control images, of which the ControlNet that ships sees lines, and a waveform at the pipeline's rate,
-    of which `audio_start_in_s` and `audio_length_in_s` say how much is taken. Raises `ValueError` for more than there
-    is, or what is no picture or sound.
-    """
-    from ...pipelines.images_that_sound_picture_reading import on_ground
-    from .samples import read_drawing, read_picture
-
-    files, own = request.files, {}
-    if "image" in files:
-        silence, invert = pipe.mel_spectrogram.silence, request.recorded.get("invert")
-        own["image"] = read_drawing(files["image"][0].path, silence, invert)
-    grounds = {"mask_image": 0, "ip_adapter_image": 1}
-    own |= {name: on_ground(read_picture(files[name][0].path), grounds[name]) for name in grounds if name in files}
-    if "control_image" in files:
-        wanted = [arguments[name] for name in ("height", "width", "audio_length_in_s")]
-        canvas = pipe.resolve_size(*wanted, None, arguments["canvas_layout"])
-        size = (canvas.height, canvas.width)
-        pairs = zip(files["control_image"], request.models.controlnet, strict=True)
-        pictures = [_control_image(file.path, controlnet, size) for file, controlnet in pairs]
-        own["control_image"] = pictures if len(pictures) > 1 else pictures[0]
-    if "audio" in files:
-        start, length = request.recorded.get("audio_start_in_s"), arguments["audio_length_in_s"]
-        own["audio"] = _part_of(files["audio"][0].path, pipe.sampling_rate, 0.0 if start is None else start, length)
-        own["audio_length_in_s"] = None
-    return {**arguments, **own}
-
-
-def _part_of(path: Path, sampling_rate: int, start_in_s: float, length_in_s: float | None) -> "np.ndarray":
-    """The part of a sound that is asked for, which has to be there."""
-    from .sounds import read_audio
-
-    if not 0 <= start_in_s < math.inf:
-        raise ValueError(f"`audio_start_in_s` has to be 0 or more, but is {start_in_s}.")
-    possible = length_in_s is not None and 0 < length_in_s < math.inf
-    audio = read_audio(path, sampling_rate, start_in_s, length_in_s if possible else None)
-    length = len(audio) / sampling_rate
-    if length_in_s is not None and not (possible and len(audio) >= round(length_in_s * sampling_rate)):
-        after = f" after {start_in_s:g} s" if start_in_s else ""
-        raise ValueError(
-            f"`audio_length_in_s` has to be in the {length:.2f} s of `audio`{after}, but is {length_in_s}."
-        )
-    return audio
-
-
-def _control_image(path: Path, controlnet: str, size: list[int]) -> "PIL.Image.Image":
-    """A picture as a ControlNet is to see it."""
-    from ...pipelines.images_that_sound_picture_reading import on_ground
-    from .control_lines import lines_of
-    from .samples import read_picture
-
-    picture = read_picture(path)
-    return lines_of(picture, *size) if controlnet == "embedded" else on_ground(picture, 0)
-
-
 def _find_again(argument: str, name: str, sha256: str | None, params_from: str) -> OwnFile:
     """A file that settings name, as it was: beside them, or where they say."""
     if sha256 is None:
@@ -185,8 +123,6 @@ def _find_again(argument: str, name: str, sha256: str | None, params_from: str) 
 
 
 def _places_of(name: str, params_from: Path) -> Iterable[Path]:
-    from .samples import SAMPLE_FILES
-
     # A picture from anybody must not make this machine ask another one for a file.
     if not PureWindowsPath(name).drive.startswith("\\\\"):
         yield Path(name)

@@ -17,7 +17,17 @@ import soundfile
 
 from ...pipelines.images_that_sound_picture_reading import as_drawing, upright
 from ...pipelines.images_that_sound_picture_reading import on_ground as on_ground
-from .files import MAX_TEXT, check_name, check_own_folder, json_text, parse_json, read_json, write_json, written
+from .files import (
+    MAX_TEXT,
+    SAMPLE_FILES,
+    check_name,
+    check_own_folder,
+    json_text,
+    parse_json,
+    read_json,
+    write_json,
+    written,
+)
 from .loudness import levelled
 from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
@@ -28,7 +38,6 @@ from .video import Panel, poster, write_videos
 
 
 SETTINGS_KEY = "images_that_sound"
-SAMPLE_FILES = {"image.png", "spectrogram.png", "audio.wav", "settings.json"}
 # Formats that Pillow reads by itself, without running another program.
 PICTURE_FORMATS = ("PNG", "JPEG", "JPEG2000", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "TGA")
 TEXT, NAMES = (str, type(None)), ("prompt", "audio_prompt", "model", "audio_model", "canvas_layout")

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from conftest import STABLE_DIFFUSION, two_sides
@@ -25,6 +26,7 @@ from diffusers.utils import logging as diffusers_logging
 from peft import LoraConfig, get_peft_model_state_dict
 
 from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
+from images_that_sound.pipelines.images_that_sound_canvas import read_pictures
 from images_that_sound.pipelines.images_that_sound_lora import check_lora
 from images_that_sound.pipelines.images_that_sound_sides import convert_prediction
 from images_that_sound.selection import prediction_lift
@@ -209,6 +211,16 @@ def test_starts_may_be_latents_or_tensors_from_minus_one_on(shared):
     call = {"strength": 0.7, "num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "latent"}
     expected = stock("a castle", image=start, **call, generator=torch.Generator().manual_seed(0)).images
     assert torch.equal(latents_of(pipe, image=start, strength=0.7, audio_weight=0.0), expected)
+
+
+def test_pictures_of_pillow_are_read_as_the_commands_read_files():
+    sixteen = PIL.Image.fromarray(np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8))
+    np.testing.assert_allclose(read_pictures(sixteen)[0, 0].numpy(), np.asarray(sixteen) / 65535, atol=2e-3)
+    turned = PIL.Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)[:, :4])
+    turned.getexif()[0x0112] = 6
+    assert read_pictures(turned).shape[-2:] == (4, 8)
+    hidden = PIL.Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert read_pictures(hidden).amax() == 0 and read_pictures([hidden], ground=1.0).amin() == 1
 
 
 def test_a_tiny_autoencoder_encodes_starts(shared):

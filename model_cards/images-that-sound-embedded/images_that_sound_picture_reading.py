@@ -1,0 +1,1 @@
+../../pipelines/images_that_sound_picture_reading.py
