@@ -23,12 +23,14 @@ from images_that_sound.scripts.common.loading_errors import hub_errors
 from images_that_sound.scripts.publish import (
     CLASSES,
     CODE_REPOS,
+    MAIN_REPO,
     MERGED_REPO,
     MODEL_REPOS,
     PIPELINES,
     RIFFUSION_REPO,
     SPACE,
     WEIGHT_REPOS,
+    check_loading,
     parse_args,
     publish,
     revision,
@@ -299,6 +301,17 @@ def test_arguments_that_make_no_sense(arguments, message):
     args = parse_args(["--namespace", "tester", "--dry_run", "--source_dir", str(ROOT), *arguments])
     with pytest.raises(ValueError, match=message):
         next(publish(args))
+
+
+@pytest.mark.parametrize(
+    "code, reason", [("import os; os.kill(os.getpid(), 9)", "ended by signal 9"), ("import os; os._exit(3)", "code 3")]
+)
+def test_a_check_that_is_killed_is_said(tmp_path, code, reason):
+    folder = tmp_path / MAIN_REPO
+    folder.mkdir()
+    (folder / "pipeline.py").write_text(code)
+    with pytest.raises(ValueError, match=f"images-that-sound does not load in a fresh process: .*{reason}"):
+        check_loading([folder])
 
 
 @pytest.mark.parametrize("name", [*WEIGHT_REPOS, *MODEL_REPOS])

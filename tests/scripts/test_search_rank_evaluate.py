@@ -94,7 +94,7 @@ def test_search_goes_on_and_is_refused_with_other_settings(searched, capsys):
     search.main([*SEARCH, "--output_dir", str(searched)])
     assert {path: path.stat().st_mtime_ns for path in searched.rglob("*.safetensors")} == before
     assert "This took 70% of the work that all 6 in full would have been." in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="a search with other settings"):
+    with pytest.raises(SystemExit, match="begun with other settings"):
         search.main([*SEARCH, "--output_dir", str(searched), "--guidance_scale", "3"])
 
 
