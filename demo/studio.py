@@ -155,12 +155,14 @@ class Studio:
         """Files to begin with, of a sound."""
         if sound is None:
             raise ValueError("Choose a sound or record one first.")
-        with _calm(sound):
-            audio = read_audio(sound, self.pipe.sampling_rate)
         least, most = BOUNDS["audio_length_in_s"]
+        with _calm(sound):
+            # No more of a long one is decoded, by which it takes memory, however few bytes it has.
+            audio = read_audio(sound, self.pipe.sampling_rate, length_in_s=most + 1)
         seconds = len(audio) / self.pipe.sampling_rate
         if not least <= seconds <= most:
-            raise ValueError(f"A sound may last {least} to {most} seconds, but this one lasts {seconds:.1f}.")
+            lasts = "longer" if seconds > most else f"{seconds:.1f}"
+            raise ValueError(f"A sound may last {least} to {most} seconds, but this one lasts {lasts}.")
         if np.abs(audio).max() < SILENCE_PEAK:
             raise ValueError("There is nothing to be heard in this sound.")
         file = io.BytesIO()
