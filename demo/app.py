@@ -20,7 +20,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 import gradio as gr
 import PIL.Image
-from bounds import MAX_BEGINNING, MAX_PIXELS, MAX_UPLOAD, MAX_WAITING, SmallRequests, check_port
+from bounds import MAX_PIXELS, MAX_UPLOAD, MAX_WAITING, SmallRequests, check_port
 from handlers import Handlers
 from layout import START_STRENGTH, STYLE, lay_out
 from starlette.middleware import Middleware
@@ -30,6 +30,8 @@ from images_that_sound.scripts.common.parsers import add_device_arguments, add_s
 from images_that_sound.scripts.common.values import Models, Scores, values_of
 
 
+# Events that decode what visitors send take turns, since each takes memory.
+READING = {"concurrency_id": "reading", "concurrency_limit": 1}
 # On a narrow page the result is below what asks for it.
 TO_RESULT = """
 () => {
@@ -82,7 +84,7 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
         handlers.begin,
         [*asking, parts.keep, parts.current, *starting],
         [*results, parts.files, parts.like, parts.seed, parts.start, parts.stop],
-        concurrency_limit=MAX_BEGINNING,
+        **READING,
         **quiet,
     )
     made = [parts.runs, parts.visit, parts.history, parts.start, parts.stop, *results]
@@ -104,7 +106,7 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
     connect_pictures(parts, handlers, quiet)
     laid_by = [parts.picture, parts.resize_mode, parts.swap, parts.anew, parts.seconds, parts.layout]
     changes = [each.change for each in laid_by]
-    gr.on(changes, handlers.lay, laid_by, parts.canvas, trigger_mode="always_last", **quiet)
+    gr.on(changes, handlers.lay, laid_by, parts.canvas, trigger_mode="always_last", **READING, **quiet)
     parts.layout.change(handlers.new_board, parts.layout, parts.drawing, **quiet)
     parts.gallery.select(handlers.pick, parts.folders, views, **quiet)
     parts.history.select(handlers.recall, parts.runs, results, **quiet).success(None, js=to_result)
@@ -120,8 +122,8 @@ def connect_pictures(parts: SimpleNamespace, handlers: Handlers, quiet: dict) ->
     hiding = (handlers.hide, inputs, outputs)
     for prefix in ("", "hide_", "imprint_"):
         picture, seen, swap = (getattr(p, f"{prefix}{name}") for name in ("picture", "seen", "swap"))
-        looked = picture.change(handlers.look, picture, [swap, seen], **quiet)
-        turned = swap.input(handlers.turn, [picture, swap], seen, **quiet)
+        looked = picture.change(handlers.look, picture, [swap, seen], **READING, **quiet)
+        turned = swap.input(handlers.turn, [picture, swap], seen, **READING, **quiet)
         if prefix == "hide_":
             looked.success(*hiding, trigger_mode="always_last", api_visibility="private")
             turned.success(*hiding, trigger_mode="always_last", api_visibility="private")

@@ -3,8 +3,8 @@
 import io
 import os
 import socket
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
@@ -21,8 +21,6 @@ from images_that_sound.scripts.common.samples import PICTURE_FORMATS, SETTINGS_K
 
 # Values of editors that wait to be asked for, and work that waits for its turn, of all visitors.
 MAX_WAITING = 16
-# Runs that are prepared at the same time.
-MAX_BEGINNING = 4
 # Bytes of an upload, of a request of an editor, which is as large as its canvas, and of all other requests, which hold
 # a few numbers and words.
 MAX_UPLOAD, MAX_EDITED, MAX_REQUEST = 20_000_000, 2_000_000, 100_000
@@ -34,8 +32,8 @@ MAX_PIXELS, MAX_JPEG_PIXELS = 25_000_000, 51_000_000
 MAX_SIDE = 2048
 # Layers of a drawing board, and pixels of each.
 MAX_LAYERS, MAX_BOARD_PIXELS = 4, 2_000_000
-# Large pictures are decoded one after the other.
-DECODING = threading.Lock()
+# Large pictures are decoded one after the other, in one thread: each thread would keep the memory that it took.
+DECODING = ThreadPoolExecutor(1)
 
 
 def read_visitors_picture(path: str, silence: float, invert: bool | None) -> tuple[PIL.Image.Image, bool]:
@@ -55,10 +53,7 @@ def read_visitors_picture(path: str, silence: float, invert: bool | None) -> tup
         ValueError: If the file is no picture, or has too many pixels.
     """
     try:
-        with DECODING, warnings.catch_warnings():
-            # The bound below is smaller.
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            picture = _decoded(path)
+        picture = DECODING.submit(_decoded, path).result()
     except PIL.Image.DecompressionBombError as error:
         raise ValueError(f"`{path}` has too many pixels.") from error
     except (OSError, SyntaxError, EOFError, TypeError) as error:
@@ -70,7 +65,11 @@ def read_visitors_picture(path: str, silence: float, invert: bool | None) -> tup
 
 
 def _decoded(path: str) -> PIL.Image.Image:
-    with PIL.Image.open(path, formats=PICTURE_FORMATS) as picture:
+    with warnings.catch_warnings():
+        # The bound below is smaller.
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        picture = PIL.Image.open(path, formats=PICTURE_FORMATS)
+    with picture:
         width, height = picture.size
         most = MAX_JPEG_PIXELS if picture.format == "JPEG" else MAX_PIXELS
         if width * height > most:
@@ -80,6 +79,9 @@ def _decoded(path: str) -> PIL.Image.Image:
         picture.draft(None, (MAX_SIDE, MAX_SIDE))
         picture.load()
         info = picture.info
+        if picture.mode in ("L", "LA", "RGB", "RGBA"):
+            # Before anything copies it.
+            picture.thumbnail((MAX_SIDE, MAX_SIDE))
         picture = upright(picture)
     if max(picture.size) > MAX_SIDE:
         alike = picture.has_transparency_data
@@ -89,24 +91,40 @@ def _decoded(path: str) -> PIL.Image.Image:
     return picture
 
 
-def bound_editor(editor: gr.ImageEditor) -> None:
-    """Lets an editor refuse too many layers and too many pixels before it decodes them."""
-    read, accept = editor.preprocess, editor.accept_blobs
+class FewValues(dict):
+    """The latest values that editors have sent and nobody has asked for, since a visitor may leave before."""
+
+    def __setitem__(self, key: str, value: object) -> None:
+        super().__setitem__(key, value)
+        while len(self) > MAX_WAITING:
+            del self[next(iter(self))]
+
+
+class BoundedEditor(gr.ImageEditor):
+    """
+    An editor that refuses too many layers and too many pixels before it decodes them. Gradio makes a new object of the
+    class for each visitor whose editor it updates, so that bounds of one object would not last.
+    """
+
+    # Gradio shows it as an `ImageEditor`.
+    is_template = True
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.blob_storage = FewValues()
+
+    def preprocess(self, payload: object) -> object:
+        sent = payload if payload is None or payload.id is None else self.blob_storage.get(payload.id)
+        if sent is not None:
+            _check_layers(sent)
+        return super().preprocess(payload)
 
     @server
-    def accept_blobs(data: AcceptBlobs) -> None:
+    def accept_blobs(self, data: AcceptBlobs) -> None:
         index = data.data.get("index")
         if index and index != "null" and not 0 <= int(index) < MAX_LAYERS:
             raise gr.Error(f"A drawing may have {MAX_LAYERS} layers.", print_exception=False)
-        accept(data)
-
-    def preprocess(payload: object) -> object:
-        sent = payload if payload is None or payload.id is None else editor.blob_storage.get(payload.id)
-        if sent is not None:
-            _check_layers(sent)
-        return read(payload)
-
-    editor.preprocess, editor.accept_blobs, editor.blob_storage = preprocess, accept_blobs, FewValues()
+        super().accept_blobs(data)
 
 
 def _check_layers(sent: object) -> None:
@@ -123,15 +141,6 @@ def _check_layers(sent: object) -> None:
             raise gr.Error("The drawing can't be read.", print_exception=False) from error
         if width * height > MAX_BOARD_PIXELS:
             raise gr.Error(f"A drawing of {width} x {height} pixels is too large.", print_exception=False)
-
-
-class FewValues(dict):
-    """The latest values that editors have sent and nobody has asked for, since a visitor may leave before."""
-
-    def __setitem__(self, key: str, value: object) -> None:
-        super().__setitem__(key, value)
-        while len(self) > MAX_WAITING:
-            del self[next(iter(self))]
 
 
 class SmallRequests:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 import PIL.Image
-from bounds import bound_editor
+from bounds import BoundedEditor
 from studio import BOUNDS, MAX_CANDIDATES, MAX_PROMPT_LENGTH, Studio
 from views import blank, finished, on_the_way, remove, remove_hidden
 
@@ -277,7 +277,7 @@ def _lay_starts(parts: SimpleNamespace, studio: Studio) -> None:
     ground = ground_of(studio)
     ink = "#000000" if ground else "#ffffff"
     with gr.Column(visible=False) as parts.drawn:
-        parts.drawing = gr.ImageEditor(
+        parts.drawing = BoundedEditor(
             blank("strip", ground),
             brush=gr.Brush(6, [ink], ink, "fixed"),
             canvas_size=blank("strip", ground).size,
@@ -290,9 +290,7 @@ def _lay_starts(parts: SimpleNamespace, studio: Studio) -> None:
         parts.resize_mode = gr.Dropdown(RESIZE_MODES, value="center", label="Place", min_width=140)
         parts.anew = gr.Radio(ANEW, value="all", label="Change", elem_id="anew")
         brush = gr.Brush(24, ["#ff4040"], "#ff4040", "fixed")
-        parts.canvas = gr.ImageEditor(visible=False, brush=brush, elem_id="canvas", **EDITED)
-    for editor in (parts.drawing, parts.canvas):
-        bound_editor(editor)
+        parts.canvas = BoundedEditor(visible=False, brush=brush, elem_id="canvas", **EDITED)
     with gr.Column(visible=False) as parts.sounded:
         parts.sound = gr.Audio(
             sources=["upload", "microphone"], type="filepath", label="Sound", buttons=[], elem_id="sound"

@@ -13,8 +13,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
+import soundfile
 
 from images_that_sound.scripts.common.values import Models, Scores
 
@@ -211,12 +213,15 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
 
 
-@pytest.mark.parametrize("layers", [1, 16])
-def test_layers_of_a_drawing_are_bounded_before_they_are_decoded(served, tmp_path, layers):
+@pytest.mark.parametrize("layers, updated", [(1, False), (16, False), (16, True)])
+def test_layers_of_a_drawing_are_bounded_before_they_are_decoded(served, tmp_path, layers, updated):
     PIL.Image.new("1", (7900, 7900)).save(tmp_path / "huge.png")
     layer = uploaded(served, tmp_path / "huge.png")
     drawing = {"background": None, "layers": [layer] * layers, "composite": None, "id": None}
-    before, session = peak(), f"layers-{layers}"
+    before, session = peak(), f"layers-{layers}-{updated}"
+    if updated:
+        served.join("new_board", ["folded"], session)
+        assert served.outcome(session)["success"]
     begun = {**BEGUN, "begins": "drawing", "drawing": drawing}
     served.join("begin", [*ASKED.values(), *begun.values()], session)
     outcome = served.outcome(session)
@@ -251,6 +256,18 @@ def test_a_large_picture_takes_little_memory(demo, tmp_path, mode, size):
     bounds.read_visitors_picture(str(file), 0, True)
     # At rest the page holds less than 650 MB.
     assert peak() - before < 350
+
+
+def test_a_long_sound_of_few_bytes_takes_little_memory(served, tmp_path):
+    with soundfile.SoundFile(tmp_path / "long.flac", "w", 96000, 8) as file:
+        for _ in range(160):
+            file.write(np.full((96000, 8), 0.5))
+    assert (tmp_path / "long.flac").stat().st_size < 2_000_000
+    sound = uploaded(served, tmp_path / "long.flac")
+    before = peak()
+    served.join("begin", [*ASKED.values(), *{**BEGUN, "begins": "sound", "sound": sound}.values()], "long")
+    served.outcome("long")
+    assert peak() - before < 150
 
 
 def test_uploads_end_when_the_disk_is_full(demo, served, monkeypatch):
