@@ -102,7 +102,8 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
         choice(lambda: START_STRENGTH, None, parts.strength, queue=False, **quiet)
     parts.seed.input(lambda: True, None, parts.keep, queue=False, **quiet)
     for known, words in ((parts.known, parts.prompt), (parts.audio_known, parts.audio_prompt)):
-        known.input(lambda text: text, known, words, queue=False, **quiet)
+        # A list that is left without a choice says so, too.
+        known.input(lambda text: gr.skip() if text is None else text, known, words, queue=False, **quiet)
     connect_pictures(parts, handlers, quiet)
     laid_by = [parts.picture, parts.resize_mode, parts.swap, parts.anew, parts.seconds, parts.layout]
     changes = [each.change for each in laid_by]

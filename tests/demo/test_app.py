@@ -171,7 +171,9 @@ def made(browser, address) -> Page:
     page.set_steps(8)
     page.seen, page.said = [page.source("#player img")], [page.status]
     page.click("start")
+    end = time.monotonic() + 300
     while not page.is_done():
+        assert time.monotonic() < end, page.said
         for now, earlier in ((page.source("#player img"), page.seen), (page.status, page.said)):
             if now != earlier[-1]:
                 earlier.append(now)
