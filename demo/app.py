@@ -20,24 +20,16 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 import gradio as gr
 import PIL.Image
+from bounds import MAX_BEGINNING, MAX_PIXELS, MAX_UPLOAD, MAX_WAITING, SmallRequests, check_port
 from handlers import Handlers
-from layout import STYLE, lay_out
-from starlette.datastructures import Headers
+from layout import START_STRENGTH, STYLE, lay_out
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 from studio import Studio
-from views import MAX_WAITING
 
 from images_that_sound.scripts.common.parsers import add_device_arguments, add_score_arguments
 from images_that_sound.scripts.common.values import Models, Scores, values_of
 
 
-# Bytes of an upload, of a request of an editor, which is as large as its canvas, and of all other requests, which hold
-# a few numbers and words.
-MAX_UPLOAD, MAX_EDITED, MAX_REQUEST = 20_000_000, 2_000_000, 100_000
-# Pixels of a picture, by which it takes memory, however few bytes it has.
-MAX_PIXELS = 64_000_000
 # On a narrow page the result is below what asks for it.
 TO_RESULT = """
 () => {
@@ -53,7 +45,8 @@ TO_RESULT = """
 RESULT_IS_THERE = '() => { document.querySelector("#result").style.minHeight = ""; }'
 SCROLL = '() => { if (innerWidth < 768) document.querySelector("%s").scrollIntoView({ behavior: "smooth" }); }'
 CLICK_START = '() => document.querySelector("#start").click()'
-RANDOM_SEED = "() => Math.floor(Math.random() * 1000000)"
+CLOSE_MESSAGES = '() => document.querySelectorAll(".toast-close").forEach((button) => button.click())'
+PLAY = '() => { (%s)(); setTimeout(() => document.querySelector("#player audio").play(), 300); }'
 
 
 def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
@@ -87,9 +80,9 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
     asked = gr.on(
         [parts.start.click, parts.prompt.submit, parts.audio_prompt.submit],
         handlers.begin,
-        [*asking, parts.current, *starting],
-        [*results, parts.files, parts.like, parts.start, parts.stop],
-        concurrency_limit=None,
+        [*asking, parts.keep, parts.current, *starting],
+        [*results, parts.files, parts.like, parts.seed, parts.start, parts.stop],
+        concurrency_limit=MAX_BEGINNING,
         **quiet,
     )
     made = [parts.runs, parts.visit, parts.history, parts.start, parts.stop, *results]
@@ -97,36 +90,45 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
     work.then(None, js=RESULT_IS_THERE)
     asked.success(None, js=TO_RESULT)
     parts.stop.click(handlers.cease, outputs=[parts.status, parts.stop], queue=False, **quiet)
-    sample = [parts.current, parts.folders]
-    parts.more.click(handlers.again, sample, [*asking, parts.like], **quiet).success(None, js=CLICK_START)
-    parts.repaint.click(handlers.marking, sample, [*asking, *starting], **quiet).success(None, js=to_prompt)
+    parts.start.click(None, js=CLOSE_MESSAGES)
+    parts.more.click(handlers.again, parts.current, [*asking, parts.like], **quiet).success(None, js=CLICK_START)
+    parts.repaint.click(handlers.marking, parts.current, [*asking, *starting], **quiet).success(None, js=to_prompt)
     offered = [parts.drawn, parts.pictured, parts.sounded, parts.strength]
-    parts.begins.change(handlers.offer, parts.begins, offered, queue=False, **quiet)
+    parts.begins.change(handlers.open_start, parts.begins, offered, queue=False, **quiet)
+    # A strength that repainting set is not for the next picture or sound.
+    for choice in (parts.begins.input, parts.picture.upload, parts.sound.upload):
+        choice(lambda: START_STRENGTH, None, parts.strength, queue=False, **quiet)
+    parts.seed.input(lambda: True, None, parts.keep, queue=False, **quiet)
+    for known, words in ((parts.known, parts.prompt), (parts.audio_known, parts.audio_prompt)):
+        known.input(lambda text: text, known, words, queue=False, **quiet)
+    connect_pictures(parts, handlers, quiet)
     laid_by = [parts.picture, parts.resize_mode, parts.swap, parts.anew, parts.seconds, parts.layout]
     changes = [each.change for each in laid_by]
     gr.on(changes, handlers.lay, laid_by, parts.canvas, trigger_mode="always_last", **quiet)
     parts.layout.change(handlers.new_board, parts.layout, parts.drawing, **quiet)
     parts.gallery.select(handlers.pick, parts.folders, views, **quiet)
     parts.history.select(handlers.recall, parts.runs, results, **quiet).success(None, js=to_result)
-    examples = [parts.prompt, parts.audio_prompt, parts.seed]
-    parts.chosen.select(handlers.take, None, examples, **quiet).success(None, js=to_prompt)
-    parts.random.click(None, outputs=parts.seed, js=RANDOM_SEED, **quiet)
+    examples = [parts.prompt, parts.audio_prompt, parts.seed, *results]
+    parts.chosen.select(handlers.take, None, examples, **quiet).success(None, js=PLAY % to_result)
 
 
-class SmallRequests:
-    """Middleware that refuses requests larger than the page's own, before they are read."""
-
-    LIMITS = {"/upload": MAX_UPLOAD + MAX_REQUEST, "/component_server": MAX_EDITED}
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope) if scope["type"] == "http" else {}
-        path = scope.get("path", "").rstrip("/")
-        most = next((limit for end, limit in self.LIMITS.items() if path.endswith(end)), MAX_REQUEST)
-        too_large = int(headers.get("content-length", 0)) > most or "transfer-encoding" in headers
-        await (PlainTextResponse("Too large.", 413) if too_large else self.app)(scope, receive, send)
+def connect_pictures(parts: SimpleNamespace, handlers: Handlers, quiet: dict) -> None:
+    """Connects the pictures that visitors bring: shown at once, hidden at once, painted at a press."""
+    p = parts
+    inputs = [p.hide_picture, p.hide_swap, p.hide_sound, p.hide_start, p.hide_strength, p.hidden]
+    outputs = [p.hidden, p.hide_status, p.hide_player, p.hide_downloads, p.hide_file, p.hide_png]
+    hiding = (handlers.hide, inputs, outputs)
+    for prefix in ("", "hide_", "imprint_"):
+        picture, seen, swap = (getattr(p, f"{prefix}{name}") for name in ("picture", "seen", "swap"))
+        looked = picture.change(handlers.look, picture, [swap, seen], **quiet)
+        turned = swap.input(handlers.turn, [picture, swap], seen, **quiet)
+        if prefix == "hide_":
+            looked.success(*hiding, trigger_mode="always_last", api_visibility="private")
+            turned.success(*hiding, trigger_mode="always_last", api_visibility="private")
+    changes = [p.hide_sound.change, p.hide_start.change, p.hide_strength.release]
+    gr.on(changes, *hiding, trigger_mode="always_last", api_visibility="private")
+    imprinted = [p.imprint_picture, p.imprint_swap, p.imprint_prompt, p.imprint_ratio]
+    p.imprint_start.click(handlers.imprint, imprinted, [p.imprint_status, p.imprint_player], api_visibility="private")
 
 
 def launch(page: gr.Blocks, **kwargs: int | bool | None) -> None:
@@ -138,11 +140,15 @@ def launch(page: gr.Blocks, **kwargs: int | bool | None) -> None:
 def main(input_args: list[str] | None = None) -> None:
     args = parse_args(input_args)
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    # So that what is temporary is removed then, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    # Temporary files are removed when a terminal is closed, too.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(dir=os.environ.get("GRADIO_TEMP_DIR")) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
+            # Before the models are loaded, which takes long.
+            check_port(args.server_port)
             studio = Studio(values_of(Models, args), values_of(Scores, args), Path(folder))
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error

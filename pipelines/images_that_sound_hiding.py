@@ -20,9 +20,13 @@ RANGE_IN_DB = 60.0
 QUIET_BAND_IN_DB = -40.0
 # In silence white is as loud, bin by bin, as white noise of this deviation.
 FAINTEST = 1e-3
-# Noise that carries the picture where the sound is silent, in samples until it repeats.
+# Noise carries the picture where the sound is so far below white, whose phase there is only that of what leaks in from
+# elsewhere. It repeats after so many samples.
+NOISE_IN_DB = 25.0
 NOISE_PERIOD = 2**19
 MOST_COLUMNS = 2**15
+# Of the search for a sound that stays within full scale, which 16 bits can hold.
+ROUNDS, FULL_SCALE = 12, 1 - 2**-15
 FEWEST_BINS = 8
 # From hertz to where a frequency is on a scale; "mel" is HTK's.
 FREQUENCY_SCALES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -226,21 +230,62 @@ def difference(part: np.ndarray, begin: int, picture: HiddenPicture, level: floa
     wanted = level - RANGE_IN_DB * (1 - picture.columns(frames))
     noise = np.resize(_noise(), len(part) + begin % NOISE_PERIOD)[begin % NOISE_PERIOD :]
     (noise_spectrum,) = _spectra(noise[:, None], begin, picture)[1]
-    # So faint that it is heard, and carries the picture, only in what is almost silence.
-    floor = 10 ** ((level - RANGE_IN_DB) / 20) / math.sqrt((window**2).sum())
+    moved = 1 - (1 - picture.strength) ** 2
+    floor = moved * 10 ** ((level - NOISE_IN_DB) / 20) / math.sqrt((window**2).sum())
     for channel, spectrum in enumerate(spectra):
         own = spectrum[picture.bins]
         carrier = own + floor * noise_spectrum[picture.bins]
         magnitude = np.abs(carrier).clip(1e-30)
-        kept = (1 - picture.strength) ** 2
-        exponent = (1 - kept) * (wanted / 20 - np.log10(magnitude))
+        exponent = moved * (wanted / 20 - np.log10(magnitude))
         spectrum[:] = 0
         spectrum[picture.bins] = carrier * 10**exponent - own
-        # The window once more would leave too much beside the band.
-        pieces = scipy.fft.irfft(spectrum, axis=0) * window[:, None] ** 2
-        for first, piece in zip(frames + start - begin, pieces.T):
-            added[first : first + len(piece), channel] += piece
-    return added / ((window**3).sum() / picture.hop_length)
+        _overlap_add(added[:, channel], spectrum, frames + start - begin, picture)
+    return added
+
+
+def within_full_scale(part: np.ndarray, begin: int, added: np.ndarray, pictures: list[HiddenPicture]) -> np.ndarray:
+    """
+    What to add instead, so that fewer samples leave -1..1: what is beyond is taken away in the pictures' bands, which
+    raises other samples, some of them beyond again, and so on for `ROUNDS`.
+
+    Args:
+        part (`np.ndarray` of shape `(n, C)`): Samples of the sound.
+        begin (`int`): The number of the first.
+        added (`np.ndarray` of shape `(n, C)`): The sum of `difference` for all pictures.
+        pictures (`list[HiddenPicture]`): What is hidden.
+
+    Returns:
+        `np.ndarray` of shape `(n, C)`: True but for `ROUNDS + 1` frames at either end.
+    """
+    for _ in range(ROUNDS):
+        whole = part + added
+        beyond = np.where(added == 0, 0, whole - whole.clip(-FULL_SCALE, FULL_SCALE))
+        if not beyond.any():
+            break
+        for picture in pictures:
+            share = len(picture.bins) / (picture.frame_length // 2)
+            added = added - _in_band(beyond, begin, picture) / share
+    return added
+
+
+def _in_band(part: np.ndarray, begin: int, picture: HiddenPicture) -> np.ndarray:
+    """What of a part is in a picture's span and band."""
+    frames, spectra = _spectra(part, begin, picture)
+    kept = np.zeros(part.shape)
+    for channel, spectrum in enumerate(spectra):
+        band = np.zeros_like(spectrum)
+        band[picture.bins] = spectrum[picture.bins]
+        _overlap_add(kept[:, channel], band, frames + picture.span[0] - begin, picture)
+    return kept
+
+
+def _overlap_add(added: np.ndarray, spectra: np.ndarray, starts: np.ndarray, picture: HiddenPicture) -> None:
+    """Adds to samples `(n,)` the waveform whose frames, from `starts` on, have `spectra` of shape `(bins, T)`."""
+    window = window_of(picture.frame_length)
+    # The window once more would leave too much beside the band.
+    pieces = scipy.fft.irfft(spectra, axis=0) * (window**2 * picture.hop_length / (window**3).sum())[:, None]
+    for first, piece in zip(starts, pieces.T):
+        added[first : first + len(piece)] += piece
 
 
 def _spectra(part: np.ndarray, begin: int, picture: HiddenPicture) -> tuple[np.ndarray, Iterator[np.ndarray]]:

@@ -2,13 +2,15 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common.border import run
-from .common.files import check_absent, check_writable, json_text, written
+from .common.files import Write, check_absent, check_writable, json_text, written, written_once
 from .common.parsers import add_video_arguments, new_parser, with_look
+from .common.progress import tell
 from .common.values import STRIP, Look
 
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 BAND = (6000.0, 14000.0)
 SHARES = (0.4, 0.9)  # of the frequencies of a sound that does not reach so high
 SECONDS = 5.0
+# Percent of a picture's pixels that may become all black, and all white, when its contrast is stretched.
+CUT_OFF = 0.5
 # What is shown of the sound: rows, the share around the pictures, and seconds at most.
 ROWS, AROUND, MOST_SHOWN = 720, 0.15, 120.0
 PLACE = ("start_in_s", "end_in_s", "min_frequency", "max_frequency", "strength", "frequency_scale")
@@ -53,6 +57,7 @@ def hide(
     if output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"`output` has to end in {' or '.join(SUFFIXES)}, but is {output}.")
     check_writable(output.parent, "output")
+    write = written_once if given is None else written
     formats = video.video_format if video else []
     files = [output, *(output.with_suffix(f".{end}") for end in ("png", *formats))]
     for file in files:
@@ -61,21 +66,23 @@ def hide(
         if given is None:
             check_absent(file, "output")
     grays = [read_drawing(each, invert) for each in image]
-    with written(output) as target, opened_sound(song, target.parent) as sound:
+    with write(output) as target, opened_sound(song, target.parent) as sound:
         pictures = [placed(sound, gray, values) for gray, values in zip(grays, each_place(len(grays), place))]
         hidden = hide_in_file(sound, song, target, pictures)
     yield output
-    yield from show(output, song, image, pictures, min(hidden.levels), video)
+    yield from show(output, song, image, pictures, min(hidden.levels), video, write)
     say(hidden)
 
 
 def read_drawing(path: Path, invert: bool | None) -> Any:
-    """A picture as gray values `(H, W)` in 0..1, in which what is drawn is light."""
+    """A picture as gray values `(H, W)` in 0..1, from black to white, in which what is drawn is light."""
     import numpy as np
+    import PIL.ImageOps
 
     from .common.samples import read_drawing as read
 
-    return np.asarray(read(path, invert=invert).convert("RGB")).mean(axis=-1, dtype=np.float32) / 255
+    gray = read(path, invert=invert).convert("L")
+    return np.asarray(PIL.ImageOps.autocontrast(gray, CUT_OFF), np.float32) / 255
 
 
 def each_place(number: int, place: dict[str, list | None]) -> list[dict[str, Any]]:
@@ -100,7 +107,13 @@ def placed(sound: "soundfile.SoundFile", picture: Any, place: dict[str, Any]) ->
 
 
 def show(
-    output: Path, song: Path, image: list[Path], pictures: "list[HiddenPicture]", level: float, video: Look | None
+    output: Path,
+    song: Path,
+    image: list[Path],
+    pictures: "list[HiddenPicture]",
+    level: float,
+    video: Look | None,
+    write: Write = written,
 ) -> Iterator[Path]:
     """Draws the part of a sound that pictures are in, and films it."""
     import soundfile
@@ -114,14 +127,15 @@ def show(
     with soundfile.SoundFile(output) as sound:
         start, end = shown_part(pictures, sound.frames / sound.samplerate)
         drawn = spectrogram_of(sound, start, end, (columns_of(pictures[0], end - start), ROWS), scale, level)
-        with written(output.with_suffix(".png")) as file:
+        with write(output.with_suffix(".png")) as file:
             write_picture(file, with_axes(drawn, start, end, sound.samplerate, scale), settings)
         yield output.with_suffix(".png")
         if video:
             sound.seek(round(start * sound.samplerate))
             audio = sound.read(round((end - start) * sound.samplerate), dtype="float32", always_2d=True).mean(axis=1)
             captions = [f"picture: {', '.join(each.name for each in image)}", f"sound: {song.name}"]
-            yield from write_videos(output, [(drawn, 1)], audio, sound.samplerate, captions, settings, video)
+            panels = [(drawn, 1)]
+            yield from write_videos(output, panels, audio, sound.samplerate, captions, settings, video, write=write)
 
 
 def place_of(pictures: "list[HiddenPicture]") -> dict[str, list]:
@@ -133,7 +147,7 @@ def shown_part(pictures: "list[HiddenPicture]", seconds: float) -> tuple[float, 
     start, end = min(each.start_in_s for each in pictures), max(each.end_in_s for each in pictures)
     start, end = max(start - AROUND * (end - start), 0.0), min(end + AROUND * (end - start), seconds)
     if end - start > MOST_SHOWN:
-        print(f"Of {end - start:.0f} s the spectrogram and the video show the first {MOST_SHOWN:.0f}.", flush=True)
+        tell(f"Of {end - start:.0f} s the spectrogram and the video show the first {MOST_SHOWN:.0f}.", sys.stdout)
     return start, min(end, start + MOST_SHOWN)
 
 
@@ -151,13 +165,14 @@ def columns_of(picture: "HiddenPicture", seconds: float) -> int:
 def say(hidden: Any) -> None:
     """What a user may want to know of a new sound."""
     if hidden.num_clipped:
-        print(
+        tell(
             f"warning: {hidden.num_clipped} samples would be louder than a file holds, and are held at full scale."
             " Where that is heard, a lower --strength or a quieter song helps.",
-            flush=True,
+            sys.stdout,
         )
     if not hidden.tags_kept:
-        print("Of the tags, title, artist and their like are kept; all are, from WAV to WAV and FLAC to FLAC.")
+        text = "Of the tags, title, artist and their like are kept; all are, from WAV to WAV and FLAC to FLAC."
+        tell(text, sys.stdout)
 
 
 def main(input_args: list[str] | None = None) -> None:

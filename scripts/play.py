@@ -1,13 +1,15 @@
 """Plays any picture as a spectrogram: one made here with the constants inside it, any other with Auffusion's."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common.border import run
-from .common.files import check_absent, check_writable, json_text, written
+from .common.files import check_absent, check_writable, json_text, written, written_once
 from .common.parsers import add_spectrogram_argument, add_video_arguments, new_parser, with_look
+from .common.progress import tell
 from .common.values import STRIP, Look
 
 
@@ -44,6 +46,7 @@ def play(
     if output.suffix.lower() != ".wav":
         raise ValueError(f"`output` has to end in .wav, but is {output}.")
     check_writable(output.parent, "output")
+    write = written_once if given is None else written
     files = files_beside(output, video)
     for file in files:
         if file.exists() and picture.exists() and file.samefile(picture):
@@ -56,18 +59,18 @@ def play(
     canvas = canvas_of(pixels, mel, settings.get("canvas_layout") == "folded")
     audio, gain = levelled(sound_of(canvas, mel, vocoder, frequency_scale), mel.sampling_rate)
     text = json_text({**settings, "spectrogram": mel.to_dict(), "gain_in_db": gain})
-    with written(output) as file:
+    with write(output) as file:
         write_audio(file, audio, mel.sampling_rate, text)
     yield output
-    with written(files[1]) as file:
+    with write(files[1]) as file:
         write_picture(file, picture_of(canvas[0, 0]), text)
     yield files[1]
-    with written(files[2]) as file:
+    with write(files[2]) as file:
         write_picture(file, drawn(output, frequency_scale), text)
     yield files[2]
     if video:
         panels, captions = [(picture_of(canvas[0, 0]), 1)], [f"picture: {picture.name}"]
-        yield from write_videos(output, panels, audio, mel.sampling_rate, captions, text, video)
+        yield from write_videos(output, panels, audio, mel.sampling_rate, captions, text, video, write=write)
 
 
 def files_beside(output: Path, video: Look | None) -> list[Path]:
@@ -95,7 +98,7 @@ def sound_of(canvas: "torch.Tensor", mel: "MelSpectrogram", vocoder: str | None,
     with torch.no_grad():
         audio = mel.canvas_to_audio(canvas, plays)[0].numpy()
     for said in (*audio_problems(audio), *audio_remarks(audio, mel)):
-        print(f"warning: {said}", flush=True)
+        tell(f"warning: {said}", sys.stdout)
     return audio
 
 

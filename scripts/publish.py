@@ -315,7 +315,8 @@ def write_wheel(request: PublishRequest, folder: Path) -> None:
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "315532800"}
         process = subprocess.run(command, env=environment, capture_output=True, text=True)
     if process.returncode != 0:
-        raise ValueError(f"`source_dir` {request.source_dir} can't be built: {process.stderr.strip()}")
+        reason = reason_of(process.returncode, list(filter(None, [process.stderr.strip()])))
+        raise ValueError(f"`source_dir` {request.source_dir} can't be built: {reason}")
     (wheel,) = folder.glob("*.whl")
     url = hf_hub_url(f"{request.namespace}/{SPACE}", wheel.name, repo_type="space")
     (folder / "requirements.txt").write_text(f"images-that-sound @ {url}\n", encoding="utf-8")
@@ -381,9 +382,17 @@ def check_loading(folders: list[Path]) -> None:
                 text=True,
             )
         if process.returncode != 0:
-            lines = process.stderr.strip().splitlines()
-            folder = [str(space)] if space else [line for line in lines if line in map(str, folders)][-1:]
-            raise ValueError(f"{''.join(folder)} does not load in a fresh process: {lines[-1]}")
+            lines, names = process.stderr.strip().splitlines(), [str(folder) for folder in folders]
+            folder = [str(space)] if space else [line for line in lines if line in names][-1:]
+            reason = reason_of(process.returncode, [line for line in lines if line not in names])
+            raise ValueError(f"{''.join(folder) or 'It'} does not load in a fresh process: {reason}")
+
+
+def reason_of(returncode: int, lines: list[str]) -> str:
+    """Why a process failed: the signal that ended it, such as for lack of memory, or its last line."""
+    if returncode < 0:
+        return f"it was ended by signal {-returncode}."
+    return lines[-1] if lines else f"it ended with exit code {returncode}."
 
 
 def upload(api: HfApi, request: PublishRequest, folder: Path) -> Iterator[str]:

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common.border import run
-from .common.files import check_own_folder, json_text, parse_json, read_json, write_json
+from .common.files import keep_settings, write_json
 from .common.parsers import (
     add_few_steps_argument,
     add_sample_arguments,
@@ -77,7 +76,15 @@ def search(request: SearchRequest) -> Iterator[str]:
     from ..pipelines.images_that_sound_denoising import memories_of
     from ..selection import Halving, rungs_of
     from .common.models import load_pipeline, with_checkpoint_defaults
-    from .common.sampling import complete_settings, make_samples, own_share, report_samples, say_unknown_words, start
+    from .common.sampling import (
+        complete_settings,
+        made_by,
+        make_samples,
+        own_share,
+        report_samples,
+        say_unknown_words,
+        start,
+    )
     from .common.scoring import load_scorer, scores_of
 
     samples, judges = request.samples, request.scores.for_samples_of(request.models.model)
@@ -92,9 +99,10 @@ def search(request: SearchRequest) -> Iterator[str]:
     arguments = with_checkpoint_defaults(request.call, pipe)
     settings = complete_settings(models, pipe, arguments)
     say_unknown_words(settings)
-    made_by = {name: getattr(models, name) for name in ("model", "audio_model", "scheduler", "few_steps")}
-    made_by |= {"scores": judges.scores, **judges.models}
-    folder = search_folder(samples.output_dir, {**arguments, **made_by})
+    judged_by = {"scores": judges.scores, **judges.models}
+    # Candidates on the way.
+    folder = samples.output_dir / ".search"
+    keep_settings(folder, {**arguments, **made_by(models, pipe), **judged_by})
     halving = Halving(pipe, arguments, scorer, folder, samples.num_images_per_prompt)
     report = halve(halving, request, rungs, arguments["num_inference_steps"], accelerator.num_processes)
     finalists = report[-1]["kept"]
@@ -134,17 +142,6 @@ def halve(
     stages = zip([len(seeds), *(rung.keep for rung in rungs)], [0, *halts], [*halts, 1])
     with tqdm(total=sum(steps_of(*stage) for stage in stages), desc="Steps of all candidates") as bar:
         return halving(seeds, rungs, request.keep, count)
-
-
-def search_folder(output_dir: Path, settings: dict) -> Path:
-    """Folder of the candidates on the way. Raises `ValueError` if they were made with other settings."""
-    folder = output_dir / ".search"
-    file = folder / "settings.json"
-    check_own_folder(folder)
-    if file.exists() and read_json(file) != parse_json(json_text(settings)):
-        raise ValueError(f"`output_dir` holds {folder}, a search with other settings. Name another folder.")
-    write_json(file, settings)
-    return folder
 
 
 def write_report(

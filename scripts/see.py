@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .common.border import arguments_named, run
-from .common.files import check_absent, check_writable, json_text, written
+from .common.files import check_absent, check_writable, json_text, written, written_once
 from .common.parsers import add_spectrogram_argument, new_parser
 
 
@@ -32,7 +32,7 @@ def see(
         check_absent(output, "output")
     with arguments_named(audio="sound"):
         canvas = mel.audio_to_canvas(torch.from_numpy(audio))
-    with written(output) as file:
+    with (written_once if given is None else written)(output) as file:
         write_picture(file, picture_of(canvas[0]), json_text({"spectrogram": mel.to_dict()}))
     yield output
 

@@ -223,7 +223,7 @@ def outcome_of(line: list[str]) -> str:
         if exit.code in (None, 0):
             return ""
         # Of this process itself.
-        if exit.code == 128 + signal.SIGTERM:
+        if exit.code in (128 + signal.SIGTERM, 128 + signal.SIGHUP, 128 + signal.SIGINT):
             raise
         if exit.code == 2 and re.search(r": error: [^\n]*\n$", errors.getvalue(), re.DOTALL):
             return errors.getvalue().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The border of a command: what goes wrong outside of the program is said in one line."""
+"""The border of a command: errors from outside of the program are one line, and a command that is ended cleans up."""
 
 import signal
 import sys
@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .progress import prepare_environment, tell
+from .progress import prepare_environment, printable, tell
 
 
 # What libraries raise where a file can't be read or written, such as on a full disk, besides OSError.
 FILE_ERRORS = (("soundfile", "LibsndfileError"), ("av.error", "FFmpegError"), ("safetensors", "SafetensorError"))
+# Signals that end a program: asked to, and, where there are terminals, when its terminal is closed.
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def run(make: Callable[[], Iterator[Path | str]]) -> None:
@@ -24,6 +26,9 @@ def run(make: Callable[[], Iterator[Path | str]]) -> None:
         with _ended_in_order():
             for path in make():
                 tell(path, sys.stdout)
+    except KeyboardInterrupt:
+        tell("stopped")
+        raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
         if not _is_from_outside(error):
             raise
@@ -37,8 +42,8 @@ def arguments_named(**names: str) -> Iterator[None]:
         yield
     except ValueError as error:
         text = str(error)
-        for name, own in names.items():
-            text = text.replace(f"`{name}`", f"`{own}`")
+        for name, name_here in names.items():
+            text = text.replace(f"`{name}`", f"`{name_here}`")
         raise ValueError(text) from error
 
 
@@ -55,20 +60,23 @@ def _is_from_outside(error: Exception) -> bool:
 
 
 def one_line(error: Exception | str) -> str:
-    """The message without what could write elsewhere on a terminal."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = "".join(each if each.isprintable() else "?" for each in text)
+    """The message on one line of at most 2000 characters, all of them printable."""
+    text = printable(" ".join(str(error).split()) or type(error).__name__)
     return text if len(text) <= 2000 else f"{text[:2000]}..."
 
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Lets SIGTERM end the program as an exception would, so that nothing half-written is left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Lets signals that end the program raise `SystemExit`, so that nothing half-written is left behind."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        # `nohup` has the hang-up of a terminal ignored, which then stays so.
+        before = {number: signal.getsignal(number) for number in ENDING}
+        before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

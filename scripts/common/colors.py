@@ -81,15 +81,20 @@ class Painter:
         """
         sample = sample_settings(folder)
         arguments = {**call, "prompt": call["prompt"] or colourful(sample.get("prompt") or "a picture")}
-        models = {"model": self.models.model, "super_resolution_model": self.super_resolution_model}
+        models = {
+            "model": self.models.model,
+            "super_resolution_model": self.super_resolution_model,
+            "dtype": self.models.dtype,
+            "enable_layerwise_casting": self.models.enable_layerwise_casting or None,
+        }
         pending = _pending_seeds(folder, {**arguments, **models}, seeds)
         if not pending:
             return
         generators = [torch.Generator().manual_seed(seed) for seed in pending]
         gray = read_picture(folder / "image.png")
-        own = {"generator": generators, "callback_on_step_end": callback_on_step_end}
+        given = {"generator": generators, "callback_on_step_end": callback_on_step_end}
         with arguments_named(image=f"{folder / 'image.png'}"):
-            output = self.pipe(gray, **arguments, **own, num_images_per_prompt=len(pending))
+            output = self.pipe(gray, **arguments, **given, num_images_per_prompt=len(pending))
         for seed, picture, gray_error in zip(pending, output.images, output.gray_errors):
             made = {**arguments, **models, "seed": seed, "gray_error": gray_error}
             yield _write_try(folder, picture, sample, made)

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from ...pipelines.images_that_sound_files import written
 
 # More than any settings, scores or prompts that were written here.
 MAX_JSON_BYTES = 2**20
+# Bytes of a text in settings or on a command line: more than any text encoder reads.
+MAX_TEXT = 10_000
+# `written` or `written_once`.
+Write = Callable[[Path], AbstractContextManager[Path]]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,9 +65,20 @@ def parse_json(text: str) -> dict[str, Any]:
     return content
 
 
+def check_text(name: str, text: str) -> None:
+    """Raises `ValueError` for a text of an argument that is longer than any honest one, or holds what is no text."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"`{name}` has to be text, but holds what is none: {text[:100]!r}.") from error
+    if size > MAX_TEXT:
+        raise ValueError(f"`{name}` has to be at most {MAX_TEXT} bytes long, but has {size}.")
+
+
 def check_writable(folder: str | Path, argument: str = "output_dir") -> None:
     """Raises `ValueError` if `folder`, given by `argument`, can't be written to, without writing anything."""
     folder = Path(folder).absolute()
+    check_name(folder, argument)
     ancestor, missing = folder, []
     while not os.path.lexists(ancestor):
         missing.append(ancestor.name)
@@ -79,10 +95,31 @@ def check_writable(folder: str | Path, argument: str = "output_dir") -> None:
         ) from error
 
 
+def check_name(path: Path, argument: str) -> None:
+    """Raises `ValueError` for a name that is no text, which neither settings nor pages could hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"`{argument}` has to name files by text, but holds {str(path)!r}. Rename it.") from error
+
+
 def check_own_folder(folder: Path) -> None:
     """Raises `ValueError` for a link under the name of a folder whose files are ours alone to write."""
     if folder.is_symlink():
         raise ValueError(f"{folder} has to be a folder, but is a link. Move it away.")
+
+
+def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """
+    Writes `settings.json` into the folder of a computation that may stop and go on. Raises `ValueError` if one with
+    other settings began there.
+    """
+    file = folder / "settings.json"
+    check_own_folder(folder)
+    if not file.exists():
+        write_json(file, settings)
+    elif read_json(file) != parse_json(json_text(settings)):
+        raise ValueError(f"`output_dir` holds {folder}, begun with other settings. Name another folder.")
 
 
 def check_own_file(path: Path, beginning: str, argument: str = "sample_dir") -> None:
@@ -102,3 +139,15 @@ def check_absent(path: Path, argument: str) -> None:
     """Raises `ValueError` if something is there under a name that nobody gave."""
     if os.path.lexists(path):
         raise ValueError(f"`{argument}` has to be given, since {path} is there already.")
+
+
+@contextmanager
+def written_once(path: Path) -> Iterator[Path]:
+    """As `written`, for the default name of `output`: raises `ValueError` if a file took the name meanwhile."""
+    with written(path) as partial:
+        yield partial
+        try:
+            # An empty file, which only one process can make, is what `written` replaces.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            check_absent(path, "output")

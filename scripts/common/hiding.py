@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ...pipelines.images_that_sound_hiding import HiddenPicture, check_pictures, difference, level_of
+from ...pipelines.images_that_sound_hiding import (
+    ROUNDS,
+    HiddenPicture,
+    check_pictures,
+    difference,
+    frame_length_of,
+    level_of,
+    within_full_scale,
+)
 from .sounds import BLOCK
 from .tags import copy_tags
 
@@ -95,7 +103,7 @@ def _hidden_blocks(
     sound: soundfile.SoundFile, pictures: list[HiddenPicture], levels: list[float], bits: int | None
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Samples as they are written, int32 where `bits` says how many of them count, and how many were clipped."""
-    margin = max(each.frame_length for each in pictures)
+    margin = (ROUNDS + 1) * max(each.frame_length for each in pictures)
     exact = sound.subtype in BITS
     sound.seek(0)
     blocks = sound.blocks(_block_of(sound), 2 * margin, dtype="int32" if exact else "float64", always_2d=True)
@@ -107,6 +115,8 @@ def _hidden_blocks(
         if not np.isfinite(waveform).all():
             raise ValueError("`song` holds a sound with values that are not finite.")
         added = sum(difference(waveform, begin, each, level) for each, level in zip(pictures, levels))
+        if bits is not None:
+            added = within_full_scale(waveform, begin, added, pictures)
         yield _as_written(block[inner], added[inner], bits)
         begin += len(block) - 2 * margin
 
@@ -123,4 +133,5 @@ def _as_written(samples: np.ndarray, added: np.ndarray, bits: int | None) -> tup
 
 def _block_of(sound: soundfile.SoundFile) -> int:
     """Samples of a piece, so many that it is several frames long and does not take much memory."""
-    return max(2 * BLOCK // sound.channels, 2**16)
+    margin = (ROUNDS + 1) * frame_length_of(sound.samplerate)
+    return max(2 * BLOCK // sound.channels, 4 * margin)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -12,7 +13,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from .files import read_json
 
+
+# In one model, or one block of it.
+MAX_LAYERS = 1000
 SIGN_IN = "Sign in with `hf auth login`, or set HF_TOKEN to a token of https://huggingface.co/settings/tokens."
 
 
@@ -53,6 +58,7 @@ def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
     default_dtype = torch.get_default_dtype()
     with hub_errors(source, argument):
         try:
+            _check_configs(Path(source))
             yield
         except MemoryError:
             raise
@@ -64,6 +70,19 @@ def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
         finally:
             # Loading changes it, and where it fails, leaves it so.
             torch.set_default_dtype(default_dtype)
+
+
+def _check_configs(folder: Path) -> None:
+    """
+    Raises `ValueError` for configs in a folder of this machine that name more layers than any honest model, since
+    models are built before their weights are found missing.
+    """
+    for file in [*folder.glob("*config.json"), *folder.glob("*/*config.json")]:
+        for name, value in read_json(file).items():
+            values = value if isinstance(value, list) else [value]
+            deep = "layers" in name and any(isinstance(each, int) and each > MAX_LAYERS for each in values)
+            if deep or name.endswith("_types") and len(values) > MAX_LAYERS:
+                raise ValueError(f"`{name}` in `{file}` has to name at most {MAX_LAYERS} layers.")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,5 +1,6 @@
 """One loudness for all files of sounds, measured by ITU-R BS.1770 in FFmpeg."""
 
+import errno
 import tempfile
 from fractions import Fraction
 from math import log10
@@ -16,6 +17,9 @@ MAX_TRUE_PEAK_IN_DB = -1.0
 MAX_LIMITING_IN_DB = 20.0
 # What the limiter's lookahead and resampling leave above its limit stays below this.
 LIMITER_MARGIN_IN_DB = 0.2
+
+# Of the meter, in samples: a tenth of a second, for which it wants 48 kHz.
+FRAME = 4800
 
 # A filter of FFmpeg: its name and its options.
 Filter = tuple[str, dict[str, str]]
@@ -62,8 +66,12 @@ def _loudness_and_true_peak(audio: np.ndarray, sampling_rate: int) -> tuple[floa
         # PyAV before 18.1 hides the metadata of frames.
         file = Path(folder, "loudness.txt")
         meter = ("ebur128", {"metadata": "1", "peak": "true"}), ("ametadata", {"mode": "print", "file": str(file)})
-        _filtered(np.pad(audio, (0, missing)), sampling_rate, _resample(48000), *meter)
-        values = dict(line.split("=") for line in file.read_text().splitlines() if "=" in line)
+        frames = _frames_through(np.pad(audio, (0, missing)), sampling_rate, _resample(10 * FRAME), *meter)
+        text = file.read_text()
+    # FFmpeg says nothing of a disk that is full. It measures after each whole frame.
+    if text.count("frame:") != sum(len(frame) == FRAME for frame in frames) or not text.endswith("\n"):
+        raise OSError(errno.ENOSPC, "The loudness can't be measured without room for a temporary file", str(file))
+    values = dict(line.split("=") for line in text.splitlines() if "=" in line)
     return float(values["lavfi.r128.I"]), _in_db(float(values["lavfi.r128.true_peak"]))
 
 
@@ -73,7 +81,8 @@ def _limited(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
     limiter = ("alimiter", {"limit": str(limit), "level": "false", "latency": "true"})
     steps = _resample(max(192000, sampling_rate)), limiter, _resample(sampling_rate)
     # Resamplers may swallow the end.
-    return _filtered(np.pad(audio, (0, _block(sampling_rate))), sampling_rate, *steps)[: len(audio)]
+    frames = _frames_through(np.pad(audio, (0, _block(sampling_rate))), sampling_rate, *steps)
+    return np.concatenate(frames)[: len(audio)]
 
 
 def _block(sampling_rate: int) -> int:
@@ -85,8 +94,8 @@ def _resample(sampling_rate: int) -> Filter:
     return "aresample", {"sample_rate": str(sampling_rate)}
 
 
-def _filtered(audio: np.ndarray, sampling_rate: int, *filters: Filter) -> np.ndarray:
-    """A waveform `(N,)` through filters of FFmpeg."""
+def _frames_through(audio: np.ndarray, sampling_rate: int, *filters: Filter) -> list[np.ndarray]:
+    """Frames of a waveform `(N,)` that went through filters of FFmpeg."""
     graph = av.filter.Graph()
     time_base = Fraction(1, sampling_rate)
     source = graph.add_abuffer(sample_rate=sampling_rate, format="flt", layout="mono", time_base=time_base)
@@ -101,4 +110,4 @@ def _filtered(audio: np.ndarray, sampling_rate: int, *filters: Filter) -> np.nda
         try:
             parts.append(graph.pull().to_ndarray()[0])
         except av.error.EOFError:
-            return np.concatenate(parts)
+            return parts

@@ -107,8 +107,19 @@ def read_pipeline(models: Models, pipeline_class: type[DiffusionPipeline]) -> Di
             pipe = pipeline_class.from_pretrained(source, dtype=dtype, quantization_config=config)
         if pipe.text_encoder is None:
             raise ValueError("It has no text encoder.")
+        check_scheduler(pipe.scheduler)
     pipe.set_progress_bar_config(desc="Denoising")
     return pipe
+
+
+def check_scheduler(scheduler: SchedulerMixin) -> None:
+    """Raises `ValueError` for a scheduler whose timesteps have no noise level, such as one with too few betas."""
+    betas = getattr(scheduler, "betas", None)
+    if betas is None:
+        return
+    number = scheduler.config.num_train_timesteps
+    if len(betas) != number:
+        raise ValueError(f"Its scheduler has to have {number} `trained_betas`, but has {len(betas)}.")
 
 
 def quantization_config_of(models: Models) -> TorchAoConfig | BitsAndBytesConfig | None:

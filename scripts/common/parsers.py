@@ -4,6 +4,7 @@ import argparse
 import ast
 import difflib
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -55,6 +56,10 @@ class Parser(argparse.ArgumentParser):
     def parse_args(
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
+        args = sys.argv[1:] if args is None else args
+        for word in args:
+            if not _is_text(word):
+                self.error(f"arguments and names of files have to be text, but this is none: {word[:100]!r}")
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             names = [word.partition("=")[0] for word in unknown if word.startswith("--")]
@@ -69,6 +74,14 @@ class Parser(argparse.ArgumentParser):
         options = [option for action in self._actions for option in action.option_strings]
         near = difflib.get_close_matches(name, options, 1, cutoff=0.8)
         return f"(did you mean {near[0]}?)" if near else ""
+
+
+def _is_text(word: str) -> bool:
+    """Whether settings can hold a word: not if it has halves of characters, as names of files may."""
+    try:
+        return bool(word.encode()) or not word
+    except UnicodeEncodeError:
+        return False
 
 
 def new_parser(command: str, description: str) -> argparse.ArgumentParser:

@@ -26,14 +26,25 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def printable(text: Any) -> str:
+    """
+    The text with a question mark for every character that is not printable, such as those that move a terminal's
+    cursor or change its title. Line breaks and tabs stay.
+    """
+    return "".join(each if each.isprintable() or each in "\n\t" else "?" for each in str(text))
+
+
 def tell(text: Any, stream: TextIO | None = None) -> None:
-    """Prints a line, to stderr unless told otherwise, above the bars that are shown."""
-    stream = stream or sys.stderr
+    """
+    Prints a line, to stderr unless told otherwise, above the bars that are shown. All that a command prints of files
+    and names passes here.
+    """
+    stream, text = stream or sys.stderr, printable(text)
     if sys.stderr.isatty():
         from tqdm import tqdm
 
         # It draws the bars again below the line.
-        tqdm.write(str(text), stream)
+        tqdm.write(text, stream)
         stream.flush()
     else:
         print(text, file=stream, flush=True)

@@ -12,27 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from .call_arguments import CallArgument
+from .files import check_text
 from .own_files import COMPONENTS, READ_BY, OwnFile, listed, own_files, recorded
 from .parsers import DEFAULTS, DTYPES, QUANTIZATIONS, json_dict, parser_options
 from .presets import FEW_STEPS, SCHEDULERS
-from .values import Models, Request, Samples, Values, values_of
+from .values import MADE_BY, Models, Request, Samples, Values, values_of
 
 
 # No honest call asks for more, by the argument, else by all: a canvas of 45 minutes.
 MOST = {"width": 2**18, "audio_length_in_s": 2700, "num_images_per_prompt": 1024}
 LARGEST_NUMBER = 1e6
-# More than any text encoder reads.
-MAX_TEXT = 10_000
 # What ships with the package, and is loaded because a file says so.
 SHIPPED_MODELS = ("embedded", "embedded-colorization")
 # Of commands, besides the arguments of their pipelines' calls.
 OWN_NUMBERS = ("final_max_timestep",)
 PROMPTS = ("prompt", "audio_prompt")
-# What besides the arguments of the call makes samples, or searches, that can't share a folder with others.
-MADE_BY = (
-    *("model", "audio_model", "dtype", "spectrogram", "scheduler", "few_steps", *OWN_NUMBERS),
-    *("enable_layerwise_casting", "quantization", "scores", "clip_model", "clap_model"),
-)
+# Of searches, which share a folder only if the same scores judge.
+JUDGED_BY = ("scores", "clip_model", "clap_model")
 
 
 def read_request(
@@ -101,13 +97,13 @@ def complete_call(arguments: dict[str, CallArgument], parsed: dict[str, Any], kn
 def check_value(name: str, value: Any) -> None:
     """Raises `ValueError` for a text or a number that no honest call holds. The library takes them as they are."""
     if isinstance(value, str):
-        _check_text(name, value)
+        check_text(name, value)
     elif isinstance(value, (list, tuple, dict)):
         for each in value.values() if isinstance(value, dict) else value:
             check_value(name, each)
     elif isinstance(value, (int, float)):
         most = MOST.get(name, LARGEST_NUMBER)
-        if not abs(value) <= most:
+        if abs(value) > most:
             raise ValueError(f"`{name}` has to be a number of at most {most:g}, but is {str(value)[:100]}.")
 
 
@@ -136,7 +132,7 @@ def _default_folder(
     Where samples go that were given no folder: named by what can be read, and by a hash of all that is not `usual`, so
     that nothing that is made in another way goes there.
     """
-    made_by = {**{name: getattr(args, name, None) for name in MADE_BY}, **settings}
+    made_by = {**{name: getattr(args, name, None) for name in (*MADE_BY, *OWN_NUMBERS, *JUDGED_BY)}, **settings}
     unusual = {name: value for name, value in made_by.items() if value is not None and value != usual.get(name)}
     words = [args.command, args.example]
     if args.example is None:
@@ -152,15 +148,6 @@ def _slug(text: str) -> str:
     """The part of a text that every file system takes, shortened."""
     plain = unicodedata.normalize("NFKD", text.lower()).encode("ascii", "ignore").decode()
     return "-".join(re.findall("[a-z0-9]+", plain))[:40].strip("-")
-
-
-def _check_text(name: str, text: str) -> None:
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise ValueError(f"`{name}` has to be text, but holds what is none: {text[:100]!r}.") from error
-    if size > MAX_TEXT:
-        raise ValueError(f"`{name}` has to be at most {MAX_TEXT} bytes long, but has {size}.")
 
 
 def _saved(args: argparse.Namespace) -> dict[str, Any]:

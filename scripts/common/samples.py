@@ -17,7 +17,7 @@ import soundfile
 
 from ...pipelines.images_that_sound_picture_reading import as_drawing, upright
 from ...pipelines.images_that_sound_picture_reading import on_ground as on_ground
-from .files import check_own_folder, json_text, parse_json, read_json, write_json, written
+from .files import MAX_TEXT, check_name, check_own_folder, json_text, parse_json, read_json, write_json, written
 from .loudness import levelled
 from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
@@ -210,9 +210,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.suffix.lower() == ".json":
         return _checked(path, read_json(path))
-    readers = {".wav": _read_wav_comment, ".mp4": _read_mp4_comment}
+    readers = {".png": _read_png_text, ".wav": _read_wav_comment, ".mp4": _read_mp4_comment}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"`{path}` holds no settings: only PNG, WAV and MP4 files and `settings.json` do.")
     try:
-        text = readers.get(path.suffix.lower(), _read_png_text)(path)
+        text = readers[path.suffix.lower()](path)
     except (OSError, av.error.FFmpegError, RuntimeError, ValueError) as error:
         raise ValueError(f"`{path}` can't be read: {error}") from error
     try:
@@ -223,6 +225,12 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def _checked(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    for name, value in settings.items():
+        for text in [value, *value] if isinstance(value, list) else [value]:
+            if isinstance(text, str) and len(text) > MAX_TEXT:
+                raise ValueError(
+                    f"`{path}` holds no settings of images-that-sound: `{name[:100]}` is longer than {MAX_TEXT}."
+                )
     for name, kind in KINDS.items():
         value = settings.get(name)
         texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
@@ -265,4 +273,6 @@ def find_samples(sample_dir: str | Path) -> list[Path]:
     folders = sorted(Path(root) for root, _, names in os.walk(sample_dir) if is_sample(Path(root), names))
     if not folders:
         raise ValueError(f"`sample_dir` has to hold samples with their `settings.json`, but {sample_dir} holds none.")
+    for folder in folders:
+        check_name(folder, "sample_dir")
     return folders

@@ -1,6 +1,5 @@
 """Shared parts of the commands that make samples from seeds: processes, trackers, and going on after a stop."""
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
 from .samples import is_made, read_picture, write_sample
 from .sounds import read_waveform
-from .values import Look, Models, Samples
+from .values import MADE_BY, Look, Models, Samples
 from .vocabulary import unknown_words
 
 
@@ -82,23 +81,22 @@ def complete_settings(models: Models, pipe: DiffusionPipeline, settings: dict[st
     return {
         **dict.fromkeys((*OWN_FILES, *COMPONENTS, "sha256")),
         **settings,
-        "model": models.model,
-        "audio_model": models.audio_model,
-        "dtype": models.dtype,
-        "enable_layerwise_casting": models.enable_layerwise_casting or None,
-        "quantization": models.quantization,
-        "scheduler": models.scheduler,
-        "few_steps": models.few_steps,
-        "spectrogram": pipe.mel_spectrogram.to_dict(),
+        **made_by(models, pipe),
         "versions": {name: version(name) for name in ("images-that-sound", "diffusers", "transformers", "torch")},
     }
+
+
+def made_by(models: Models, pipe: DiffusionPipeline) -> dict[str, Any]:
+    """Models and their precision, by the names in `MADE_BY`, as settings hold them."""
+    named = {name: getattr(models, name) or None for name in MADE_BY}
+    return {**named, "spectrogram": pipe.mel_spectrogram.to_dict()}
 
 
 def say_unknown_words(settings: dict[str, Any]) -> None:
     """One of all processes says which words of the prompts the models do not know."""
     if PartialState().is_main_process:
         for sentence in unknown_words(settings):
-            print(sentence, file=sys.stderr, flush=True)
+            tell(sentence)
 
 
 def write_row(
@@ -110,12 +108,13 @@ def write_row(
     *,
     pictures: Callable[[Any, int], dict] = pictures_of,
     video: Look | None,
-) -> None:
-    """Writes a row of a call's output as a sample, with remarks on its sound in the settings."""
+) -> list[str]:
+    """Writes a row of a call's output as a sample; returns the remarks on its sound, which its settings hold too."""
     audio = output.audios[row]
     said = {"problems": audio_problems(audio), "remarks": audio_remarks(audio, pipe.mel_spectrogram)}
     sound = {"audio": audio, "sampling_rate": pipe.sampling_rate}
     write_sample(folder, **pictures(output, row), **sound, settings={**settings, **said}, video=video)
+    return [*said["problems"], *said["remarks"]]
 
 
 def pending_seeds(samples: Samples, seeds: list[int], settings: dict) -> list[int]:
@@ -166,9 +165,9 @@ def make_missing(
     pending = pending_seeds(samples, seeds, settings)
     for first in range(0, len(pending), samples.num_images_per_prompt):
         batch = pending[first : first + samples.num_images_per_prompt]
-        own = {"generator": [torch.Generator().manual_seed(seed) for seed in batch], **of_seeds(batch)}
+        given = {"generator": [torch.Generator().manual_seed(seed) for seed in batch], **of_seeds(batch)}
         try:
-            output = pipe(**arguments, **own, num_images_per_prompt=len(batch))
+            output = pipe(**arguments, **given, num_images_per_prompt=len(batch))
         except Exception:
             # Another process has made them meanwhile, and taken away what this one went on from.
             if (accelerator is None or accelerator.num_processes == 1) and not pending_seeds(samples, batch, settings):
@@ -178,7 +177,9 @@ def make_missing(
         for row, seed in enumerate(batch):
             if accelerator is None or accelerator.is_main_process:
                 made = {**settings, "seed": seed}
-                write_row(pipe, output, row, samples.folder(seed), made, pictures=pictures, video=samples.look)
+                said = write_row(pipe, output, row, samples.folder(seed), made, pictures=pictures, video=samples.look)
+                for each in said:
+                    tell(f"warning: {samples.folder(seed)}: {each}")
             if accelerator is not None:
                 accelerator.wait_for_everyone()
             yield samples.folder(seed)

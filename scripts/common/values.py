@@ -9,6 +9,12 @@ from .own_files import COMPONENTS, OwnFile
 
 
 MAX_SAMPLES = 1_000_000
+# Values of `Models` that decide how samples come out, besides what is added to a checkpoint. Samples of other values
+# neither share a folder nor are continued.
+MADE_BY = (
+    *("model", "audio_model", "dtype", "enable_layerwise_casting", "quantization", "scheduler", "few_steps"),
+    "spectrogram",
+)
 PUBLISHED_SCORES = {"clip_model": "openai/clip-vit-base-patch16", "clap_model": "laion/clap-htsat-unfused"}
 
 # Shapes of videos besides that of the picture, by their names, in pixels.

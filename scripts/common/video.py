@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 
 from .captions import draw_captions
-from .files import written
+from .files import Write, written
 from .values import STRIP, VIDEO_SIZES, Look
 
 
@@ -40,10 +40,11 @@ def write_videos(
     comment: str = "",
     look: Look = STRIP,
     loops: bool = False,
+    write: Write = written,
 ) -> list[Path]:
     """
     Writes a video in all formats of its look, each under the name of `path` with the format's ending, whole or not at
-    all. The arguments are those of `write_video` and `write_animation`.
+    all, by `written` or `written_once`. The other arguments are those of `write_video` and `write_animation`.
 
     Returns:
         `list[Path]`: The files.
@@ -51,7 +52,7 @@ def write_videos(
     files = [path.with_suffix(f".{name}") for name in look.video_format]
     captions = captions if look.captions else []
     for file in files:
-        with written(file) as partial:
+        with write(file) as partial:
             if file.suffix == ".mp4":
                 write_video(partial, panels, audio, sampling_rate, captions, comment, look.video_shape)
             else:

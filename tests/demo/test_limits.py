@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 from images_that_sound.scripts.common.values import Models, Scores
@@ -33,8 +36,19 @@ ASKED = {
 
 
 # What the page's parts hold besides: nothing to begin with, and places of what the server keeps itself.
-BEGUN = [None, None, "words", None, None, "repeat", False, None, "all", None]
-BESIDES = {"begin": BEGUN, "make": [None, None]}
+BEGUN = {
+    **{
+        "keep": True,
+        "current": None,
+        "like": None,
+        "begins": "words",
+        "drawing": None,
+        "picture": None,
+        "resize_mode": "repeat",
+    },
+    **{"swap": False, "canvas": None, "anew": "all", "sound": None, "sound_start": 0, "sound_length": 5},
+}
+BESIDES = {"begin": list(BEGUN.values()), "make": [None, None]}
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +62,8 @@ def demo():
         yield app, studio
     finally:
         sys.path.remove(str(DEMO))
-        for name in ("app", "studio"):
-            sys.modules.pop(name, None)
+        for file in DEMO.glob("*.py"):
+            sys.modules.pop(file.stem, None)
 
 
 @pytest.fixture(scope="module")
@@ -183,29 +197,134 @@ def test_a_long_request_is_not_kept(served):
     assert served.join("film", ["x" * 200_000], "long")[0] in (413, CUT_OFF)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGTERM")
-def test_a_page_that_is_terminated_at_work_leaves_nothing(tmp_path, served):
+def uploaded(served, file: Path) -> dict:
+    """A file as the page's parts name it, after it is uploaded."""
+    head = b'--part\r\nContent-Disposition: form-data; name="files"; filename="file.png"\r\n\r\n'
+    body = head + file.read_bytes() + b"\r\n--part--\r\n"
+    code, answer = served.post("upload", body, **{"Content-Type": "multipart/form-data; boundary=part"})
+    assert code == 200
+    return {"path": json.loads(answer)[0], "meta": {"_type": "gradio.FileData"}}
+
+
+def peak() -> int:
+    """Megabytes that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+
+
+@pytest.mark.parametrize("layers", [1, 16])
+def test_layers_of_a_drawing_are_bounded_before_they_are_decoded(served, tmp_path, layers):
+    PIL.Image.new("1", (7900, 7900)).save(tmp_path / "huge.png")
+    layer = uploaded(served, tmp_path / "huge.png")
+    drawing = {"background": None, "layers": [layer] * layers, "composite": None, "id": None}
+    before, session = peak(), f"layers-{layers}"
+    begun = {**BEGUN, "begins": "drawing", "drawing": drawing}
+    served.join("begin", [*ASKED.values(), *begun.values()], session)
+    outcome = served.outcome(session)
+    assert not outcome["success"] and "A drawing" in outcome["output"]["error"]
+    assert peak() - before < 100
+
+
+def test_a_layer_has_a_small_number(served):
+    (editor,) = (number for number, each in served.page.blocks.items() if each.elem_id == "drawing")
+    fields = {"session_hash": "x", "fn_name": "accept_blobs", "component_id": editor, "id": "x", "type": "layer"}
+    parts = [f'name="{name}"\r\n\r\n{value}' for name, value in {**fields, "index": 10**8}.items()]
+    parts.append('name="file"; filename="file.png"\r\n\r\nx')
+    body = "".join(f"--part\r\nContent-Disposition: form-data; {each}\r\n" for each in parts) + "--part--\r\n"
+    before = peak()
+    code, _ = served.post("component_server", body.encode(), **{"Content-Type": "multipart/form-data; boundary=part"})
+    assert code >= 400 and peak() - before < 100
+    code, _ = served.post(
+        "component_server",
+        body.replace(str(10**8), "0").encode(),
+        **{"Content-Type": "multipart/form-data; boundary=part"},
+    )
+    assert code == 200
+
+
+@pytest.mark.parametrize("mode, size", [("RGBA", (5000, 5000)), ("I;16", (5000, 5000)), ("RGB", (7100, 7100))])
+def test_a_large_picture_takes_little_memory(demo, tmp_path, mode, size):
+    import bounds
+
+    file = tmp_path / ("file.jpg" if mode == "RGB" else "file.png")
+    PIL.Image.new(mode, size).save(file, compress_level=1)
+    before = peak()
+    bounds.read_visitors_picture(str(file), 0, True)
+    # At rest the page holds less than 650 MB.
+    assert peak() - before < 350
+
+
+def test_uploads_end_when_the_disk_is_full(demo, served, monkeypatch):
+    import bounds
+
+    monkeypatch.setattr(bounds, "MAX_STORED", bounds.stored() + 1_000_000)
+    head = b'--part\r\nContent-Disposition: form-data; name="files"; filename="file.bin"\r\n\r\n'
+    multipart = {"Content-Type": "multipart/form-data; boundary=part"}
+    codes = [
+        served.post("upload", head + bytes([i]) * 400_000 + b"\r\n--part--\r\n", **multipart)[0] for i in range(4)
+    ]
+    assert codes[:2] == [200, 200] and all(code in (507, CUT_OFF) for code in codes[2:])
+
+
+def test_an_aborted_upload_leaves_nothing(demo, served):
+    import bounds
+
+    before = bounds.stored()
+    host, port = served.address.split("/")[2].split(":")
+    head = b'--part\r\nContent-Disposition: form-data; name="files"; filename="file.bin"\r\n\r\n'
+    with socket.create_connection((host, int(port))) as visitor:
+        visitor.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=part\r\n\r\n" + head + bytes(2_000_000)
+        )
+        for _ in range(100):
+            if bounds.stored() > before:
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("nothing arrived")
+    for _ in range(100):
+        if bounds.stored() == before:
+            return
+        time.sleep(0.05)
+    raise AssertionError("a part of it is left")
+
+
+def test_a_used_port_is_found_before_the_models_are_loaded(demo, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        try:
+            with pytest.raises(SystemExit, match="error: `server_port` "):
+                demo[0].main(["--server_port", str(used.getsockname()[1]), "--model", "no such model"])
+        finally:
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
+
+
+# SIGTERM ends the page of the browser's tests.
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGHUP")
+def test_a_page_whose_terminal_is_closed_leaves_nothing(tmp_path, served):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {**os.environ, "TMPDIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    env = {**os.environ, "TMPDIR": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     env.pop("GRADIO_TEMP_DIR", None)
     command = [sys.executable, DEMO / "app.py", "--server_port", str(port), "--device", "cpu"]
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     other = Served(served.page, f"http://127.0.0.1:{port}/")
     try:
-        while other.get("info") is None:
-            assert process.poll() is None
-            time.sleep(0.5)
+        assert any(b"Running on" in line for line in process.stdout)
         for asked in (ASKED, {**ASKED, "num_inference_steps": 200, "num_candidates": 8}):
             other.join("make", [*asked.values(), None, None], "visitor")
         assert other.outcome("visitor")["success"]
         assert files_in(tmp_path)
-        process.terminate()
+        process.send_signal(signal.SIGHUP)
         assert process.wait(60) == 0
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     assert not files_in(tmp_path)
 
 

@@ -67,6 +67,10 @@ def test_help_comes_at_once(command):
         ),
         (["generate", "--strength", "0.5"], "error: `strength` can't be given without `image` or `audio`."),
         (["search", "--promt=a"], "error: unrecognized arguments: --promt=a (did you mean --prompt?)"),
+        (
+            ["play", "a\udcff.png"],
+            "error: arguments and names of files have to be text, but this is none: 'a\\udcff.png'",
+        ),
         (["sds", "--nonsense"], "error: unrecognized arguments: --nonsense\n"),
         (["sds", "--nonsense=a\n\x1b[2Jb"], "error: unrecognized arguments: --nonsense=a ?[2Jb"),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from images_that_sound.scripts.common.files import check_writable, read_json, write_json, written
+from images_that_sound.scripts.common.files import check_writable, read_json, write_json, written, written_once
 
 
 def test_a_file_replaces_another_when_it_is_complete(tmp_path):
@@ -28,6 +28,18 @@ def test_a_folder_appears_whole_in_new_folders(tmp_path):
         (folder / "file").write_text("x")
         assert not (tmp_path / "a" / "b").exists()
     assert [each.name for each in (tmp_path / "a").iterdir()] == ["b"] and (tmp_path / "a" / "b" / "file").exists()
+
+
+def test_a_default_name_that_is_taken_meanwhile_is_kept(tmp_path):
+    with written_once(tmp_path / "file") as file:
+        file.write_text("ours")
+    assert (tmp_path / "file").read_text() == "ours"
+    with pytest.raises(ValueError, match="`output` has to be given, since .*other is there already"):
+        with written_once(tmp_path / "other") as file:
+            file.write_text("ours")
+            (tmp_path / "other").write_text("theirs")
+    assert (tmp_path / "other").read_text() == "theirs"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "other"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import PIL.Image
 import pytest
+import scipy.signal
 import soundfile
 
 from images_that_sound.pipelines.images_that_sound_hiding import HiddenPicture, hide_pictures
@@ -131,12 +132,19 @@ def test_sound_spectrogram_and_video_of_several_pictures(world, capsys):
         assert container.duration / 1e6 == pytest.approx(2, abs=0.1)
 
 
-def test_a_loud_sound_says_what_is_held_at_full_scale(world, capsys):
-    square = np.sign(np.sin(np.arange(2 * RATE) * 2 * np.pi * 5000 / RATE)) * 0.9999
-    soundfile.write("loud.wav", square, RATE, "PCM_16")
+def test_a_loud_sound_stays_within_full_scale_and_changes_in_the_band_alone(world, capsys):
+    """One that was pushed against full scale, as much music is."""
+    loud = scipy.signal.lfilter([1], [1, -0.9], np.random.default_rng(0).standard_normal(2 * RATE))
+    soundfile.write("loud.wav", np.clip(0.5 * loud, -0.99, 0.99), RATE, "PCM_16")
     hide.main(["loud.wav", "--image", "cross.png", *PLACE, "--no-video"])
+    before, after = (soundfile.read(name)[0] for name in ("loud.wav", "loud-hidden.wav"))
+    assert np.abs(after).max() <= 1
+    change = (after - before)[RATE // 2 : 3 * RATE // 2]
+    frequencies, power = scipy.signal.welch(change, RATE, ("kaiser", 20), 4096, detrend=False)
+    inside = power[(frequencies > 4000) & (frequencies < 9000)].mean()
+    outside = power[(frequencies < 3800) | (frequencies > 9200)].mean()
+    assert 10 * np.log10(outside / inside) < -35
     assert "samples would be louder than a file holds" in capsys.readouterr().out
-    assert np.abs(soundfile.read("loud-hidden.wav")[0]).max() <= 1
 
 
 @pytest.mark.parametrize(

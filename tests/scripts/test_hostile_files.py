@@ -190,6 +190,8 @@ def test_nothing_of_a_sample_runs_in_the_page(tmp_path, browser):
         ("prompt", ["a"]),
         ("spectrogram", 1),
         ("problems", "none"),
+        ("prompt", "a" * 100_000),
+        ("negative_prompt", ["a" * 100_000]),
         ("seed", 1.5),
         ("gain_in_db", "loud"),
         ("gain_in_db", 1e9),
@@ -304,6 +306,24 @@ def test_see_and_play_overwrite_nothing_by_a_default_name(tmp_path, monkeypatch)
             command.main([str(tmp_path / name)])
     assert (tmp_path / "voice.wav").read_bytes() == recording
     play.main([str(tmp_path / "voice.png"), "--no-video", "--output", str(tmp_path / "again.wav")])
+
+
+def test_files_that_appear_under_default_names_while_play_works_are_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    PIL.Image.new("L", (64, 256), 100).save("tone.png")
+    made = play.play(Path("tone.png"), video=None)
+    assert next(made) == Path("tone.wav")
+    Path("tone-picture.png").write_text("somebody else's")
+    with pytest.raises(ValueError, match="`output` has to be given, since tone-picture.png is there already"):
+        next(made)
+    assert Path("tone-picture.png").read_text() == "somebody else's"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "flac", "mp3"])
+def test_files_without_settings_say_so(tmp_path, suffix):
+    (tmp_path / f"file.{suffix}").write_bytes(b"anything")
+    with pytest.raises(ValueError, match=f"file.{suffix}` holds no settings: only PNG, WAV and MP4 files"):
+        read_settings(tmp_path / f"file.{suffix}")
 
 
 def empty_png(path: Path, width: int, height: int) -> None:

@@ -1,5 +1,7 @@
 """All sounds are as loud as each other, by an implementation of ITU-R BS.1770-4 of its own."""
 
+import resource
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -55,6 +57,17 @@ def test_a_spike_does_not_keep_a_sound_quiet(rate):
     elsewhere = np.abs(np.arange(len(audio)) - rate) > 0.2 * rate
     elsewhere[:100] = elsewhere[-100:] = False
     np.testing.assert_allclose(louder[elsewhere], 10 ** (gain / 20) * audio[elsewhere], atol=2e-3)
+
+
+def test_a_full_disk_is_said_and_changes_no_loudness():
+    """Files may not grow beyond 1 kB, which cuts off the one that FFmpeg writes its measures to."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="loudness can't be measured without room"):
+            levelled(tone(16000), 16000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_the_limiter_takes_no_more_than_20_db():

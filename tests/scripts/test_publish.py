@@ -23,12 +23,14 @@ from images_that_sound.scripts.common.loading_errors import hub_errors
 from images_that_sound.scripts.publish import (
     CLASSES,
     CODE_REPOS,
+    MAIN_REPO,
     MERGED_REPO,
     MODEL_REPOS,
     PIPELINES,
     RIFFUSION_REPO,
     SPACE,
     WEIGHT_REPOS,
+    check_loading,
     parse_args,
     publish,
     revision,
@@ -301,6 +303,17 @@ def test_arguments_that_make_no_sense(arguments, message):
         next(publish(args))
 
 
+@pytest.mark.parametrize(
+    "code, reason", [("import os; os.kill(os.getpid(), 9)", "ended by signal 9"), ("import os; os._exit(3)", "code 3")]
+)
+def test_a_check_that_is_killed_is_said(tmp_path, code, reason):
+    folder = tmp_path / MAIN_REPO
+    folder.mkdir()
+    (folder / "pipeline.py").write_text(code)
+    with pytest.raises(ValueError, match=f"images-that-sound does not load in a fresh process: .*{reason}"):
+        check_loading([folder])
+
+
 @pytest.mark.parametrize("name", [*WEIGHT_REPOS, *MODEL_REPOS])
 def test_a_repo_without_its_weights_is_refused(tmp_path, name):
     (tmp_path / "model_cards" / name).mkdir(parents=True)
@@ -388,7 +401,9 @@ def test_metadata_and_text_of_cards(hub, results, name):
     assert (
         (data.library_name, data.language) == ("diffusers", "en") and data.license and data.pipeline_tag and data.tags
     )
-    for part in ("## Bias, risks and misuse", "## Licence", "## Source", "@inproceedings{chen2024images"):
+    # One card holds the method's entry; the others link to it.
+    cited = "@inproceedings{chen2024images" if name == "images-that-sound" else "Cite the method as the card of"
+    for part in ("## Bias, risks and misuse", "## Licence", "## Source", cited):
         assert f"\n{part}" in text
     # Of a measured table's row the name and the number as they stand there.
     results = data.eval_results or []
