@@ -19,7 +19,7 @@ from images_that_sound.scripts.common.files import write_json
 from .judges import share
 from .loop import NOISE, tokenize
 from .open_world.squares import Squares, describe, make_squares
-from .vae import encode
+from .unets import latents_of
 
 
 # Draws of these seeds are used nowhere else.
@@ -86,7 +86,9 @@ class Sampler:
     """Both sides on squares: the mean of two predictions, DDIM, no pipeline around it."""
 
     def __init__(self, folder: Path, num_steps: int) -> None:
-        self.unets = [UNet2DConditionModel.from_pretrained(folder / name) for name in ("unet", "unet_audio")]
+        # Without the audio UNet pictures alone are measured.
+        names = [name for name in ("unet", "unet_audio") if (folder / name).exists()]
+        self.unets = [UNet2DConditionModel.from_pretrained(folder / name) for name in names]
         self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         self.scheduler = DDIMScheduler(**NOISE, clip_sample=False, timestep_spacing="trailing")
@@ -107,7 +109,7 @@ class Sampler:
                 audio_weight if audio_weight in (0, 1) or i >= IMAGE_START * len(self.scheduler.timesteps) else 1.0
             )
             noise = 0
-            for unet, share_of_side, read in zip(self.unets, (1 - weight, weight), embeddings, strict=True):
+            for unet, share_of_side, read in zip(self.unets, (1 - weight, weight), embeddings):
                 if share_of_side:
                     without, known = unet(torch.cat([latents, latents]), timestep, read).sample.chunk(2)
                     noise = noise + share_of_side * (without + guidance_scale * (known - without))
@@ -144,7 +146,7 @@ def main(input_args: list[str] | None = None) -> None:
     args = parser.parse_args(input_args)
     vae = AutoencoderKL.from_pretrained(args.model / "vae").requires_grad_(False)
     data = make_squares(args.work_dir, num_draws=1000, kinds=("picture", "sound"))
-    latents = {kind: encode(vae, data[kind].pixels) for kind in data}
+    latents = {kind: latents_of(args.work_dir, vae, kind, data[kind].pixels) for kind in data}
     names = {kind: list(dict.fromkeys(label["name"] for label in data[kind].labels)) for kind in data}
     targets = {kind: torch.tensor([names[kind].index(label["name"]) for label in data[kind].labels]) for kind in data}
     judges, report = {}, {}

@@ -6,6 +6,7 @@ further; a stage of 0 steps leaves its UNet as it is.
 
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -124,9 +125,9 @@ def load_stages(run: Run) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer, 
     return vae, text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer"), pooling
 
 
-def latents_of(run: Run, vae: AutoencoderKL, kind: str, pixels: np.ndarray) -> torch.Tensor:
-    """Latents of squares, from disk if an earlier run wrote them; another VAE wants another work folder."""
-    file = run.work_dir / f"latents-{kind}.pt"
+def latents_of(folder: Path, vae: AutoencoderKL, kind: str, pixels: np.ndarray) -> torch.Tensor:
+    """Latents of squares, from the work folder if an earlier run wrote them; another VAE wants another folder."""
+    file = folder / f"latents-{kind}.pt"
     if not file.exists():
         write_tensors(file, encode(vae, pixels))
     return torch.load(file, weights_only=True)
@@ -151,7 +152,7 @@ def train_unets(run: Run, data: dict[str, Squares]) -> None:
     ):
         unet = begun(run, name, unet)
         if run.steps[stage]:
-            latents = {each: latents_of(run, vae, each, data[each].pixels) for each in kinds}
+            latents = {each: latents_of(run.work_dir, vae, each, data[each].pixels) for each in kinds}
             words = {each: prompts.of(each, data[each].labels[: 1 if each == WILD else None]) for each in kinds}
             of_step = batches(latents, words, prompts.empty, kind, run.batch_size)
             options = {"weights_of": velocity_weights, "learning_rate_at": trapezoid, "betas": (0.9, 0.99)}
