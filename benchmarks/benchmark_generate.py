@@ -24,7 +24,7 @@ from images_that_sound.scripts.common.models import EMBEDDED
 
 
 PROMPT, AUDIO_PROMPT = "a painting of castle towers, grayscale", "bell ringing"
-# Of the published script: how strongly both sides are guided, and when the image side begins.
+# The published script's guidance of both sides, and the fraction of the steps before the image side begins.
 GUIDANCE_SCALE, IMAGE_START = 10.0, 0.1
 
 
@@ -104,8 +104,8 @@ def record_forwards(pipe: ImagesThatSoundPipeline, call: Callable) -> list[Calla
 @torch.no_grad()
 def published_loop(pipe: ImagesThatSoundPipeline, num_samples: int, num_steps: int) -> list[torch.Tensor]:
     """
-    What the published script computes, prompts read once: one sample after the other, for each UNet a forward of two
-    rows at each step, and a decode for the picture and another one for the spectrogram. Returns latents.
+    Computes as the published script, with prompts read once: one sample after the other, two rows in each UNet at each
+    step, and two decodes, for the picture and for the spectrogram. Returns latents.
     """
     sides = [
         (pipe.unet, embed(pipe, pipe.text_encoder, PROMPT), round(IMAGE_START * num_steps)),

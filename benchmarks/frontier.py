@@ -1,10 +1,10 @@
 """
-What a sample costs and how often it succeeds: schedulers and numbers of steps on the embedded checkpoint, over all 100
-pairs of its pictures and sounds, judged by the two classifiers of `training.judges`, which steer nothing. Every
-setting starts from the same noise. A stopped run goes on, also to more settings or seeds.
+Cost and success of a sample: schedulers and numbers of steps on the embedded checkpoint, over all 100 pairs of its
+pictures and sounds. The two classifiers of `training.judges`, which steer nothing, judge the samples. Every setting
+starts from the same noise. A stopped run goes on, also to more settings or seeds.
 
     python -m benchmarks.frontier --settings "DDIM 25" "UniPC trailing 10" --num_seeds 3
-    python -m benchmarks.frontier --num_seeds 0 --plot frontier.png      # only the report of what there is
+    python -m benchmarks.frontier --num_seeds 0 --plot frontier.png      # only the report of finished samples
 """
 
 import argparse
@@ -28,7 +28,7 @@ from training.world import KINDS
 
 
 PAIRS = [(picture, sound) for picture in WORLD_PROMPTS["picture"] for sound in WORLD_PROMPTS["sound"]]
-# Seeds that nothing else uses; the same of each setting.
+# Seeds that nothing else uses; equal in all settings.
 FIRST_SEED = 300_000
 BATCH_SIZE = 20
 
@@ -40,8 +40,8 @@ def parse_args() -> argparse.Namespace:
         "--settings",
         nargs="+",
         default=[],
-        help="Such as 'UniPC trailing 10': a scheduler, its spacing of timesteps where it is to be another, the steps,"
-        " and arguments of the call such as guidance_scale=7.5; before them distilled, for the LoRAs that ship."
+        help="Settings such as 'UniPC trailing 10': a scheduler, another spacing of timesteps if wanted, the steps,"
+        " and arguments of the call such as guidance_scale=7.5. 'distilled' before them loads the LoRAs that ship."
         f" Schedulers: {', '.join(SCHEDULERS)}.",
     )
     parser.add_argument("--num_seeds", type=int, default=1, help="Samples of each pair.")
@@ -84,9 +84,9 @@ class Bench:
 
     def set_up(self, setting: str) -> tuple[ImagesThatSoundPipeline, dict[str, float]]:
         """The pipeline of a setting, and the arguments of the call."""
-        own = setting.removeprefix("distilled ")
-        pipe = self.pipe if own == setting else self.distilled
-        pipe.scheduler, arguments = read_setting(own, self.config)
+        plain = setting.removeprefix("distilled ")
+        pipe = self.pipe if plain == setting else self.distilled
+        pipe.scheduler, arguments = read_setting(plain, self.config)
         return pipe, arguments
 
     @torch.no_grad()
@@ -178,7 +178,7 @@ def plot(found: dict[str, dict], path: Path) -> None:
     axes = figure.subplots()
     axes.set_prop_cycle(color=colormaps["tab20"].colors)
     for number, (scheduler, rows) in enumerate(sorted(curves.items())):
-        # Beside each other where they cost the same.
+        # Side by side if they cost the same.
         x = [row["rows"] * 1.006 ** (number - len(curves) / 2) for row in rows]
         y, low, high = zip(*(row["both"] for row in rows))
         errors = [[a - b for a, b in zip(y, low)], [b - a for a, b in zip(y, high)]]

@@ -1,12 +1,12 @@
 """
-Which of many samples to keep: ways to choose, at equal price in UNet rows, on the embedded checkpoint. Samples of 20
-pairs of prompts are made once, with what the embedded CLIP and CLAP see and hear in them, and judged by the two
-classifiers of `training.judges`, which steer nothing. A stopped run goes on.
+Ways to choose among many samples, at equal price in UNet rows, on the embedded checkpoint. Samples of 20 pairs of
+prompts are made once and saved with their embeddings by the embedded CLIP and CLAP. The two classifiers of
+`training.judges`, which steer nothing, judge them. A stopped run goes on.
 
     python -m benchmarks.picks --num_seeds 32
     python -m benchmarks.picks --num_seeds 16 --pairs fresh
     python -m benchmarks.picks --num_seeds 64 --settings "distilled TCD 4"
-    python -m benchmarks.picks --num_seeds 32 --report     # of what there is
+    python -m benchmarks.picks --num_seeds 32 --report     # of finished samples
 """
 
 import argparse
@@ -34,16 +34,16 @@ PAIR_SETS = {
     "fresh": [10 * i + (i + shift) % 10 for i in range(10) for shift in (6, 8)],
 }
 PAIR_SETS["all"] = sorted(PAIR_SETS["mixed"] + PAIR_SETS["fresh"])
-# What a choice may cost: three samples of the first setting.
+# Price of a choice: three samples of the first setting.
 ROWS = 288
-# Seeds that nothing else uses; the same of each setting.
+# Seeds that nothing else uses; equal in all settings.
 FIRST_SEED = 400_000
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work_dir", type=Path, default="outputs/picks", help="Keeps the judges and the samples.")
-    parser.add_argument("--settings", nargs="+", default=SETTINGS, help="As of `benchmarks.frontier`.")
+    parser.add_argument("--settings", nargs="+", default=SETTINGS, help="Settings as in `benchmarks.frontier`.")
     parser.add_argument("--num_seeds", type=int, default=32, help="Samples of each pair.")
     parser.add_argument("--pairs", choices=PAIR_SETS, default="mixed", help="Default: %(default)s.")
     parser.add_argument("--report", action="store_true", help="Make nothing.")
@@ -74,7 +74,7 @@ def prompts_of(pair: int, count: int) -> dict[str, list[str]]:
 
 @torch.no_grad()
 def look(bench: Bench, pair: int, latents: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What latents (B, C, H / 8, W / 8) are: to the judges (logits), to CLIP (B, K, D), and to CLAP (B, D)."""
+    """Logits of the judges, and embeddings by CLIP (B, K, D) and CLAP (B, D), for latents (B, C, H / 8, W / 8)."""
     bench.set_up(SETTINGS[0])
     # A call with no step left decodes.
     call = {**prompts_of(pair, len(latents)), "denoising_start": 1.0, "output_type": "pt"}
@@ -109,7 +109,7 @@ def make(bench: Bench, work_dir: Path, setting: str, pair: int, seeds: list[int]
 
 
 class Choice:
-    """Samples of a pair: which of them are `good`, by both judges, and what they are chosen by."""
+    """Samples of a pair: whether both judges find them `good`, and the scores to choose by."""
 
     def __init__(self, tensors: dict[str, torch.Tensor], pair: int, clip: CLIPScore, clap: CLAPScore):
         self.pair, prompts = pair, prompts_of(pair, len(tensors["clap"]))
@@ -129,7 +129,7 @@ class Choice:
         return float(np.dot(sets, self.good[np.argsort(-scores, kind="stable")]) / comb(number, k))
 
     def shares(self, k: int) -> dict[str, float]:
-        """How often the one that is kept of k is good, by each way to choose it."""
+        """Share of good samples among the kept ones of k, by each way to choose."""
         return {
             "any": self.good.mean(),
             "ranks": self.by_ranks(k),
@@ -139,7 +139,7 @@ class Choice:
         }
 
     def by_ranks(self, k: int, draws: int = 4000) -> float:
-        """The same by the ranks within a set, of sets drawn at random."""
+        """The same by ranks within a set, over random sets."""
         return float(np.mean([self.good[each[self._first_by_ranks(each)]] for each in self.sets(k, draws)]))
 
     def _first_by_ranks(self, indices: np.ndarray) -> int:
@@ -153,7 +153,7 @@ class Choice:
 
 
 def choices_of(args: argparse.Namespace, setting: str, clip: CLIPScore, clap: CLAPScore) -> tuple[dict, float]:
-    """For each pair whose samples are all there what can be chosen, and UNet rows of a sample."""
+    """A `Choice` for each pair whose samples are all there, and UNet rows of a sample."""
     found, rows = {}, 0.0
     for pair in PAIR_SETS[args.pairs]:
         files = [args.work_dir / setting / name_of(pair, first) for first in range(0, args.num_seeds, 16)]
@@ -173,7 +173,7 @@ def with_interval(values: list[float]) -> str:
 
 
 def report(args: argparse.Namespace) -> Iterator[str]:
-    """The lines of two tables: how often what is kept is good, and what cheap samples gain over only full ones."""
+    """Lines of two tables: good ones among the kept samples, and the gain of cheap samples over full ones alone."""
     clip = CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32)
     clap = CLAPScore.from_pretrained(EMBEDDED, subfolder="clap", dtype=torch.float32)
     found = {setting: choices_of(args, setting, clip, clap) for setting in args.settings}
@@ -187,7 +187,7 @@ def report(args: argparse.Namespace) -> Iterator[str]:
             cells = " | ".join(with_interval(values) for values in (*columns, gain))
             yield f"| {int(ROWS / rows)} of {setting} | {len(shares)} | {cells} |"
     full, full_rows = found[args.settings[0]]
-    yield f"\n| cheap ones, and the best one's seed by {args.settings[0]} | that | the better of both | gain |"
+    yield f"\n| cheap ones, and the best one's seed by {args.settings[0]} | the full run | the better of both | gain |"
     yield "|---|---|---|---|"
     for setting in args.settings[1:]:
         cheap, rows = found[setting]
@@ -200,7 +200,7 @@ def report(args: argparse.Namespace) -> Iterator[str]:
 
 
 def cheap_first(cheap: Choice, full: Choice, k: int, draws: int = 2000) -> tuple[float, float]:
-    """How often the full sample of the best of k cheap ones' seed is good, and the better one of the two."""
+    """Share of good samples: full runs of the best of k cheap ones' seeds, and the better of both."""
     first = cheap.best_in(cheap.sets(k, draws))
     better = np.where(full.scores[first] > cheap.scores[first], full.good[first], cheap.good[first])
     return float(full.good[first].mean()), float(better.mean())

@@ -20,9 +20,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 import gradio as gr
 import PIL.Image
-from bounds import MAX_BEGINNING, MAX_PIXELS, MAX_UPLOAD, MAX_WAITING, SmallRequests, check_port
+from bounds import MAX_PIXELS, MAX_UPLOAD, MAX_WAITING, SmallRequests, check_port
 from handlers import Handlers
-from layout import STYLE, lay_out
+from layout import START_STRENGTH, STYLE, lay_out
 from starlette.middleware import Middleware
 from studio import Studio
 
@@ -30,6 +30,8 @@ from images_that_sound.scripts.common.parsers import add_device_arguments, add_s
 from images_that_sound.scripts.common.values import Models, Scores, values_of
 
 
+# Events that decode what visitors send take turns, since each takes memory.
+READING = {"concurrency_id": "reading", "concurrency_limit": 1}
 # On a narrow page the result is below what asks for it.
 TO_RESULT = """
 () => {
@@ -45,7 +47,8 @@ TO_RESULT = """
 RESULT_IS_THERE = '() => { document.querySelector("#result").style.minHeight = ""; }'
 SCROLL = '() => { if (innerWidth < 768) document.querySelector("%s").scrollIntoView({ behavior: "smooth" }); }'
 CLICK_START = '() => document.querySelector("#start").click()'
-RANDOM_SEED = "() => Math.floor(Math.random() * 1000000)"
+CLOSE_MESSAGES = '() => document.querySelectorAll(".toast-close").forEach((button) => button.click())'
+PLAY = '() => { (%s)(); setTimeout(() => document.querySelector("#player audio").play(), 300); }'
 
 
 def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
@@ -79,9 +82,9 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
     asked = gr.on(
         [parts.start.click, parts.prompt.submit, parts.audio_prompt.submit],
         handlers.begin,
-        [*asking, parts.current, *starting],
-        [*results, parts.files, parts.like, parts.start, parts.stop],
-        concurrency_limit=MAX_BEGINNING,
+        [*asking, parts.keep, parts.current, *starting],
+        [*results, parts.files, parts.like, parts.seed, parts.start, parts.stop],
+        **READING,
         **quiet,
     )
     made = [parts.runs, parts.visit, parts.history, parts.start, parts.stop, *results]
@@ -89,20 +92,45 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
     work.then(None, js=RESULT_IS_THERE)
     asked.success(None, js=TO_RESULT)
     parts.stop.click(handlers.cease, outputs=[parts.status, parts.stop], queue=False, **quiet)
-    sample = [parts.current, parts.folders]
-    parts.more.click(handlers.again, sample, [*asking, parts.like], **quiet).success(None, js=CLICK_START)
-    parts.repaint.click(handlers.marking, sample, [*asking, *starting], **quiet).success(None, js=to_prompt)
+    parts.start.click(None, js=CLOSE_MESSAGES)
+    parts.more.click(handlers.again, parts.current, [*asking, parts.like], **quiet).success(None, js=CLICK_START)
+    parts.repaint.click(handlers.marking, parts.current, [*asking, *starting], **quiet).success(None, js=to_prompt)
     offered = [parts.drawn, parts.pictured, parts.sounded, parts.strength]
-    parts.begins.change(handlers.offer, parts.begins, offered, queue=False, **quiet)
+    parts.begins.change(handlers.open_start, parts.begins, offered, queue=False, **quiet)
+    # A strength that repainting set is not for the next picture or sound.
+    for choice in (parts.begins.input, parts.picture.upload, parts.sound.upload):
+        choice(lambda: START_STRENGTH, None, parts.strength, queue=False, **quiet)
+    parts.seed.input(lambda: True, None, parts.keep, queue=False, **quiet)
+    for known, words in ((parts.known, parts.prompt), (parts.audio_known, parts.audio_prompt)):
+        known.input(lambda text: text, known, words, queue=False, **quiet)
+    connect_pictures(parts, handlers, quiet)
     laid_by = [parts.picture, parts.resize_mode, parts.swap, parts.anew, parts.seconds, parts.layout]
     changes = [each.change for each in laid_by]
-    gr.on(changes, handlers.lay, laid_by, parts.canvas, trigger_mode="always_last", **quiet)
+    gr.on(changes, handlers.lay, laid_by, parts.canvas, trigger_mode="always_last", **READING, **quiet)
     parts.layout.change(handlers.new_board, parts.layout, parts.drawing, **quiet)
     parts.gallery.select(handlers.pick, parts.folders, views, **quiet)
     parts.history.select(handlers.recall, parts.runs, results, **quiet).success(None, js=to_result)
-    examples = [parts.prompt, parts.audio_prompt, parts.seed]
-    parts.chosen.select(handlers.take, None, examples, **quiet).success(None, js=to_prompt)
-    parts.random.click(None, outputs=parts.seed, js=RANDOM_SEED, **quiet)
+    examples = [parts.prompt, parts.audio_prompt, parts.seed, *results]
+    parts.chosen.select(handlers.take, None, examples, **quiet).success(None, js=PLAY % to_result)
+
+
+def connect_pictures(parts: SimpleNamespace, handlers: Handlers, quiet: dict) -> None:
+    """Connects the pictures that visitors bring: shown at once, hidden at once, painted at a press."""
+    p = parts
+    inputs = [p.hide_picture, p.hide_swap, p.hide_sound, p.hide_start, p.hide_strength, p.hidden]
+    outputs = [p.hidden, p.hide_status, p.hide_player, p.hide_downloads, p.hide_file, p.hide_png]
+    hiding = (handlers.hide, inputs, outputs)
+    for prefix in ("", "hide_", "imprint_"):
+        picture, seen, swap = (getattr(p, f"{prefix}{name}") for name in ("picture", "seen", "swap"))
+        looked = picture.change(handlers.look, picture, [swap, seen], **READING, **quiet)
+        turned = swap.input(handlers.turn, [picture, swap], seen, **READING, **quiet)
+        if prefix == "hide_":
+            looked.success(*hiding, trigger_mode="always_last", api_visibility="private")
+            turned.success(*hiding, trigger_mode="always_last", api_visibility="private")
+    changes = [p.hide_sound.change, p.hide_start.change, p.hide_strength.release]
+    gr.on(changes, *hiding, trigger_mode="always_last", api_visibility="private")
+    imprinted = [p.imprint_picture, p.imprint_swap, p.imprint_prompt, p.imprint_ratio]
+    p.imprint_start.click(handlers.imprint, imprinted, [p.imprint_status, p.imprint_player], api_visibility="private")
 
 
 def launch(page: gr.Blocks, **kwargs: int | bool | None) -> None:

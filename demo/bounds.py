@@ -21,8 +21,6 @@ from images_that_sound.scripts.common.samples import PICTURE_FORMATS, SETTINGS_K
 
 # Values of editors that wait to be asked for, and work that waits for its turn, of all visitors.
 MAX_WAITING = 16
-# Runs that are prepared at the same time.
-MAX_BEGINNING = 4
 # Bytes of an upload, of a request of an editor, which is as large as its canvas, and of all other requests, which hold
 # a few numbers and words.
 MAX_UPLOAD, MAX_EDITED, MAX_REQUEST = 20_000_000, 2_000_000, 100_000

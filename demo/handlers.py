@@ -1,11 +1,14 @@
 """Handlers of the page's buttons."""
 
+import io
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
-from layout import examples_of, ground_of
+from hidden import hide
+from layout import EXAMPLES, TAKEN, caption_of, examples_of, ground_of
 from studio import (
     CALL_NAMES,
     Stopped,
@@ -13,7 +16,9 @@ from studio import (
     archive_of,
     as_command,
     as_python,
-    files_of,
+    calm,
+    drawing_of,
+    numbers_of,
     picture_of,
     seeds_of,
     video_of,
@@ -21,6 +26,7 @@ from studio import (
 from views import (
     BOARDS,
     as_message,
+    began_with,
     blank,
     candidates,
     check_made,
@@ -29,16 +35,23 @@ from views import (
     made_file,
     on_the_way,
     picked,
+    playing,
     remove,
+    remove_hidden,
     rows_of,
 )
 
+from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS
 from images_that_sound.scripts.common.samples import sample_settings
 from images_that_sound.scripts.common.vocabulary import unknown_words
 
 
 # Runs of a visit that are kept, the latest first.
 MAX_RUNS = 12
+# Numbers that attempts get.
+MAX_FRESH_SEED = 1_000_000
+# Strength of a start with a sample that others are to be like.
+LIKE_STRENGTH = 0.5
 
 
 class Handlers:
@@ -64,18 +77,19 @@ class Handlers:
     def starting(self) -> list[gr.Component]:
         """Components whose values a run may begin with."""
         p = self.parts
-        return [p.like, p.begins, p.drawing, p.picture, p.resize_mode, p.swap, p.canvas, p.anew, p.sound]
+        marked = [p.picture, p.resize_mode, p.swap, p.canvas, p.anew]
+        return [p.like, p.begins, p.drawing, *marked, p.sound, p.sound_start, p.sound_length]
 
     @property
     def views_of_a_sample(self) -> list[gr.Component]:
         """Components that show one sample, without status and player."""
         p = self.parts
-        return [p.current, p.spectrogram, p.video, p.colors, p.command, p.python]
+        return [p.current, p.video, p.colors, p.command, p.python, p.numbers, p.png, p.wav]
 
     @property
     def views(self) -> list[gr.Component]:
         """Components that show one sample."""
-        return [*self.views_of_a_sample, self.parts.status, self.parts.player]
+        return [*self.views_of_a_sample, self.parts.status, self.parts.player, self.parts.began]
 
     @property
     def results(self) -> list[gr.Component]:
@@ -91,7 +105,10 @@ class Handlers:
             self.parts.current: folder,
             self.parts.status: "\n\n".join([" ".join([*words, place]), *unknown_words(settings)]),
             self.parts.player: finished(folder / "image.png", folder / "audio.wav", settings["canvas_layout"]),
-            self.parts.spectrogram: folder / "spectrogram.png",
+            self.parts.began: began_with(folder),
+            self.parts.numbers: numbers_of(folder),
+            self.parts.png: folder / "image.png",
+            self.parts.wav: folder / "audio.wav",
             self.parts.video: made_file(folder / "video.mp4"),
             self.parts.colors: self.studio.colors_of(folder),
             self.parts.command: as_command(settings),
@@ -101,6 +118,8 @@ class Handlers:
     def show_run(self, made: list[Path]) -> dict:
         """The best of a run, and the others to choose from."""
         best_of = f"It is the best of {len(made)} by its scores; click another to see and hear that."
+        if all(sample_settings(each)["problems"] for each in made):
+            best_of = f"None of the {len(made)} sounds as it should, so none is the best."
         shown = self.show(made[0], best_of if len(made) > 1 else "")
         boxes = {
             self.parts.gallery: candidates(made),
@@ -123,21 +142,10 @@ class Handlers:
 
     def begin(self, request: gr.Request, *values: object) -> dict:
         """Reads everything that a run begins with, and shows that it waits."""
-        *values, painted, wanted, kind, drawn_on, path, fitted, swapped, marked, part, heard = values
-        arguments, _ = self.read(*values)
-        try:
-            if wanted is not None:
-                given = files_of(wanted)
-            elif kind == "drawing":
-                given = self.studio.drawn(drawn_on, arguments)
-            elif kind == "picture":
-                given = self.studio.chosen(picture_of(path, swapped), arguments, fitted, marked, part)
-            elif kind == "sound":
-                given = self.studio.heard(heard)
-            else:
-                given = {}
-        except ValueError as error:
-            raise as_message(error) from error
+        num_values = len(self.asking)
+        values, (keep, painted, *start) = values[:num_values], values[num_values:]
+        arguments, seeds = self.read(*values)
+        given = self.given(arguments, *start)
         self.studio.unwanted.discard(request.session_hash)
         self.studio.unwanted.add(painted)
         nothing = dict.fromkeys(self.views_of_a_sample)
@@ -150,8 +158,29 @@ class Handlers:
             self.parts.status: waiting,
             self.parts.files: given,
             self.parts.like: None,
+            self.parts.seed: seeds[0] if keep else random.randrange(MAX_FRESH_SEED),
             **self.at_work(True),
         }
+
+    def given(self, arguments: dict, wanted: Path | None, kind: str, drawn_on: dict | None, *rest: object) -> dict:
+        """Files that a run begins with."""
+        path, fitted, swapped, marked, part, heard, heard_from, heard_for = rest
+        try:
+            if wanted is not None:
+                picture = picture_of(str(check_made(wanted) / "image.png"), False)
+                return self.studio.chosen(picture, arguments, "center", None, "all")
+            if kind == "drawing":
+                return self.studio.drawn(drawn_on, arguments)
+            if kind == "picture":
+                picture = picture_of(path, bool(swapped), self.silence)
+                return self.studio.chosen(picture, arguments, fitted, marked, part)
+            return self.studio.heard(heard, heard_from, heard_for) if kind == "sound" else {}
+        except ValueError as error:
+            raise as_message(error) from error
+
+    @property
+    def silence(self) -> float:
+        return self.studio.pipe.mel_spectrogram.silence
 
     def make(self, request: gr.Request, *values: str | float | dict | list[list[Path]] | None) -> Iterator[dict]:
         """Denoises in view, then shows the best sample."""
@@ -172,7 +201,7 @@ class Handlers:
                 if output is not None:
                     made = self.studio.write(arguments, seeds, given, output)
         except Stopped:
-            yield {self.parts.status: "Stopped.", **self.at_work(False)}
+            yield {self.parts.status: "Stopped. What you see is half made.", **self.at_work(False)}
             return
         except Exception as error:
             yield {self.parts.status: "That did not work.", **self.at_work(False)}
@@ -198,17 +227,83 @@ class Handlers:
     def recall(self, made: list[list[Path]], event: gr.SelectData) -> dict:
         return self.show_run(picked(made, event))
 
-    def take(self, event: gr.SelectData) -> tuple[str, str, int]:
-        return picked(examples_of(self.studio), event)
+    def take(self, event: gr.SelectData) -> dict:
+        """Shows and plays an example, and fills in its words."""
+        prompt, audio_prompt, seed = picked(examples_of(self.studio), event)
+        name = list(EMBEDDED_SEEDS)[event.index]
+        shown = playing((EXAMPLES / f"{name}.jpg").read_bytes(), (EXAMPLES / f"{name}.mp3").read_bytes(), "mpeg")
+        return {
+            **{self.parts.prompt: prompt, self.parts.audio_prompt: audio_prompt, self.parts.seed: seed},
+            self.parts.player: shown,
+            self.parts.status: f"An example: {caption_of(name)}. “Make it” makes others like it.",
+            self.parts.gallery: gr.Gallery(visible=False),
+            self.parts.details: gr.Column(visible=False),
+        }
 
-    def again(self, folder: Path | None, made: list[Path]) -> dict:
-        """The arguments that made a sample, with the seeds that follow."""
+    def again(self, folder: Path | None) -> dict:
+        """The arguments of a run that begins with a sample."""
         settings = sample_settings(check_made(folder))
-        last = max(sample_settings(each)["seed"] for each in made)
         fields = {field: settings[name] for name, field in zip(CALL_NAMES, self.asking) if name in settings}
-        return {**fields, self.parts.seed: last + 1, self.parts.like: folder}
+        return {**fields, self.parts.strength: LIKE_STRENGTH, self.parts.like: folder}
 
-    def marking(self, folder: Path | None, made: list[Path]) -> dict:
+    def look(self, path: str | None) -> tuple[gr.Checkbox, gr.Image]:
+        """Shows a picture that was just chosen, and on which side its drawing was found."""
+        if path is None:
+            return gr.Checkbox(False, info=TAKEN[False]), gr.Image(None, visible=False)
+        try:
+            picture, swapped = drawing_of(path, None, self.silence)
+        except ValueError as error:
+            raise as_message(error) from error
+        return gr.Checkbox(swapped, info=TAKEN[swapped]), gr.Image(picture, visible=True)
+
+    def turn(self, path: str | None, swapped: bool) -> gr.Image:
+        """Shows a picture after its light and dark were swapped."""
+        try:
+            picture = None if path is None else picture_of(path, swapped, self.silence)
+        except ValueError as error:
+            raise as_message(error) from error
+        return gr.Image(picture, visible=picture is not None)
+
+    def hide(
+        self, path: str | None, swapped: bool, song: str | None, start: float, strength: float, before: Path | None
+    ) -> dict:
+        """Hides a picture in a sound, and shows the part where it is."""
+        p = self.parts
+        if path is None or song is None:
+            missing = "a picture" if path is None else "a sound"
+            return {p.hide_status: f"Choose {missing}.", p.hide_downloads: gr.Row(visible=False)}
+        try:
+            with calm(song):
+                made = hide(picture_of(path, swapped), Path(song), start, strength, self.studio.folder)
+        except ValueError as error:
+            raise as_message(error) from error
+        remove_hidden(before)
+        png = made.file.with_suffix(".png")
+        made.picture.save(png)
+        return {
+            p.hidden: made.file,
+            p.hide_status: f"Press play. Your picture is at {made.place}; below is this part of the sound, and the"
+            " download is the whole sound.",
+            p.hide_player: playing(png.read_bytes(), made.excerpt),
+            p.hide_downloads: gr.Row(visible=True),
+            p.hide_file: made.file,
+            p.hide_png: png,
+        }
+
+    def imprint(self, path: str | None, swapped: bool, prompt: str, share: float) -> tuple[str, dict]:
+        """Makes a sound of words with a picture painted into it."""
+        try:
+            picture = picture_of(path, swapped, self.silence)
+            seed = random.randrange(MAX_FRESH_SEED)
+            spectrogram, wav = self.studio.imprint(picture, prompt, share, seed)
+        except ValueError as error:
+            raise as_message(error) from error
+        file = io.BytesIO()
+        spectrogram.save(file, "png")
+        words = ["Press play. Each press of the button makes another sound.", *self.unknown("", prompt)]
+        return "\n\n".join(words), playing(file.getvalue(), wav)
+
+    def marking(self, folder: Path | None) -> dict:
         """A sample to be marked, beside the arguments that made it."""
         settings = sample_settings(check_made(folder))
         marked = {
@@ -219,13 +314,13 @@ class Handlers:
             self.parts.strength: 1,
         }
         return {
-            **self.again(folder, made),
+            **self.again(folder),
             self.parts.seconds: self.studio.length_of(folder, settings),
             **marked,
             self.parts.like: None,
         }
 
-    def offer(self, kind: str) -> dict:
+    def open_start(self, kind: str) -> dict:
         """The components that a start needs, and no others."""
         boxes = {"drawing": self.parts.drawn, "picture": self.parts.pictured, "sound": self.parts.sounded}
         shown = {box: gr.Column(visible=kind == name) for name, box in boxes.items()}
@@ -240,7 +335,7 @@ class Handlers:
             return gr.ImageEditor(None, visible=False)
         try:
             wanted = {"audio_length_in_s": length, "canvas_layout": canvas_layout}
-            laid = self.studio.on_canvas(picture_of(path, swapped), wanted, fitted)
+            laid = self.studio.on_canvas(picture_of(path, bool(swapped), self.silence), wanted, fitted)
         except ValueError as error:
             raise as_message(error) from error
         return gr.ImageEditor(laid, visible=True, canvas_size=laid.size)

@@ -14,11 +14,13 @@ import soundfile
 from images_that_sound.scripts.common.hiding import hide_in_file
 from images_that_sound.scripts.common.sounds import MOST_FRAMES, decoded_blocks, opened_sound
 from images_that_sound.scripts.common.spectrograms import spectrogram_of
-from images_that_sound.scripts.hide import ROWS, columns_of, placed, shown_part
+from images_that_sound.scripts.hide import ROWS, SECONDS, columns_of, placed, shown_part
 
 
 # Seconds of a sound that the page takes. The command takes any.
 MAX_SECONDS = 600
+# Seconds that a picture lasts at most.
+MOST_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,17 @@ def hide(picture: PIL.Image.Image, song: Path, start_in_s: float, strength: floa
         with opened_sound(song, home) as sound:
             if start_in_s > sound.frames / sound.samplerate - 1:
                 raise ValueError(f"The sound ends after {sound.frames / sound.samplerate:.1f} s. Begin earlier.")
-            hidden = placed(sound, gray, {"start_in_s": start_in_s, "strength": strength})
+            left = sound.frames / sound.samplerate - start_in_s
+            length = min(max(SECONDS * gray.shape[1] / gray.shape[0], 1), MOST_SECONDS, left)
+            place = {"start_in_s": start_in_s, "end_in_s": start_in_s + length, "strength": strength}
+            hidden = placed(sound, gray, place)
             level = hide_in_file(sound, song, file, [hidden]).levels[0]
         drawn, excerpt = _part(file, hidden, level)
     except BaseException:
         shutil.rmtree(home, ignore_errors=True)
         raise
-    place = f"{hidden.start_in_s:.1f} to {hidden.end_in_s:.1f} seconds, {hidden.min_frequency / 1000:.1f} to "
-    return HiddenInSound(file, drawn, excerpt, f"{place}{hidden.max_frequency / 1000:.1f} kHz")
+    where = f"{hidden.start_in_s:.1f} to {hidden.end_in_s:.1f} seconds, {hidden.min_frequency / 1000:.1f} to "
+    return HiddenInSound(file, drawn, excerpt, f"{where}{hidden.max_frequency / 1000:.1f} kHz")
 
 
 def _part(file: Path, hidden: object, level: float) -> tuple[PIL.Image.Image, bytes]:

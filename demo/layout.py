@@ -8,30 +8,51 @@ import gradio as gr
 import PIL.Image
 from bounds import BoundedEditor
 from studio import BOUNDS, MAX_CANDIDATES, MAX_PROMPT_LENGTH, Studio
-from views import blank, finished, on_the_way, remove
+from views import blank, finished, on_the_way, remove, remove_hidden
 
 from images_that_sound.scripts.common.models import EMBEDDED
-from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS
+from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS, WORLD_PROMPTS
 
 
 INTRODUCTION = """
 # Images that sound
-One canvas, two prompts: it looks like the one and, played as a spectrogram, sounds like the other. Left to right is \
-time, bottom to top is pitch, {loud} is loud. Few seeds succeed, so make several and keep the best.
+A sound can be drawn: left to right is time, bottom to top is pitch, {loud} is loud. Such a drawing is a spectrogram.
+"""
+HIDE = """
+Choose a picture. It appears in the spectrogram of the sound, and all else of the sound stays as it is.
+"""
+IMPRINT = """
+A sound is made from your words, and your picture is painted into its spectrogram by making parts of it fainter.
+"""
+BOTH = """
+A model makes one spectrogram from two descriptions: it looks like the one and sounds like the other. Few attempts \
+succeed, so several are made and the best is shown first.
 """
 EMBEDDED_WORLD = """
 *This page runs the small checkpoint that ships with the project. It knows the things and sounds of the examples, and \
 ocean waves; of anything else it makes something, but not what you asked for.*
 """
-BEGINNING = "Press “Make it”, choose an example, or type two prompts."
+BEGINNING = "Press “Make it”, choose an example, or describe a picture and a sound."
+HIDE_BEGINNING = "The bell below rings as it is until you choose a picture."
+STRENGTH = "0.2 keeps almost all of what you give, 1 keeps nothing. From 0.7 on, only large shapes are left."
+STEPS = "Noise becomes a picture step by step. More steps take longer."
+GUIDANCE = "More is closer, and harsher."
+# Strength of a start until a visitor chooses another.
+START_STRENGTH = 0.6
+KEPT = "To keep a picture exactly, hide it in a sound or paint it into one: see the other tabs above."
+# How a preview says how a picture was taken.
+TAKEN = {
+    True: "Taken for a dark drawing on a light ground, so light and dark are swapped.",
+    False: "Taken as it is: light parts are loud.",
+}
 # A picture of each example by the embedded checkpoint.
 EXAMPLES = Path(__file__).parent / "examples"
 # A sample of that checkpoint, to see and hear at first.
 EXAMPLE = (EMBEDDED / "castle.png", EMBEDDED / "castle.wav")
 STARTS = [("words alone", "words"), ("a drawing", "drawing"), ("a picture", "picture"), ("a sound", "sound")]
 RESIZE_MODES = [
-    ("side by side, as often as it fits", "repeat"),
     ("once, in the middle", "center"),
+    ("side by side, as often as it fits", "repeat"),
     ("cropped", "crop"),
     ("stretched", "stretch"),
 ]
@@ -61,6 +82,7 @@ STYLE = """
 .strips .caption-label {
   position: static; max-width: 100%; padding: 4px 6px; border: 0; background: none; white-space: normal;
 }
+#hide_player .canvas img { height: min(60vh, 480px); }
 .dark #player audio { color-scheme: dark; }
 #gallery { --strip: 260px; }
 @media (max-width: 600px) { #gallery { --strip: 140px; } .strips { --strip: 140px; } }
@@ -99,7 +121,7 @@ STRIPS = {
 }
 EDITED = {
     **{"type": "pil", "format": "png", "sources": [], "transforms": [], "layers": False},
-    **{"buttons": [], "height": 230, "show_label": False},
+    **{"buttons": [], "height": 320, "show_label": False},
 }
 PLAIN, SMALL = {"show_label": False, "interactive": False}, {"size": "sm", "min_width": 140}
 
@@ -125,21 +147,96 @@ def lay_out(studio: Studio) -> tuple[gr.Blocks, SimpleNamespace]:
         parts.files, parts.like = gr.State({}), gr.State()
         loud = "dark" if studio.pipe.mel_spectrogram.black_is_loud else "bright"
         gr.Markdown(INTRODUCTION.format(loud=loud))
-        if embedded:
-            gr.Markdown(EMBEDDED_WORLD)
-        with gr.Row():
-            with gr.Column(scale=2):
-                _lay_questions(parts, studio)
-            with gr.Column(scale=3, elem_id="result"):
-                _lay_result(parts, studio)
-        with gr.Column(visible=False) as parts.visit:
-            gr.Markdown("### Made in this visit")
-            parts.history = gr.Gallery(elem_id="history", **STRIPS)
-        gr.Markdown("### Examples")
-        names = {name: GENERATE_PRESETS[name]["audio_prompt"] for name in EMBEDDED_SEEDS}
-        pictures = [(EXAMPLES / f"{name}.jpg", audio_prompt) for name, audio_prompt in names.items()]
-        parts.chosen = gr.Gallery(pictures, elem_id="examples", **STRIPS)
+        with gr.Tabs(elem_id="ways"):
+            with gr.Tab("Hide my picture in a sound"):
+                _lay_hiding(parts, studio)
+            with gr.Tab("Paint it in"):
+                _lay_imprint(parts)
+            with gr.Tab("From words"):
+                _lay_both(parts, studio, embedded)
     return page, parts
+
+
+def _lay_both(parts: SimpleNamespace, studio: Studio, embedded: bool) -> None:
+    """The way from two descriptions to one canvas."""
+    gr.Markdown(BOTH)
+    if embedded:
+        gr.Markdown(EMBEDDED_WORLD)
+    with gr.Row():
+        with gr.Column(scale=2):
+            _lay_questions(parts, studio)
+        with gr.Column(scale=3, elem_id="result"):
+            _lay_result(parts, studio)
+    with gr.Column(visible=False) as parts.visit:
+        gr.Markdown("### Made in this visit")
+        parts.history = gr.Gallery(elem_id="history", **STRIPS)
+    gr.Markdown("### Examples")
+    pictures = [(EXAMPLES / f"{name}.jpg", caption_of(name)) for name in EMBEDDED_SEEDS]
+    parts.chosen = gr.Gallery(pictures, elem_id="examples", **STRIPS)
+
+
+def caption_of(example: str) -> str:
+    """Picture and sound of an example in a few words that no other example has."""
+    names = {"bell": "castle", "garden": "garden with birds", "garden-v2": "garden", "race": "race car"}
+    return f"{names.get(example, example)} · {GENERATE_PRESETS[example]['audio_prompt']}"
+
+
+def _lay_picture(parts: SimpleNamespace, prefix: str) -> None:
+    """A picture to upload, how it was taken, and the switch for light and dark."""
+    picture = gr.File(label="Picture", file_types=["image"], height=120, elem_id=f"{prefix}picture")
+    seen = gr.Image(
+        visible=False, height=160, show_label=False, interactive=False, buttons=[], elem_id=f"{prefix}seen"
+    )
+    swap = gr.Checkbox(label="Swap light and dark", info=TAKEN[False], min_width=140, elem_id=f"{prefix}swap")
+    for name, part in (("picture", picture), ("seen", seen), ("swap", swap)):
+        setattr(parts, f"{prefix}{name}", part)
+
+
+def _player(value: dict, name: str) -> gr.HTML:
+    """A picture with its sound and a playhead."""
+    return gr.HTML(value, html_template=PLAYER, css_template=PLAYER_STYLE, js_on_load=PLAYER_SCRIPT, elem_id=name)
+
+
+def _lay_hiding(parts: SimpleNamespace, studio: Studio) -> None:
+    """The way from a picture and a sound to a sound with the picture in it."""
+    gr.Markdown(HIDE)
+    parts.hidden = gr.State(time_to_live=3600, delete_callback=remove_hidden)
+    with gr.Row():
+        with gr.Column(scale=2):
+            _lay_picture(parts, "hide_")
+            parts.hide_sound = gr.Audio(
+                EXAMPLE[1], sources=["upload", "microphone"], type="filepath", label="Sound: a bell, or yours",
+                buttons=[], elem_id="hide_sound",
+            )  # fmt: skip
+            parts.hide_start = gr.Number(0, label="The picture begins at this second", minimum=0, elem_id="hide_start")
+            parts.hide_strength = gr.Slider(
+                0.3, 1, 0.8, step=0.05, label="From more sound to more picture", elem_id="hide_strength"
+            )
+        with gr.Column(scale=3, elem_id="hide_result"):
+            parts.hide_status = gr.Markdown(HIDE_BEGINNING, elem_id="hide_status")
+            parts.hide_player = _player(finished(*EXAMPLE), "hide_player")
+            with gr.Row(visible=False) as parts.hide_downloads:
+                parts.hide_file = gr.DownloadButton("Download the sound", elem_id="hide_file", **SMALL)
+                parts.hide_png = gr.DownloadButton("Download its spectrogram", elem_id="hide_png", **SMALL)
+
+
+def _lay_imprint(parts: SimpleNamespace) -> None:
+    """The way from a picture and a described sound to a new sound with the picture in it."""
+    gr.Markdown(IMPRINT)
+    with gr.Row():
+        with gr.Column(scale=2):
+            _lay_picture(parts, "imprint_")
+            parts.imprint_prompt = gr.Textbox(
+                GENERATE_PRESETS["bell"]["audio_prompt"], label="Sound to make", max_length=MAX_PROMPT_LENGTH,
+                elem_id="imprint_prompt",
+            )  # fmt: skip
+            parts.imprint_ratio = gr.Slider(
+                0, 1, 0.5, step=0.05, label="From more picture to more sound", elem_id="imprint_ratio"
+            )
+            parts.imprint_start = gr.Button("Paint it in", variant="primary", elem_id="imprint_start")
+        with gr.Column(scale=3, elem_id="imprint_result"):
+            parts.imprint_status = gr.Markdown("Choose a picture, then press the button.", elem_id="imprint_status")
+            parts.imprint_player = _player(finished(*EXAMPLE), "imprint_player")
 
 
 def _lay_questions(parts: SimpleNamespace, studio: Studio) -> None:
@@ -147,15 +244,27 @@ def _lay_questions(parts: SimpleNamespace, studio: Studio) -> None:
     example, words = examples_of(studio)[0], {"max_length": MAX_PROMPT_LENGTH}
     parts.prompt = gr.Textbox(example[0], label="What to see", elem_id="prompt", **words)
     parts.audio_prompt = gr.Textbox(example[1], label="What to hear", elem_id="audio_prompt", **words)
+    with gr.Row(visible=studio.models.model == "embedded"):
+        known = {kind: [(name, text) for name, text in WORLD_PROMPTS[kind].items()] for kind in ("picture", "sound")}
+        search = {"value": None, "filterable": True, "min_width": 140}
+        parts.known = gr.Dropdown(known["picture"], label="Pictures it knows", elem_id="known", **search)
+        parts.audio_known = gr.Dropdown(known["sound"], label="Sounds it knows", elem_id="audio_known", **search)
     parts.begins = gr.Radio(STARTS, value="words", label="Begin with", elem_id="begins")
     _lay_starts(parts, studio)
-    parts.strength = tuned("strength", "Strength: how much is made anew", 0.7, 0.05, visible=False)
+    parts.strength = tuned(
+        "strength", "Strength: how much is changed", START_STRENGTH, 0.05, visible=False, info=f"{STRENGTH} {KEPT}"
+    )
     with gr.Row():
-        parts.random = gr.Button("Random", elem_id="random")
         parts.seed = gr.Number(
-            example[2], label="Seed", precision=0, min_width=140, buttons=[parts.random], elem_id="seed"
-        )
-        parts.count = gr.Slider(1, MAX_CANDIDATES, 4, step=1, label="Candidates", min_width=140, elem_id="candidates")
+            example[2], label="Seed", info="Number of an attempt. The same number makes the same again.", precision=0,
+            min_width=140, elem_id="seed",
+        )  # fmt: skip
+        parts.count = gr.Slider(
+            1, MAX_CANDIDATES, 4, step=1, label="Attempts", info="Made at once, the best first.", min_width=140,
+            elem_id="candidates",
+        )  # fmt: skip
+    parts.keep = gr.Checkbox(label="Keep this seed for the next attempts", elem_id="keep")
+    parts.layout = gr.Radio(LAYOUTS, value="strip", label="Shape", elem_id="layout")
     with gr.Accordion("Fine tuning", open=False, elem_id="tuning"):
         _lay_tuning(parts, studio)
     with gr.Row():
@@ -177,32 +286,44 @@ def _lay_starts(parts: SimpleNamespace, studio: Studio) -> None:
             **EDITED,
         )
     with gr.Column(visible=False) as parts.pictured:
-        parts.picture = gr.File(label="Picture", file_types=["image"], height=120, elem_id="picture")
-        with gr.Row():
-            parts.resize_mode = gr.Dropdown(RESIZE_MODES, value="repeat", label="On the canvas", min_width=140)
-            parts.swap = gr.Checkbox(label="Swap light and dark", min_width=140, elem_id="swap")
-        parts.anew = gr.Radio(ANEW, value="all", label="Make anew", elem_id="anew")
+        _lay_picture(parts, "")
+        parts.resize_mode = gr.Dropdown(RESIZE_MODES, value="center", label="Place", min_width=140)
+        parts.anew = gr.Radio(ANEW, value="all", label="Change", elem_id="anew")
         brush = gr.Brush(24, ["#ff4040"], "#ff4040", "fixed")
         parts.canvas = BoundedEditor(visible=False, brush=brush, elem_id="canvas", **EDITED)
     with gr.Column(visible=False) as parts.sounded:
         parts.sound = gr.Audio(
             sources=["upload", "microphone"], type="filepath", label="Sound", buttons=[], elem_id="sound"
         )
+        with gr.Row():
+            parts.sound_start = gr.Number(0, label="Take it from this second on", minimum=0, elem_id="sound_start")
+            least, most = BOUNDS["audio_length_in_s"]
+            parts.sound_length = gr.Slider(least, most, 5, step=0.1, label="Seconds of it", elem_id="sound_length")
 
 
 def _lay_tuning(parts: SimpleNamespace, studio: Studio) -> None:
     """Arguments of the call that most visitors leave as they are."""
     defaults, embedded = studio.pipe.default_arguments, studio.models.model == "embedded"
     length = (defaults["width"] - defaults["crop_right"]) / studio.pipe.mel_spectrogram.columns_per_second
-    parts.weight = tuned("audio_weight", "Weight of the sound", defaults["audio_weight"], 0.05)
-    parts.guidance = tuned("guidance_scale", "Guidance of the picture", defaults["guidance_scale"], 0.5)
-    parts.audio_guidance = tuned(
-        "audio_guidance_scale", "Guidance of the sound", defaults["audio_guidance_scale"], 0.5
+    parts.weight = tuned(
+        "audio_weight", "From more picture to more sound", defaults["audio_weight"], 0.05, info="Who decides how much."
     )
+    parts.guidance = tuned(
+        "guidance_scale", "How closely to follow “What to see”", defaults["guidance_scale"], 0.5, info=GUIDANCE
+    )
+    parts.audio_guidance = tuned(
+        "audio_guidance_scale", "How closely to follow “What to hear”", defaults["audio_guidance_scale"], 0.5,
+        info=GUIDANCE,
+    )  # fmt: skip
     few = "" if embedded else " (25 may do: others take that many with Stable Diffusion alone)"
-    parts.steps = tuned("num_inference_steps", f"Steps{few}", defaults["num_inference_steps"], 1)
+    parts.steps = tuned(
+        "num_inference_steps",
+        f"Steps{few}",
+        defaults["num_inference_steps"],
+        1,
+        info=STEPS,
+    )
     parts.seconds = tuned("audio_length_in_s", "Seconds", length, 0.01)
-    parts.layout = gr.Radio(LAYOUTS, value="strip", label="Layout", elem_id="layout")
 
 
 def _lay_result(parts: SimpleNamespace, studio: Studio) -> None:
@@ -210,20 +331,21 @@ def _lay_result(parts: SimpleNamespace, studio: Studio) -> None:
     defaults = studio.pipe.default_arguments
     nothing_yet = PIL.Image.new("L", (defaults["width"], defaults["height"]), 24)
     parts.status = gr.Markdown(BEGINNING, elem_id="status")
-    parts.player = gr.HTML(
-        finished(*EXAMPLE) if studio.models.model == "embedded" else on_the_way(nothing_yet, None, 1),
-        html_template=PLAYER,
-        css_template=PLAYER_STYLE,
-        js_on_load=PLAYER_SCRIPT,
-        elem_id="player",
+    embedded = studio.models.model == "embedded"
+    parts.player = _player(finished(*EXAMPLE) if embedded else on_the_way(nothing_yet, None, 1), "player")
+    parts.began = gr.Image(
+        visible=False, height=120, label="It began with", interactive=False, buttons=[], elem_id="began"
     )
     parts.gallery = gr.Gallery(visible=False, elem_id="gallery", **STRIPS)
     with gr.Column(visible=False) as parts.details:
         with gr.Row():
             parts.more = gr.Button("More like this", elem_id="more", **SMALL)
             parts.repaint = gr.Button("Repaint a part", elem_id="repaint", **SMALL)
+        with gr.Row():
+            parts.png = gr.DownloadButton("Picture (PNG)", elem_id="png", **SMALL)
+            parts.wav = gr.DownloadButton("Sound (WAV)", elem_id="wav", **SMALL)
             parts.archive = gr.DownloadButton("Download all", elem_id="archive", **SMALL)
-        with gr.Accordion("Video, colour, gray, settings", open=False, elem_id="rest"):
+        with gr.Accordion("Video, colour, settings", open=False, elem_id="rest"):
             _lay_tabs(parts)
 
 
@@ -237,10 +359,8 @@ def _lay_tabs(parts: SimpleNamespace) -> None:
             parts.paint_button = gr.Button("Paint it", elem_id="paint", **SMALL)
             parts.unpaint = gr.Button("Stop painting", elem_id="unpaint", **SMALL)
         parts.colors = gr.Image(elem_id="colors", **PLAIN, **image)
-    with gr.Tab("Gray"):
-        gr.Markdown("The canvas that is played. It differs from the picture by the decoder alone.")
-        parts.spectrogram = gr.Image(elem_id="spectrogram", **PLAIN, **image)
     with gr.Tab("Settings"):
+        parts.numbers = gr.Markdown(elem_id="numbers")
         code: dict[str, Any] = {"wrap_lines": True, "show_line_numbers": False, "lines": 1}
         parts.command = gr.Code(label="As a command", language="shell", elem_id="command", **code)
         parts.python = gr.Code(label="In Python", language="python", elem_id="python", **code)
@@ -251,7 +371,9 @@ def ground_of(studio: Studio) -> int:
     return round(255 * studio.pipe.mel_spectrogram.silence)
 
 
-def tuned(name: str, label: str, value: float, step: float, visible: bool = True) -> gr.Slider:
+def tuned(
+    name: str, label: str, value: float, step: float, visible: bool = True, info: str | None = None
+) -> gr.Slider:
     """A slider for an argument of the call."""
     least, most = BOUNDS[name]
-    return gr.Slider(least, most, value, step=step, label=label, visible=visible, elem_id=name)
+    return gr.Slider(least, most, value, step=step, label=label, visible=visible, elem_id=name, info=info)

@@ -16,17 +16,23 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFilter
 import soundfile
 import torch
 from bounds import read_visitors_picture
 
-from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
+from images_that_sound.pipelines import (
+    ImagesThatSoundImg2ImgPipeline,
+    ImagesThatSoundImprintPipeline,
+    ImagesThatSoundPipeline,
+)
 from images_that_sound.pipelines.images_that_sound_canvas import fit_pictures
 from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
 from images_that_sound.pipelines.images_that_sound_spectrogram import SILENCE_PEAK
 from images_that_sound.scripts.common.colors import Painter
 from images_that_sound.scripts.common.control_lines import lines_of
 from images_that_sound.scripts.common.files import json_text, read_json, written
+from images_that_sound.scripts.common.loudness import levelled
 from images_that_sound.scripts.common.models import device_of, load_pipeline, with_checkpoint_defaults
 from images_that_sound.scripts.common.own_files import OwnFile, recorded
 from images_that_sound.scripts.common.parsers import call_arguments
@@ -44,7 +50,8 @@ from images_that_sound.scripts.common.sampling import complete_settings, write_r
 from images_that_sound.scripts.common.scoring import choice_scores, load_scorer, scores_of
 from images_that_sound.scripts.common.values import Models, Scores
 from images_that_sound.scripts.common.video import write_video
-from images_that_sound.selection import Scorer, best
+from images_that_sound.scripts.common.vocabulary import unknown_words
+from images_that_sound.selection import Scorer, best, combined_score
 
 
 PREVIEWS = 10
@@ -73,6 +80,10 @@ BOUNDS = {
     "strength": (0.2, 1),
 }
 MAX_CANDIDATES = 8
+# Second of a sound at which a part of it may begin.
+MAX_START = 36_000
+# Probabilities from which on a picture or a sound is clear or at least faint.
+CLEAR, FAINT = 0.5, 0.1
 MAX_SEED = 2**53 - 1  # JavaScript counts no further.
 MAX_PROMPT_LENGTH = 500
 
@@ -151,18 +162,18 @@ class Studio:
             raise ValueError("All of the picture is marked, so that nothing is made anew.")
         return {"image": _png(canvas), "mask_image": _png(PIL.Image.fromarray(mask))}
 
-    def heard(self, sound: str | None) -> dict[str, bytes]:
-        """Files to begin with, of a sound."""
+    def heard(self, sound: str | None, start_in_s: float | None, length_in_s: float | None) -> dict[str, bytes]:
+        """Files to begin with, of a part of a sound."""
         if sound is None:
             raise ValueError("Choose a sound or record one first.")
         least, most = BOUNDS["audio_length_in_s"]
-        with _calm(sound):
-            # No more of a long one is decoded, by which it takes memory, however few bytes it has.
-            audio = read_audio(sound, self.pipe.sampling_rate, length_in_s=most + 1)
+        check_number("start", start_in_s, least=0, most=MAX_START)
+        check_number("length", length_in_s, least=least, most=most)
+        with calm(sound):
+            audio = read_audio(sound, self.pipe.sampling_rate, start_in_s, length_in_s)
         seconds = len(audio) / self.pipe.sampling_rate
-        if not least <= seconds <= most:
-            lasts = "longer" if seconds > most else f"{seconds:.1f}"
-            raise ValueError(f"A sound may last {least} to {most} seconds, but this one lasts {lasts}.")
+        if seconds < least:
+            raise ValueError(f"At least {least} second of sound is needed, but there are {seconds:.1f}.")
         if np.abs(audio).max() < SILENCE_PEAK:
             raise ValueError("There is nothing to be heard in this sound.")
         file = io.BytesIO()
@@ -256,7 +267,47 @@ class Studio:
             return folders
         with self.lock:
             scores = [scores_of(folder, self.scorer, self.scores.models) for folder in folders]
-        return [folders[i] for i in best(choice_scores(scores, self.scorer), len(folders))]
+        choice = choice_scores(scores, self.scorer)
+        if "control_image" in files:
+            likeness = [_likeness(files["control_image"], folder) for folder in folders]
+            choice = combined_score({"choice": choice, "likeness": likeness})
+        return [folders[i] for i in best(choice, len(folders))]
+
+    @cached_property
+    def imprinter(self) -> ImagesThatSoundImprintPipeline:
+        pipe = ImagesThatSoundImprintPipeline.from_pipe(self.pipe)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def imprint(self, picture: PIL.Image.Image, audio_prompt: str, sound_share: float, seed: int) -> tuple:
+        """
+        Makes a sound of words with a picture painted into it.
+
+        Args:
+            picture (`PIL.Image.Image`): Light parts are loud.
+            audio_prompt (`str`): Sound to make.
+            sound_share (`float`): 0 is as much picture as can be, 1 is the sound without the picture.
+            seed (`int`): Number of the attempt.
+
+        Returns:
+            Its spectrogram, a `PIL.Image.Image`, and a WAV as `bytes`.
+        """
+        _check_prompts(audio_prompt)
+        check_number("share", sound_share, least=0, most=1)
+        defaults = self.pipe.default_arguments
+        length = (defaults["width"] - defaults["crop_right"]) / self.pipe.mel_spectrogram.columns_per_second
+        canvas = self.on_canvas(picture, {"audio_length_in_s": length, "canvas_layout": "strip"}, "center")
+        with self.lock:
+            output = self.imprinter(
+                image=canvas,
+                audio_prompt=audio_prompt,
+                magnitude_ratio=1 - sound_share,
+                generator=torch.Generator().manual_seed(seed),
+            )
+        audio, _ = levelled(output.audios[0], self.pipe.sampling_rate)
+        file = io.BytesIO()
+        soundfile.write(file, audio, self.pipe.sampling_rate, "PCM_16", format="WAV")
+        return output.spectrograms[0], file.getvalue()
 
     def colors(self, folder: Path, progress: Callable[[float], None]) -> Path:
         """A sample's picture in colour, made where it is missing; `progress` is told the share that is done."""
@@ -329,7 +380,7 @@ def drawing_of(path: str | None, swap: bool | None, silence: float = 0.0) -> tup
     """A visitor's picture, and whether its light and dark were swapped."""
     if path is None:
         raise ValueError("Choose a picture first.")
-    with _calm(path):
+    with calm(path):
         return read_visitors_picture(path, silence, swap)
 
 
@@ -365,7 +416,7 @@ def _png(picture: PIL.Image.Image) -> bytes:
 
 
 @contextmanager
-def _calm(path: str) -> Iterator[None]:
+def calm(path: str) -> Iterator[None]:
     """Lets what is wrong with a visitor's file be said in a few words, without where it lies here."""
     try:
         yield
@@ -393,13 +444,44 @@ def archive_of(folder: Path) -> Path:
 
 
 def label_of(folder: Path) -> str:
-    """A candidate's seed, and how sure the models are that picture and sound are what was asked for."""
+    """How sure the models are that a candidate's picture and sound are those of the prompts, in words."""
+    known = [f"{kind} {_in_words(value)}" for kind, value in _probabilities(folder).items()]
+    return ", ".join(known) or "no judgement"
+
+
+def numbers_of(folder: Path) -> str:
+    """A candidate's scores, or nothing for one that was made alone."""
+    if not (folder / "scores.json").exists():
+        return ""
     scores = read_json(folder / "scores.json")["scores"]
-    words = {"picture": scores.get("clip_log_probability"), "sound": scores.get("clap_log_probability")}
-    known = [f"{name} {math.exp(value):.0%}" for name, value in words.items() if value is not None]
+    known = [f"{kind} {value:.0%} sure" for kind, value in _probabilities(folder).items()]
     lifts = [f"{name} {value:.2f}" for name, value in scores.items() if name.endswith("lift") and value is not None]
-    numbers = ", ".join([*known, *lifts]) or "no scores"
-    return f"seed {sample_settings(folder)['seed']}: {numbers}"
+    return f"Scores: {', '.join([*known, *lifts])}." if known or lifts else ""
+
+
+def _probabilities(folder: Path) -> dict[str, float]:
+    """Probability of a candidate's picture and sound by the scoring models; none for words that are unknown."""
+    scores, settings = read_json(folder / "scores.json")["scores"], sample_settings(folder)
+    names = {"picture": ("clip", "prompt"), "sound": ("clap", "audio_prompt")}
+    nothing = {"prompt": None, "audio_prompt": None}
+    found = {}
+    for kind, (scorer, prompt) in names.items():
+        value = scores.get(f"{scorer}_log_probability")
+        if value is not None and not unknown_words({**settings, **nothing, prompt: settings[prompt]}):
+            found[kind] = math.exp(value)
+    return found
+
+
+def _in_words(probability: float) -> str:
+    return "clear" if probability >= CLEAR else "faint" if probability >= FAINT else "not found"
+
+
+def _likeness(drawing: bytes, folder: Path) -> float:
+    """Correlation of a drawing with a sample's picture, both a little blurred; 0 for an even picture."""
+    drawn, made = PIL.Image.open(io.BytesIO(drawing)).convert("L"), read_picture(folder / "image.png").convert("L")
+    drawn = drawn.crop((0, 0, *made.size))
+    values = [np.asarray(each.filter(PIL.ImageFilter.GaussianBlur(2)), np.float32).ravel() for each in (drawn, made)]
+    return float(np.corrcoef(values)[0, 1]) if min(each.std() for each in values) > 0 else 0.0
 
 
 def as_command(settings: dict) -> str:

@@ -18,7 +18,7 @@ BOARDS = {"strip": (1024, 256), "folded": (512, 512)}
 
 def as_message(error: Exception) -> gr.Error:
     """The message of an error. The log has the rest of errors that the visitor can't mend."""
-    return gr.Error(str(error), duration=None, print_exception=not isinstance(error, ValueError))
+    return gr.Error(str(error), duration=8, print_exception=not isinstance(error, ValueError))
 
 
 def blank(canvas_layout: str, ground: int) -> PIL.Image.Image:
@@ -58,11 +58,20 @@ def on_the_way(picture: PIL.Image.Image, done: float | None, rows: int) -> dict:
 
 def finished(picture: Path, audio: Path, canvas_layout: str = "strip") -> dict:
     """Values of the player for a finished sample."""
-    sources = {
-        "picture": data_url("image/png", picture.read_bytes()),
-        "audio": data_url("audio/wav", audio.read_bytes()),
-    }
-    return {**sources, "done": None, "rows": rows_of(canvas_layout)}
+    return {**playing(picture.read_bytes(), audio.read_bytes()), "rows": rows_of(canvas_layout)}
+
+
+def playing(picture: bytes, audio: bytes, audio_type: str = "wav") -> dict:
+    """Values of the player for a picture and its sound, of one row."""
+    picture_type = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    sources = {"picture": data_url(f"image/{picture_type}", picture), "audio": data_url(f"audio/{audio_type}", audio)}
+    return {**sources, "done": None, "rows": 1}
+
+
+def began_with(folder: Path) -> gr.Image:
+    """The picture or drawing that a sample began with."""
+    files = [folder / name for name in ("picture.png", "drawing.png") if (folder / name).exists()]
+    return gr.Image(files[0] if files else None, visible=bool(files))
 
 
 def data_url(kind: str, content: bytes) -> str:
@@ -88,3 +97,9 @@ def remove(runs: list[list[Path]]) -> None:
     for made in runs:
         # The run's own folder, with its archive.
         shutil.rmtree(made[0].parents[1], ignore_errors=True)
+
+
+def remove_hidden(file: Path | None) -> None:
+    """Deletes a sound with a hidden picture, with its folder."""
+    if file is not None:
+        shutil.rmtree(file.parent, ignore_errors=True)

@@ -12,11 +12,11 @@ import PIL.Image
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils import BaseOutput, logging, scale_lora_layers, unscale_lora_layers
+from diffusers.utils import BaseOutput, scale_lora_layers, unscale_lora_layers
 from transformers import CLIPTextModel, PreTrainedModel
 
 from .images_that_sound_audio_prior import HUB_ARGUMENTS, AudioPriorRepo, check_vocoder, same_weights
-from .images_that_sound_checks import check_generator, check_tensor, shown
+from .images_that_sound_checks import check_generator, check_tensor, get_logger, shown
 from .images_that_sound_loading import SelfContainedSavingMixin, check_not_offloaded, exact_vocoder, kept_in_float32
 from .images_that_sound_lora import AudioSidePipeline
 from .images_that_sound_sides import (
@@ -31,7 +31,7 @@ from .images_that_sound_sides import (
 from .images_that_sound_spectrogram import SPECTROGRAMS, MelSpectrogram, audio_problems
 
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 # Parts that the audio side may have itself, by the image side's names.
 SHARED_PARTS = ("text_encoder", "tokenizer", "vae", "scheduler")
@@ -303,6 +303,11 @@ class AudioSideMixin(SelfContainedSavingMixin):
             `(B * num_images_per_prompt, L, D)`. They are `None` for a side of which nothing is given, negative ones
             also without guidance.
         """
+        if isinstance(device, (int, bool)):
+            raise TypeError(
+                "`encode_prompt` takes `prompt` and `audio_prompt` before `device`, unlike Stable Diffusion's; that of"
+                " one side is `pipe.audio.encode_prompt`, or this one with `None` for the other prompt."
+            )
         audio_embeds = (audio_prompt_embeds, negative_audio_prompt_embeds)
         image = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
         audio = Request("audio_prompt", audio_prompt, negative_audio_prompt, *audio_embeds, audio_clip_skip)

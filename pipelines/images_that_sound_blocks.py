@@ -182,6 +182,8 @@ class ImagesThatSoundInputStep(PipelineStep):
             values = (given[f"{prefix}{name}{end}"] for end in ("", "_embeds") for prefix in ("", "negative_"))
             requests.append(pipe.resolve_guidance(Request(name, *values), given[scale]))
             given[scale] = requests[-1].guidance_scale
+        # Says so if an IP-Adapter is loaded, whose pictures these blocks do not take.
+        pipe.read_guides(given.canvas, "repeat", pipe.image_side.is_guided(requests[0].guidance_scale))
         names = (*DENOISING, "num_images_per_prompt", "output_type")
         values = _values(given, names)
         given.batch_size = pipe.check_inputs(*requests, given.canvas, given.audio_noise_shares, **values)

@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
-from diffusers.utils import logging
 
-from .images_that_sound_checks import check_choice, check_number, check_tensor, shown
+from .images_that_sound_checks import check_choice, check_number, check_tensor, get_logger, shown
 
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 LAYOUTS = ("strip", "folded")
 RESIZE_MODES = ("repeat", "center", "crop", "stretch")

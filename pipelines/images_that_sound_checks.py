@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Callable
+from logging import Logger
 from numbers import Integral, Real
 from typing import Any
 
@@ -9,10 +10,18 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.utils import logging
 
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
+
+
+def get_logger(name: str) -> Logger:
+    """A logger that heeds the verbosity of diffusers, `diffusers.logging.set_verbosity_error()` and its like."""
+    logger = logging.get_logger(name)
+    logger.addFilter(lambda record: record.levelno >= logging.get_verbosity())
+    return logger
 
 
 def shown(value: Any) -> str:

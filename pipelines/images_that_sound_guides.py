@@ -77,6 +77,7 @@ class Guides:
         pictures (`list[torch.Tensor]`): Pictures for each ControlNet, of shape `(b, C, H, W)` in 0..1.
         scales (`list[float]`): Factors of the residuals of each ControlNet.
         starts, ends (`list[float]`): Fractions of the run, 0 to 1, between which each ControlNet acts.
+        guess_mode (`bool`): Whether the ControlNets guide the prompted rows alone, and deep layers more.
         adapter_images (`list[torch.Tensor]`, *optional*): Pixels for the image encoder, for each IP-Adapter.
         image_embeds (`list[torch.Tensor]`, *optional*): Embeddings for each IP-Adapter; with guidance the negative
             ones first.
@@ -87,6 +88,7 @@ class Guides:
     scales: list[float] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
+    guess_mode: bool = False
     adapter_images: list[torch.Tensor] | None = None
     image_embeds: list[torch.Tensor] | None = None
 
@@ -126,7 +128,7 @@ class Guides:
         self, scales: list[float], latents: torch.Tensor, timestep: torch.Tensor, embeds: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Sum of the residuals of the ControlNets whose scale is not 0."""
-        guess_mode = nets_of(self.controlnet)[0].config.global_pool_conditions
+        guess_mode = self.guess_mode or nets_of(self.controlnet)[0].config.global_pool_conditions
         # As in diffusers: such a ControlNet sees the prompted rows alone.
         halved = guess_mode and len(latents) > len(self.pictures[0])
         if halved:
@@ -172,6 +174,7 @@ def read_controls(
     scale: float | list[float],
     start: float | list[float],
     end: float | list[float],
+    guess_mode: bool = False,
 ) -> Guides:
     """
     Reads the arguments of a call about ControlNets.
@@ -180,8 +183,8 @@ def read_controls(
         controlnet ([`ControlNetModel`] or [`MultiControlNetModel`], *optional*): The component.
         size (`tuple[int, int]`): Height and width of the canvas in pixels.
         resize_mode (`str`): As in `fit_pictures`.
-        image, scale, start, end: `control_image`, `controlnet_conditioning_scale`, `control_guidance_start` and
-            `control_guidance_end` of the call.
+        image, scale, start, end, guess_mode: `control_image`, `controlnet_conditioning_scale`,
+            `control_guidance_start`, `control_guidance_end` and `guess_mode` of the call.
 
     Raises:
         ValueError: For arguments that do not make sense.
@@ -210,7 +213,7 @@ def read_controls(
     several = isinstance(_uncompiled(controlnet), MultiControlNetModel)
     images = _images_per_net(image, len(nets)) if several else [image]
     pictures = [_read_control_image(each, net, size, resize_mode) for each, net in zip(images, nets)]
-    return Guides(controlnet, pictures, scales, starts, ends)
+    return Guides(controlnet, pictures, scales, starts, ends, guess_mode)
 
 
 def read_ip_adapter(

@@ -114,9 +114,17 @@ def check_lora(
         kwargs: Passed to [`StableDiffusionLoraLoaderMixin.lora_state_dict`].
     """
     loader = AudioSidePipeline if is_audio else StableDiffusionLoraLoaderMixin
-    state_dict, network_alphas, metadata = loader.lora_state_dict(
-        weights.copy() if isinstance(weights, dict) else weights, return_lora_metadata=True, **kwargs
-    )
+    try:
+        state_dict, network_alphas, metadata = loader.lora_state_dict(
+            weights.copy() if isinstance(weights, dict) else weights, return_lora_metadata=True, **kwargs
+        )
+    except ValueError as error:
+        if "correctly renamed" not in str(error):
+            raise
+        raise ValueError(
+            "`pretrained_model_name_or_path_or_dict` has to hold a LoRA, but holds another kind of adapter, such as"
+            " LoHa, LoKr or full differences, which diffusers can't load."
+        ) from error
     read = {"network_alphas": network_alphas, "metadata": metadata, "low_cpu_mem_usage": True}
     parts = sorted({key.split(".")[0] for key in state_dict} & {"unet", "text_encoder"})
     if not parts:

@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
-from diffusers.utils import logging
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from .images_that_sound_checks import check_integer, check_number, check_tensor, shown
+from .images_that_sound_checks import check_integer, check_number, check_tensor, get_logger, shown
 
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 

@@ -25,7 +25,6 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput
 from diffusers.loaders import IPAdapterMixin, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
 from diffusers.schedulers import KarrasDiffusionSchedulers
-from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import (
     CLIPImageProcessor,
@@ -42,6 +41,7 @@ from .images_that_sound_checks import (
     check_choice,
     check_integer,
     check_tensor,
+    get_logger,
     plain_number,
     shown,
     tensors_returned,
@@ -59,7 +59,7 @@ from .images_that_sound_sides import Guided, Request
 from .images_that_sound_spectrogram import check_audio
 
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 # Defaults of calls that average noise: the paper's settings.
 PAPER_ARGUMENTS = {
@@ -323,7 +323,7 @@ class TwoSidesMixin(
         Raises:
             ValueError: For arguments that do not make sense, or if no side acts at a step.
         """
-        num_steps = self._resolve_steps(num_inference_steps, timesteps, sigmas)
+        num_steps = self.resolve_steps(num_inference_steps, timesteps, sigmas)
         if not hasattr(audio_weight, "audio_noise_shares"):
             edges = {name: self.resolve_default(name, value) for name, value in edges.items()}
             return audio_noise_shares(num_steps, self.resolve_default("audio_weight", audio_weight), **edges)
@@ -336,9 +336,10 @@ class TwoSidesMixin(
         # The same check as for a list, since anybody may write a schedule.
         return audio_noise_shares(num_steps, audio_weight.audio_noise_shares(num_steps), image_guidance_start=0.0)
 
-    def _resolve_steps(
+    def resolve_steps(
         self, num_inference_steps: int | None, timesteps: list[int] | None, sigmas: list[float] | None
     ) -> int:
+        """Number of steps by at most one of the arguments, else its default; `ValueError` if it makes no sense."""
         custom = {name: value for name, value in (("timesteps", timesteps), ("sigmas", sigmas)) if value is not None}
         if len(custom) + (num_inference_steps is not None) > 1:
             raise ValueError(
@@ -389,6 +390,7 @@ class TwoSidesMixin(
         controlnet_conditioning_scale: float | list[float] = 1.0,
         control_guidance_start: float | list[float] = 0.0,
         control_guidance_end: float | list[float] = 1.0,
+        guess_mode: bool = False,
         ip_adapter_image: PipelineImageInput | None = None,
         ip_adapter_image_embeds: list[torch.Tensor] | None = None,
     ) -> Guides:
@@ -411,6 +413,7 @@ class TwoSidesMixin(
             scale=controlnet_conditioning_scale,
             start=control_guidance_start,
             end=control_guidance_end,
+            guess_mode=guess_mode,
         )
         return read_ip_adapter(guides, self, ip_adapter_image, ip_adapter_image_embeds, guided)
 

@@ -144,6 +144,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         controlnet_conditioning_scale: float | list[float] = 1.0,
         control_guidance_start: float | list[float] = 0.0,
         control_guidance_end: float | list[float] = 1.0,
+        guess_mode: bool = False,
         resize_mode: Literal["repeat", "center", "crop", "stretch"] = "repeat",
         denoising_start: float = 0.0,
         denoising_end: float = 1.0,
@@ -223,6 +224,8 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
                 before which the ControlNet, or each of several, does not run.
             control_guidance_end (`float` or `list[float]`, defaults to 1.0): Fraction of the steps taken, 0 to 1,
                 after which the ControlNet, or each of several, does not run.
+            guess_mode (`bool`, defaults to `False`): Whether the ControlNet guides the prompted prediction alone, and
+                the deep layers more, so that it needs no prompt.
             resize_mode (`str`, defaults to `"repeat"`): How pictures of another shape come onto the canvas.
                 `"repeat"`: as large as fits, side by side as often as it fits. `"center"`: the same, once, in the
                 middle. `"crop"`: the middle of the smallest size that covers the canvas. `"stretch"`: in the canvas'
@@ -311,6 +314,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
             controlnet_conditioning_scale=controlnet_conditioning_scale,
             control_guidance_start=control_guidance_start,
             control_guidance_end=control_guidance_end,
+            guess_mode=guess_mode,
             ip_adapter_image=ip_adapter_image,
             ip_adapter_image_embeds=ip_adapter_image_embeds,
         )

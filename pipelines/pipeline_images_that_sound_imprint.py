@@ -143,12 +143,15 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         audio_length_in_s: float | None = None,
         num_inference_steps: int | None = None,
         num_audio_inference_steps: int | None = None,
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
         guidance_scale: float | None = None,
         audio_guidance_scale: float | None = None,
         control_image: PipelineImageInput | list[PipelineImageInput] | None = None,
         controlnet_conditioning_scale: float | list[float] = 1.0,
         control_guidance_start: float | list[float] = 0.0,
         control_guidance_end: float | list[float] = 1.0,
+        guess_mode: bool = False,
         resize_mode: Literal["repeat", "center", "crop", "stretch"] = "repeat",
         crop_right: int | None = None,
         num_images_per_prompt: int = 1,
@@ -204,6 +207,10 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
                 picture.
             num_audio_inference_steps (`int`, *optional*, checkpoint, defaults to 100): Number of denoising steps of
                 the spectrogram.
+            timesteps (`list[int]`, *optional*): Custom falling timesteps of both, instead of the numbers of steps, for
+                schedulers whose `set_timesteps` takes them.
+            sigmas (`list[float]`, *optional*): Custom falling noise levels of both, instead of the numbers of steps,
+                for schedulers whose `set_timesteps` takes them.
             guidance_scale (`float`, *optional*, checkpoint, defaults to 7.5): Scale of classifier-free guidance of the
                 image side. 1 and below turn it off.
             audio_guidance_scale (`float`, *optional*, checkpoint, defaults to 7.5): Scale of classifier-free guidance
@@ -218,6 +225,8 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
                 before which the ControlNet, or each of several, does not run.
             control_guidance_end (`float` or `list[float]`, defaults to 1.0): Fraction of the steps taken, 0 to 1,
                 after which the ControlNet, or each of several, does not run.
+            guess_mode (`bool`, defaults to `False`): Whether the ControlNet guides the prompted prediction alone, and
+                the deep layers more, so that it needs no prompt.
             resize_mode (`str`, defaults to `"repeat"`): How pictures of another shape come onto the canvas.
                 `"repeat"`: as large as fits, side by side as often as it fits. `"center"`: the same, once, in the
                 middle. `"crop"`: the middle of the smallest size that covers the canvas. `"stretch"`: in the canvas'
@@ -276,8 +285,10 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         """
         # 0. Resolve what is left open, and read what the caller brings
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        num_steps = self.resolve_num_steps("num_inference_steps", num_inference_steps)
-        num_audio_steps = self.resolve_num_steps("num_audio_inference_steps", num_audio_inference_steps)
+        num_steps = self.resolve_steps(num_inference_steps, timesteps, sigmas)
+        num_audio_steps = num_steps
+        if timesteps is None and sigmas is None:
+            num_audio_steps = self.resolve_num_steps("num_audio_inference_steps", num_audio_inference_steps)
         images = None if image is None else read_pictures(image)
         spectrograms = self.preprocess_audio(audio)
         if spectrograms is not None:
@@ -296,6 +307,7 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
             controlnet_conditioning_scale=controlnet_conditioning_scale,
             control_guidance_start=control_guidance_start,
             control_guidance_end=control_guidance_end,
+            guess_mode=guess_mode,
             ip_adapter_image=ip_adapter_image,
             ip_adapter_image_embeds=ip_adapter_image_embeds,
         )
@@ -338,10 +350,10 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         )
         self._interrupt = False
         if images is None:
-            steps = self.prepare_steps([0.0] * num_steps)
+            steps = self.prepare_steps([0.0] * num_steps, timesteps, sigmas)
             latents = denoise(latents, steps, callback_on_step_end=callback_on_step_end)
         if spectrograms is None and not self.interrupt:
-            steps = self.prepare_steps([1.0] * num_audio_steps)
+            steps = self.prepare_steps([1.0] * num_audio_steps, timesteps, sigmas)
             on_step_end = _counted_on(callback_on_step_end, num_steps if images is None else 0)
             audio_latents = denoise(audio_latents, steps, callback_on_step_end=on_step_end)
         if output_type == "latent":

@@ -31,7 +31,7 @@ from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise
 from .images_that_sound_denoising import add_noise
 from .images_that_sound_files import written
 from .images_that_sound_loading import SelfContainedSavingMixin
-from .images_that_sound_lora import AudioSidePipeline
+from .images_that_sound_lora import check_lora
 from .images_that_sound_score_distillation import (
     CanvasRun,
     SDSSettings,

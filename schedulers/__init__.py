@@ -1,4 +1,4 @@
-"""When each modality acts and how strongly."""
+"""Schedules of the two sides, and of score distillation's timesteps."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

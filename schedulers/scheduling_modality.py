@@ -1,4 +1,4 @@
-"""Schedule of the two sides: when each acts during denoising, and how strongly."""
+"""Schedule of the two sides: the steps at which each acts, and its weight."""
 
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
@@ -8,11 +8,11 @@ from ..pipelines.images_that_sound_denoising import audio_noise_shares
 
 class ModalityScheduler(SchedulerMixin, ConfigMixin):
     """
-    A schedule of the two modalities that saves and loads, to be given to
+    A schedule of the two sides that can be saved and loaded. Give it to
     [`~images_that_sound.pipelines.ImagesThatSoundPipeline.__call__`] as `audio_weight`.
 
-    With `fade=0` it is the paper's ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 3.2): each modality
-    is silent or acts in full, and the weights are divided by their sum. With more, the modality that joins later
+    `fade=0` is the paper's schedule ([arXiv 2405.12221](https://arxiv.org/abs/2405.12221), section 3.2): each side is
+    silent or acts in full, and the weights are divided by their sum. With a higher value the side that joins later
     fades in along half a period of a cosine.
 
     Args:
@@ -21,10 +21,10 @@ class ModalityScheduler(SchedulerMixin, ConfigMixin):
         image_guidance_end (`float`, defaults to 1.0): Fraction of the steps from which it is silent again.
         audio_guidance_start (`float`, defaults to 0.0): The same for the audio model.
         audio_guidance_end (`float`, defaults to 1.0): The same for the audio model.
-        fade (`float`, defaults to 0.0): Fraction of the steps over which a modality that starts late fades in, 0..1.
+        fade (`float`, defaults to 0.0): Fraction of the steps over which a side that starts late fades in, 0 to 1.
 
     Raises:
-        ValueError: If a value is not in 0..1, or a modality starts after its end.
+        ValueError: If a value is not in 0..1, or a side starts after its end.
     """
 
     @register_to_config
@@ -49,8 +49,8 @@ class ModalityScheduler(SchedulerMixin, ConfigMixin):
 
     def audio_noise_shares(self, num_inference_steps: int) -> list[float]:
         """
-        The audio model's share of the noise at each step. The image model's is one minus it; a model with share 0 need
-        not be run.
+        The audio model's share of the noise at each step. The image model's is one minus it. A model with share 0
+        need not run.
 
         Args:
             num_inference_steps (`int`): Number of denoising steps.

@@ -1,4 +1,4 @@
-"""Which timesteps score distillation draws, and how it weights them."""
+"""Timesteps of score distillation, and their weights."""
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
@@ -12,14 +12,15 @@ from ..pipelines.images_that_sound_score_distillation import (
 
 class ScoreDistillationScheduler(SchedulerMixin, ConfigMixin):
     """
-    Draws timesteps uniformly between two bounds, to be given to
-    [`~images_that_sound.pipelines.ImagesThatSoundSDSPipeline.__call__`] as `timestep_scheduler`. With
-    `final_max_timestep` the upper bound falls along the run, so that the canvas's composition is settled before its
+    Draws timesteps uniformly between two bounds. Give it to
+    [`~images_that_sound.pipelines.ImagesThatSoundSDSPipeline.__call__`] as `timestep_scheduler`.
+
+    With `final_max_timestep` the upper bound falls during the run, so that the canvas gets its composition before its
     details (as in DreamTime, arXiv 2306.12422).
 
     Args:
-        min_timestep (`float`, defaults to 0.02): Least timestep, as a fraction of the prior's.
-        max_timestep (`float`, defaults to 0.98): Largest timestep, as a fraction.
+        min_timestep (`float`, defaults to 0.02): Lower bound, as a fraction of the prior's timesteps.
+        max_timestep (`float`, defaults to 0.98): Upper bound, as a fraction of them.
         final_max_timestep (`float`, *optional*): Value to which `max_timestep` falls linearly.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Keeping the best of many: scores of results, rankings by them, and a search that spends little on bad seeds."""
+"""Keeping the best of many: scores of results, rankings by them, and a search that gives up bad candidates early."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -87,17 +87,17 @@ class CLAPScore(ContrastiveScore):
         self, audios: np.ndarray, sampling_rate: int, prompts: list[str], other_prompts: Sequence[str] = ()
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Scores sounds, and says how sure it is that each is what its own prompt says and not what one of others does.
+        Scores sounds, and gives the probability of each sound's prompt among others.
 
         Args:
-            audios (`np.ndarray` of shape `(B, N)`): As of a call.
+            audios (`np.ndarray` of shape `(B, N)`): Waveforms in -1..1.
             sampling_rate (`int`): Samples per second.
-            prompts (`list[str]` of length `B`): As of a call.
-            other_prompts (`Sequence[str]`): Other sounds that they might be.
+            prompts (`list[str]` of length `B`): Intended sound of each.
+            other_prompts (`Sequence[str]`): Prompts of other sounds.
 
         Returns:
-            Two `torch.Tensor` of shape `(B,)`: The scores of a call, and logarithms of probabilities, see `compare`;
-            both `nan` for a sound that is not finite.
+            Two `torch.Tensor` of shape `(B,)`: Scores as by a call, and log-probabilities as by `compare`. Both are
+            `nan` for a sound that is not finite.
         """
         check_integer("sampling_rate", sampling_rate, most=MOST["sampling_rate"])
         if not isinstance(audios, np.ndarray) or audios.ndim != 2 or not audios.size or audios.dtype.kind != "f":
@@ -111,10 +111,10 @@ class CLAPScore(ContrastiveScore):
 
 def clap_features(feature_extractor: Any, audios: np.ndarray, sampling_rate: int) -> torch.Tensor:
     """
-    What CLAP hears of sounds.
+    Inputs of CLAP for sounds.
 
     Args:
-        feature_extractor ([`~transformers.ClapFeatureExtractor`]): CLAP's.
+        feature_extractor ([`~transformers.ClapFeatureExtractor`]): Part of CLAP's processor.
         audios (`np.ndarray` of shape `(B, N)`): Waveforms in -1..1.
         sampling_rate (`int`): Samples per second.
 

@@ -38,7 +38,7 @@ class CLIPScore(ContrastiveScore):
         """
         model = CLIPModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
         kwargs.pop("dtype", None)
-        # By Pillow even where torchvision is installed, which resizes otherwise: scores are the same on all machines.
+        # Pillow resizes even if torchvision is installed, which resizes differently: scores are equal on all machines.
         image_processor = CLIPImageProcessorPil.from_pretrained(pretrained_model_name_or_path, **kwargs)
         tokenizer = CLIPTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
         return cls(model, CLIPProcessor(image_processor, tokenizer))
@@ -86,16 +86,16 @@ class CLIPScore(ContrastiveScore):
         self, canvases: torch.Tensor, prompts: list[str], other_prompts: Sequence[str] = ()
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Scores canvases, and says how sure it is that each shows its own prompt and not one of others.
+        Scores canvases, and gives the probability of each canvas's prompt among others.
 
         Args:
-            canvases (`torch.Tensor` of shape `(B, C, H, W)`): As of a call.
-            prompts (`list[str]` of length `B`): As of a call.
-            other_prompts (`Sequence[str]`): Other things that they might show.
+            canvases (`torch.Tensor` of shape `(B, C, H, W)`): Pictures in 0..1, whose channels are averaged.
+            prompts (`list[str]` of length `B`): Intended picture of each.
+            other_prompts (`Sequence[str]`): Prompts of other pictures.
 
         Returns:
-            Two `torch.Tensor` of shape `(B,)`: The scores of a call, and logarithms of probabilities, see `compare`;
-            both `nan` for a canvas that is not finite.
+            Two `torch.Tensor` of shape `(B,)`: Scores as by a call, and log-probabilities as by `compare`. Both are
+            `nan` for a canvas that is not finite.
         """
         check_tensor("canvases", canvases, ("B", "C", "H", "W"))
         self._check_prompts(prompts, len(canvases), "canvas")
@@ -113,7 +113,7 @@ def canvas_windows(canvases: torch.Tensor) -> torch.Tensor:
         canvases (`torch.Tensor` of shape `(B, C, H, W)`): Pictures, whose channels are averaged.
 
     Returns:
-        `torch.Tensor` of shape `(B, K, 1, H, H)`, or `(B, 1, 1, H, W)` where `W <= H`.
+        `torch.Tensor` of shape `(B, K, 1, H, H)`, or `(B, 1, 1, H, W)` if `W <= H`.
     """
     gray = canvases.float().mean(dim=1, keepdim=True)
     height, width = gray.shape[-2:]

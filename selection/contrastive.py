@@ -35,8 +35,8 @@ class ContrastiveScore:
         self, embeddings: torch.Tensor, prompts: list[str], other_prompts: Sequence[str] = ()
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        How well results are what their prompts ask for, and how sure that is: the logarithm of the probability of the
-        own prompt among others, by the softmax of cosines at the temperature that the model learned.
+        Likeness of results to their prompts, and the probability of these prompts among others. The probability is the
+        softmax of cosines at the temperature that the model learned; its logarithm is returned.
 
         Args:
             embeddings (`torch.Tensor` of shape `(B, D)`): Unit vectors of results, or means of several.
@@ -51,11 +51,11 @@ class ContrastiveScore:
         """
         self._check_prompts(prompts, len(embeddings), "embedding")
         cosines = embeddings @ self.embed_prompts([*prompts, *other_prompts]).T
-        own, others = cosines.diagonal()[:, None], cosines[:, len(prompts) :]
+        asked, others = cosines.diagonal()[:, None], cosines[:, len(prompts) :]
         same = torch.tensor([[other == prompt for other in other_prompts] for prompt in prompts], dtype=torch.bool)
         others = others.masked_fill(same.to(others.device), -torch.inf)
-        logits = getattr(self.model, self.logit_scale).exp() * torch.cat([own, others], dim=1)
-        return own[:, 0].clamp(min=0).cpu(), logits.log_softmax(dim=1)[:, 0].cpu()
+        logits = getattr(self.model, self.logit_scale).exp() * torch.cat([asked, others], dim=1)
+        return asked[:, 0].clamp(min=0).cpu(), logits.log_softmax(dim=1)[:, 0].cpu()
 
     def _check_prompts(self, prompts: list[str], number: int | None = None, each: str = "") -> None:
         if not are_words(prompts) or not prompts:

@@ -10,18 +10,18 @@ import torch
 
 def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
     """
-    Fréchet distance between the Gaussians that have the means and covariances of two sets of features: of Inception's
-    it is FID (arXiv 1706.08500, equation 6), of VGGish's FAD (arXiv 1812.08466).
+    Fréchet distance between the Gaussians that have the means and covariances of two sets of features. With
+    Inception's features it is FID (arXiv 1706.08500, equation 6), with VGGish's FAD (arXiv 1812.08466).
 
     Args:
         features (`np.ndarray` of shape `(N, D)`): Features of one set.
         reference (`np.ndarray` of shape `(M, D)`): Features of the other set.
 
     Returns:
-        `float`: 0 for equal sets, more for others; `nan` where a set has fewer than two.
+        `float`: 0 for equal sets, more for others; `nan` if a set has fewer than two.
 
     Raises:
-        ValueError: If the two are no sets of features of one size.
+        ValueError: If a set has another shape, or the features differ in size.
     """
     sets = [np.asarray(each, dtype=np.float64) for each in (features, reference)]
     if any(each.ndim != 2 for each in sets) or sets[0].shape[1] != sets[1].shape[1]:
@@ -41,8 +41,8 @@ def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
 
 class InceptionFeatures:
     """
-    What FID compares of pictures: the 2048 numbers before the last layer of the Inception network of 2015, by
-    torch-fidelity, which downloads its weights.
+    Features of pictures for FID: the 2048 numbers before the last layer of the Inception network of 2015. They come
+    from torch-fidelity, which downloads the weights.
 
     Args:
         device (`str` or `torch.device`, defaults to `"cpu"`): Device of the network.
@@ -65,8 +65,8 @@ class InceptionFeatures:
 
 class VGGishFeatures:
     """
-    What FAD compares of sounds: the 128 numbers of VGGish's embedding of each 0.96 s, before its last ReLU, by
-    torchvggish, which downloads the weights.
+    Features of sounds for FAD: the 128 numbers of VGGish's embedding of each 0.96 s, before its last ReLU. They come
+    from torchvggish, which downloads the weights.
 
     Args:
         device (`str` or `torch.device`, defaults to `"cpu"`): Device of the network.
@@ -90,7 +90,7 @@ class VGGishFeatures:
 
 @contextmanager
 def _nothing_pickled_is_executed() -> Iterator[None]:
-    """Both libraries load their downloads by pickle; inside, torch takes weights from a file and nothing else."""
+    """Both libraries load their downloads by pickle; within this context torch reads nothing but weights."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"

@@ -1,4 +1,4 @@
-"""Successive halving: all candidates go part of the way, the better part of them goes on, and so forth."""
+"""Successive halving: all candidates are denoised part of the way, and only the better ones go on."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from .scorer import Scorer
 @dataclass(frozen=True)
 class Rung:
     """
-    A halt on the way, where the worse candidates are left behind.
+    A halt during denoising, at which the worse candidates are given up.
 
     Args:
         fraction (`float`): Fraction of the denoising steps, 0 to 1, at which the candidates are judged.
@@ -38,7 +38,7 @@ class Rung:
 
 def rungs_of(num_candidates: int, keep: int, fractions: list[float], shares: list[float]) -> list[Rung]:
     """
-    Rungs from shares of the candidates, each of which keeps at least `keep`.
+    Rungs at fractions of the steps, each of which keeps a share of all candidates, and at least `keep`.
 
     Raises:
         ValueError: If the fractions do not rise within 0..1, or the shares do not fall within 0..1.
@@ -56,19 +56,19 @@ def rungs_of(num_candidates: int, keep: int, fractions: list[float], shares: lis
 
 class Halving:
     """
-    Narrows candidates down to the better ones of them. What a candidate is at a rung is kept in a file, from which a
-    stopped run goes on and through which processes exchange what they found.
+    Narrows candidates down to the better ones. A file keeps the state of each candidate at each rung: a stopped run
+    goes on from it, and processes exchange their results through it.
 
     Args:
-        pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`]): With rungs its scheduler has to need nothing
-            but the latents from step to step, such as DDIM or Euler.
+        pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`]): Its scheduler may need nothing but the latents
+            from step to step if there are rungs, such as DDIM or Euler.
         arguments (`dict`): Arguments of the call, with both prompts, without numbers of samples and seeds.
-        scorer ([`Scorer`]): Judges the canvas that the scheduler expects in the end.
-        folder (`str` or `Path`): For the files.
+        scorer ([`Scorer`]): Scores the canvas that the scheduler expects at the end.
+        folder (`str` or `Path`): Folder of the files.
         batch_size (`int`, defaults to 8): Candidates computed at once.
 
     Raises:
-        ValueError: When it is called with rungs, if the scheduler has a memory or no step is between two of them.
+        ValueError: On a call with rungs, if the scheduler has a memory or no step is between two rungs.
     """
 
     def __init__(
@@ -92,24 +92,23 @@ class Halving:
         callback_on_batch_end: Callable[[int, float, float], Any] = lambda *batch: None,
     ) -> list[dict]:
         """
-        Takes all rungs, and the last steps with those that are left.
+        Denoises the candidates from rung to rung, and those that are left to the end.
 
         Args:
             seeds (`list[int]`): Seeds of the candidates.
             rungs (`list[Rung]`): From the first to the last.
-            keep (`int`, *optional*): Number to keep of those that reach the end, all by default.
-            callback_on_batch_end (`Callable`, *optional*): Called with how many candidates have been computed at once,
-                and from which fraction of the steps to which.
+            keep (`int`, *optional*): Number of candidates to keep at the end, all that reach it by default.
+            callback_on_batch_end (`Callable`, *optional*): Called with the number of candidates in the batch, and with
+                the fractions of the steps at its start and end.
 
         Returns:
-            `list[dict]`: For each rung, and for the end, its `fraction`, the `scores` of each seed (in the end `nan`
-            for a sound with problems), the seeds `kept`, and the UNet rows spent on a candidate, `step_rows` and
-            `judge_rows`.
+            `list[dict]`: For each rung and for the end: `fraction`, `scores` of each seed (at the end `nan` for a
+            sound with problems), seeds `kept`, and the UNet rows spent on a candidate, `step_rows` and `judge_rows`.
         """
         memories = memories_of(self.pipe.scheduler)
         if rungs and memories:
             raise ValueError(
-                f"`scheduler` has to go from step to step without a memory, such as DDIMScheduler, where there are"
+                f"`scheduler` has to go from step to step without a memory, such as DDIMScheduler, if there are"
                 f" `rungs`, but {type(self.pipe.scheduler).__name__} has {memories}."
             )
         report, start = [], 0.0
@@ -167,7 +166,7 @@ class Halving:
             yield missing[first : first + self.batch_size]
 
     def _climb(self, seeds: list[int], start: float, end: float) -> None:
-        """Denoises candidates from one rung to the next, judges them, and keeps what they are."""
+        """Denoises candidates from one rung to the next, scores them, and writes their files."""
         if start:
             begin = self.resume(seeds, start)
         else:
@@ -203,7 +202,7 @@ class Halving:
                 save_file(tensors, file, metadata={"facts": json.dumps(facts)})
 
     def _judge(self, latents: torch.Tensor, call: dict[str, Any], done: bool) -> dict[str, list[float]]:
-        """Scores of the canvases that are expected in the end; where they are `done`, `nan` for what has problems."""
+        """Scores of the canvases that are expected at the end; if they are `done`, `nan` for sounds with problems."""
         # A call with no step left decodes.
         output = self.pipe(**{**call, "latents": latents, "denoising_start": 1.0}, output_type="pt")
         audios = output.audios.numpy()

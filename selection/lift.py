@@ -22,19 +22,19 @@ def prediction_lift(
     audio_latents: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The lift of CompLift ([arXiv 2505.13740](https://arxiv.org/abs/2505.13740)) of each model on finished latents: by
-    how much its squared error on noise falls when it reads the prompt instead of nothing, averaged over
-    timesteps. Above 0, the prompt explains the result. Noises and timesteps are the same for every result.
+    Lift of a prompt for each model on finished latents ([arXiv 2505.13740](https://arxiv.org/abs/2505.13740)): the
+    drop of the model's squared error on noise if it reads the prompt instead of nothing, averaged over timesteps.
+    Above 0, the prompt explains the result. Noises and timesteps are the same for every result.
 
     Args:
         pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`]): Holds both models.
         latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Results without noise.
         prompt (`str` or `list[str]`): Intended picture, one for all or one per result.
         audio_prompt (`str` or `list[str]`): Intended sound, one for all or one per result.
-        num_draws (`int`, defaults to 16): Noises, each at a timestep of its own, spread evenly over all.
+        num_draws (`int`, defaults to 16): Number of noises. Their timesteps are spread evenly over all.
         seed (`int`, defaults to 0): Seed of the noises.
-        audio_latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*): What the audio model sees, where its view
-            is another, as in the folded layout.
+        audio_latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*): Input of the audio model if it differs, as
+            in the folded layout.
 
     Returns:
         Two `torch.Tensor` of shape `(B,)`: Mean differences of squared errors by the image and the audio model.

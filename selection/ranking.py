@@ -24,7 +24,7 @@ def combined_score(scores: dict[str, Sequence[float]]) -> list[float]:
         scores (`dict[str, Sequence[float]]`): For each score its values for all `N` results, more is better.
 
     Returns:
-        `list[float]` of length `N`: From 0 (worst by all) to 1 (best by all); `nan` where a score is.
+        `list[float]` of length `N`: From 0 (worst by all) to 1 (best by all); `nan` if a score is.
     """
     ranks = np.mean([_percentile_ranks(values) for values in scores.values()], axis=0)
     unknown = np.isnan([np.asarray(values, np.float64) for values in scores.values()]).any(axis=0)
@@ -33,14 +33,14 @@ def combined_score(scores: dict[str, Sequence[float]]) -> list[float]:
 
 def choice_score(scores: dict[str, Sequence[float]]) -> list[float]:
     """
-    One number per result to choose by: how probable it is that all of its prompts are the right ones, by the sum of
-    its log-probabilities. Where there are none, or lifts count too, `combined_score` of the other scores.
+    One number per result to choose by: the probability that all of its prompts are the right ones, from the sum of its
+    log-probabilities. If there are none, or if lifts count too, it is `combined_score` of the other scores.
 
     Args:
         scores (`dict[str, Sequence[float]]`): Result of a `Scorer`: for each score its values for all `N` results.
 
     Returns:
-        `list[float]` of length `N`: 0..1, more is better; `nan` where a score is.
+        `list[float]` of length `N`: 0..1, more is better; `nan` if a score is.
     """
     log_probabilities = [values for name, values in scores.items() if name.endswith("_log_probability")]
     if log_probabilities and not any(name.endswith("_lift") for name in scores):
@@ -63,7 +63,7 @@ def top_by_all(scores: dict[str, Sequence[float]], share: float = 0.2) -> list[i
 
     Args:
         scores (`dict[str, Sequence[float]]`): For each score its values for all `N` results.
-        share (`float`, defaults to 0.2): Share of the `N` results, 0 to 1, rounded down.
+        share (`float`, defaults to 0.2): Part of the `N` results, 0 to 1, rounded down.
 
     Returns:
         `list[int]`: Indices, the best by the first score first; often empty.

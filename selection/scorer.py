@@ -1,4 +1,4 @@
-"""All scores that are asked for at once, by their names."""
+"""All wanted scores in one call, by their names."""
 
 import math
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from .lift import prediction_lift
 
 class Scorer:
     """
-    Scores results by what it is given: `clip` and `clap` by the two models, `image_lift` and `audio_lift` by the
-    pipeline's own. Where other prompts are given, `clip_log_probability` and `clap_log_probability` say how sure the
-    two models are of a result's own prompt among them.
+    Scores results with the given judges: `clip` and `clap` by these models, `image_lift` and `audio_lift` by the
+    pipeline's UNets. With other prompts it adds `clip_log_probability` and `clap_log_probability`: how surely the two
+    models tell a result's prompt from the others.
 
     Args:
         clip ([`CLIPScore`], *optional*): Judges pictures.
         clap ([`CLAPScore`], *optional*): Judges sounds.
         pipe ([`~images_that_sound.pipelines.ImagesThatSoundPipeline`], *optional*): Judges both by its UNets.
-        other_prompts (`Sequence[str]`, *optional*): Other things that pictures might show.
-        other_audio_prompts (`Sequence[str]`, *optional*): Other things that sounds might be.
+        other_prompts (`Sequence[str]`, *optional*): Prompts of other pictures.
+        other_audio_prompts (`Sequence[str]`, *optional*): Prompts of other sounds.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class Scorer:
             sampling_rate (`int`): Samples per second.
             prompts (`list[str]` of length `B`): Intended picture of each.
             audio_prompts (`list[str]` of length `B`): Intended sound of each.
-            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*): Of the pictures, for the lifts; the
-                VAE's encodings where absent.
+            latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`, *optional*): Latents of the pictures, for
+                the lifts. By default the VAE encodes the pictures.
             canvas_layout (`str`, defaults to `"strip"`): Layout of the pictures.
 
         Returns:
-            `dict[str, list[float]]`: For each score its `B` values; more is better, and `nan` is the value of a result
-            that is not finite.
+            `dict[str, list[float]]`: For each score its `B` values; more is better. A result that is not finite has
+            `nan`.
         """
         finite = pictures.isfinite().flatten(1).all(dim=1).cpu() & torch.from_numpy(np.isfinite(audios).all(axis=1))
         pictures, audios = pictures.nan_to_num(0, 0, 0), np.nan_to_num(audios, nan=0, posinf=0, neginf=0)

@@ -103,7 +103,7 @@ def check_value(name: str, value: Any) -> None:
             check_value(name, each)
     elif isinstance(value, (int, float)):
         most = MOST.get(name, LARGEST_NUMBER)
-        if not abs(value) <= most:
+        if abs(value) > most:
             raise ValueError(f"`{name}` has to be a number of at most {most:g}, but is {str(value)[:100]}.")
 
 

@@ -19,7 +19,7 @@ FUNCTION_WORDS = frozenset(
 # Words and names that one sentence holds.
 MOST = 10
 # How alike a word that may have been meant is, from 0 to 1.
-LIKENESS = 0.7
+LIKENESS = 0.8
 
 
 def unknown_words(settings: dict[str, Any]) -> list[str]:

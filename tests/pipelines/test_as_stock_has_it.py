@@ -20,8 +20,12 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 from diffusers.callbacks import SDCFGCutoffCallback
+from diffusers.utils import convert_state_dict_to_diffusers
+from diffusers.utils import logging as diffusers_logging
+from peft import LoraConfig, get_peft_model_state_dict
 
 from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
+from images_that_sound.pipelines.images_that_sound_lora import check_lora
 from images_that_sound.pipelines.images_that_sound_sides import convert_prediction
 from images_that_sound.selection import prediction_lift
 
@@ -259,3 +263,59 @@ def test_the_audio_side_loads_variants_and_precisions(auffusion_folder, tmp_path
     pipe.load_audio_prior(prior, variant="fp16", dtype=torch.bfloat16)
     parts = (pipe.unet_audio, pipe.vae_audio, pipe.text_encoder_audio)
     assert {each.dtype for each in parts} == {torch.bfloat16} and pipe.vocoder.dtype == torch.float32
+
+
+def test_a_callback_may_return_prompts_of_another_length(shared):
+    shorter = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+    changed = latents_of(shared, callback_on_step_end=lambda *_: {"prompt_embeds": shorter})
+    assert torch.isfinite(changed).all() and not torch.equal(changed, latents_of(shared))
+
+
+def test_stocks_order_of_arguments_says_what_is_wrong(shared):
+    with pytest.raises(TypeError, match="`encode_prompt` takes `prompt` and `audio_prompt` before `device`"):
+        shared.encode_prompt("a castle", "cpu", 1, True)
+
+
+def test_warnings_heed_the_verbosity_of_diffusers(caplog):
+    for set_verbosity, number in (
+        (diffusers_logging.set_verbosity_error, 0),
+        (diffusers_logging.set_verbosity_warning, 1),
+    ):
+        caplog.clear()
+        set_verbosity()
+        ImagesThatSoundPipeline.from_pretrained(STABLE_DIFFUSION)
+        assert len([each for each in caplog.records if "PNDMScheduler" in each.message]) == number
+
+
+def test_the_audio_side_takes_textual_inversions_and_saves_and_swaps_loras(auffusion_folder, tmp_path):
+    pipe = two_sides(ImagesThatSoundPipeline, STABLE_DIFFUSION)
+    stock = StableDiffusionPipeline.from_pretrained(auffusion_folder)
+    token = {"<birds>": torch.randn(1, 32, generator=torch.Generator().manual_seed(0))}
+    for each in (pipe.audio, stock):
+        each.load_textual_inversion(token, token="<birds>")
+    expected = stock.encode_prompt("<birds> singing", "cpu", 1, False)[0]
+    assert torch.equal(pipe.encode_prompt(None, "<birds> singing")[2], expected)
+    with pytest.raises(ValueError, match="`prompt` or its negative holds a token that the other side alone knows"):
+        pipe.encode_prompt("<birds>", None)
+
+    torch.manual_seed(0)
+    pipe.unet_audio.add_adapter(
+        LoraConfig(r=4, lora_alpha=4, init_lora_weights=False, target_modules=["to_q", "to_v"]), "made"
+    )
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet_audio, adapter_name="made"))
+    with_lora = latents_of(pipe, audio_weight=1.0)
+    pipe.audio.save_lora_weights(tmp_path, unet_lora_layers=layers)
+    pipe.audio.delete_adapters("made")
+    pipe.audio.load_lora_weights({name: value * 0 for name, value in _unet_keys(layers).items()}, adapter_name="a")
+    pipe.audio.load_lora_weights(tmp_path, adapter_name="a", hotswap=True)
+    torch.testing.assert_close(latents_of(pipe, audio_weight=1.0), with_lora, atol=1e-4, rtol=1e-4)
+
+
+def _unet_keys(layers):
+    return {f"unet.{name}": value for name, value in layers.items()}
+
+
+def test_other_kinds_of_adapters_are_named_in_a_sentence(shared):
+    weights = {"lora_unet_down_blocks_0_attentions_0_proj_in.hada_w1_a": torch.ones(2, 2)}
+    with pytest.raises(ValueError, match="another kind of adapter, such as LoHa, LoKr"):
+        check_lora(weights, shared.image_side)

@@ -116,6 +116,14 @@ def test_the_image_side_with_a_controlnet_is_the_stock_pipelines(pipe, nets, spa
     assert not torch.allclose(latents, draw(pipe), atol=1e-2)
 
 
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
+def test_guess_mode_is_the_stock_pipelines(pipe, nets, guidance_scale):
+    pipe.controlnet = nets[0]
+    given = {"guess_mode": True, "guidance_scale": guidance_scale}
+    latents = draw(pipe, control_image=picture(), **given)
+    assert torch.equal(latents, stock_latents(pipe, StableDiffusionControlNetPipeline, image=picture(), **given))
+
+
 def test_two_controlnets_and_a_batch_are_the_stock_pipelines(pipe, nets):
     pipe.controlnet = MultiControlNetModel(nets)
     given = {"prompt": ["a castle", "a dog"], "num_images_per_prompt": 2, "control_guidance_start": [0.0, 0.4]}

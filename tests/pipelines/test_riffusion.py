@@ -154,6 +154,17 @@ def test_a_single_file_is_the_folder(pair, single_file, stable_diffusion_folder)
             assert torch.equal(pipe.unet_audio.state_dict()[parameter], value)
 
 
+def test_the_image_side_is_a_single_file(single_file, riffusion_folder, auffusion_folder):
+    folder, cached = single_file
+    pipe = ImagesThatSoundPipeline.from_single_file(folder / "riffusion.safetensors", **cached)
+    expected = ImagesThatSoundPipeline.from_pretrained(riffusion_folder)
+    for name in ("unet", "vae", "text_encoder"):
+        weights = getattr(pipe, name).state_dict()
+        assert all(torch.equal(weights[key], value) for key, value in getattr(expected, name).state_dict().items())
+    pipe.load_audio_prior(auffusion_folder)
+    assert pipe.unet_audio is not None
+
+
 def test_a_single_file_that_is_none(single_file, stable_diffusion_folder, tmp_path):
     pipe = ImagesThatSoundPipeline.from_pretrained(stable_diffusion_folder)
     folder, cached = single_file

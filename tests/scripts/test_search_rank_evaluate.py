@@ -113,7 +113,7 @@ def test_with_a_scheduler_that_can_t_stop_all_candidates_run_in_full(tmp_path):
         np.asarray(PIL.Image.open(tmp_path / way / folder.name / "image.png"), int) for way in ("search", "generate")
     ]
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
-    with pytest.raises(SystemExit, match="`scheduler` has to go from step to step .* where there are `rungs`"):
+    with pytest.raises(SystemExit, match="`scheduler` has to go from step to step .* if there are `rungs`"):
         search.main([*few, "--rungs", "0.4", "--shares", "0.5", "--output_dir", str(tmp_path / "rungs")])
 
 
