@@ -79,6 +79,9 @@ def _decoded(path: str) -> PIL.Image.Image:
         picture.draft(None, (MAX_SIDE, MAX_SIDE))
         picture.load()
         info = picture.info
+        if picture.mode in ("L", "LA", "RGB", "RGBA"):
+            # Before anything copies it.
+            picture.thumbnail((MAX_SIDE, MAX_SIDE))
         picture = upright(picture)
     if max(picture.size) > MAX_SIDE:
         alike = picture.has_transparency_data
