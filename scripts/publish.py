@@ -206,7 +206,9 @@ def assemble(request: PublishRequest, name: str, root: Path) -> Path:
             metadata = merged_metadata(request)
             merge(request, partial)
         else:
-            shutil.copytree(home_of(request, name), partial, ignore=shutil.ignore_patterns("__*__*", ".*", "*.ipynb"))
+            shutil.copytree(
+                home_of(request, name), partial, ignore=shutil.ignore_patterns("__*__*", ".*", "*.ipynb", "*.pyi")
+            )
         if name == SPACE:
             write_wheel(request, partial)
         elif name not in MODEL_REPOS:

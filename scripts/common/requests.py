@@ -66,6 +66,7 @@ def read_request(
     call = complete_call(arguments, vars(args), known)
     _check_prompts(call, files, instead)
     read_by = {name: getattr(complete, name) for name in READ_BY if hasattr(args, name)}
+    read_by = {name: value for name, value in read_by.items() if value is not None}
     own_parts = {**recorded(files, _components(complete)), **read_by}
     if complete.output_dir is None:
         usual = {name: each.default for name, each in arguments.items()} | DEFAULTS | presets.get(args.example, {})

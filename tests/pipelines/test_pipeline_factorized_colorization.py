@@ -146,7 +146,7 @@ def test_unguided_and_interrupted(colorization_pipe):
         (dict(prompt=None), "`prompt`"),
         (dict(prompt=["a", "b", "c"], image=gray_picture(2)), "`image` and `prompt`"),
         (dict(image=gray_picture(height=30)), "height of `image` has to be a multiple of 4, but is 30"),
-        (dict(image=-torch.ones(1, 3, 32, 32)), "`image` has to be in 0..1"),
+        (dict(image=torch.full((1, 3, 32, 32), -2.0)), "`image` has to be in 0..1"),
         (dict(num_inference_steps=0), "`num_inference_steps`"),
         (
             dict(num_inference_steps=5, start_diffusion_step=5),

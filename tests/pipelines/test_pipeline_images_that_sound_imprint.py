@@ -126,7 +126,7 @@ def test_tuple_equals_dictionary_and_dtype_and_saving(imprint_pipe, tmp_path):
         (dict(prompt="a"), "`audio_prompt`"),
         (dict(prompt="a", audio_prompt="b", magnitude_ratio=1.5), "`magnitude_ratio` has to be in 0..1, but is 1.5"),
         (dict(prompt="a", audio_prompt="b", image=torch.zeros(1, 3, 8, 8)), "`image` stands in for"),
-        (dict(audio_prompt="b", image=-torch.ones(1, 3, 8, 8)), "`image` has to be in 0..1, but reaches -1"),
+        (dict(audio_prompt="b", image=torch.full((1, 3, 8, 8), -2.0)), "`image` has to be in 0..1, but reaches -2"),
         (dict(prompt="a", audio=np.zeros(16000, np.float32)), "`audio` has to be finite and not silent"),
         (dict(prompt="a", audio=np.ones((1, 1, 1600), np.float32)), "`audio` has to be a floating-point tensor"),
         (dict(prompt="a", audio=np.ones(16000, np.float32), width=64), "`width`"),

@@ -17,8 +17,8 @@ import torch
 from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline
 from images_that_sound.pipelines.images_that_sound_picture_reading import on_ground
 from images_that_sound.scripts import generate, imprint, search
+from images_that_sound.scripts.common.inputs import with_files
 from images_that_sound.scripts.common.models import EMBEDDED
-from images_that_sound.scripts.common.own_files import with_files
 from images_that_sound.scripts.common.samples import read_picture, write_picture
 from images_that_sound.scripts.common.sounds import read_audio
 

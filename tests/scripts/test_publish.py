@@ -262,7 +262,8 @@ def test_the_space_installs_the_package_from_its_own_repo(hub, results, tmp_path
     files = hub.repos[f"tester/{SPACE}"].files
     (wheel,) = (path for path in files if path.endswith(".whl"))
     examples = {f"examples/{file.name}" for file in (ROOT / "demo" / "examples").iterdir()}
-    code = {"app.py", "handlers.py", "layout.py", "views.py", "studio.py"}
+    code = {file.name for file in (ROOT / "demo").glob("*.py")}
+    assert {"app.py", "studio.py"} <= code
     assert {"README.md", *code, "requirements.txt", wheel, ".gitattributes", *examples} == set(files)
     address = files["requirements.txt"].decode().split(" @ ")[1].strip()
     assert address == f"{hub.address}/spaces/tester/{SPACE}/resolve/main/{wheel}"
