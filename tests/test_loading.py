@@ -110,8 +110,8 @@ def test_saved_index_names_no_path_and_holds_the_code(pipe, tmp_path):
     assert str(Path(__file__).parents[1]) not in index
     for file in tmp_path.glob("*.py"):
         assert file.read_bytes() == (PIPELINES / file.name).read_bytes()
-    shared = ("audio_lora", "audio_prior", "audio_side", "checks", "few_steps", "files", "guides", "noise_shares")
-    shared += ("pictures", "precision", "prompts", "saving", "side", "spectrogram", "steps", "two_sides", "vocoder")
+    shared = ("audio_prior", "audio_side", "canvas", "checks", "denoising", "files", "guides", "loading", "lora")
+    shared += ("picture_reading", "sides", "spectrogram", "two_sides")
     expected = {"pipeline_images_that_sound.py", *(f"images_that_sound_{name}.py" for name in shared)}
     assert {file.name for file in tmp_path.glob("*.py")} == expected
 
