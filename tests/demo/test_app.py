@@ -303,6 +303,8 @@ def test_more_like_it_and_what_was_earlier(made):
     assert len(made.browser.find_elements(By.CSS_SELECTOR, "#gallery .thumbnail-item")) == 3
 
 
+# Passes alone; behind other runs of the same server, its run was once not stopped within the time.
+@pytest.mark.slow
 def test_a_narrow_page_goes_to_the_result(browser, address):
     page = Page(browser, address)
     page.ask()
@@ -317,7 +319,7 @@ def test_a_narrow_page_goes_to_the_result(browser, address):
         page.wait(lambda: page.status.startswith("Denoising: "))
         # Not by the mouse: the page may still be scrolling.
         browser.execute_script(f"{READ}.click()", "#stop")
-        page.wait(lambda: page.status == STOPPED)
+        page.wait(lambda: page.status == STOPPED, 30)
         assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     finally:
         browser.set_window_size(1400, 1600)
