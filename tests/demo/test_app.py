@@ -352,7 +352,7 @@ def test_prompts_are_filled_in_and_examples_chosen(browser, address):
     page.wait(lambda: browser.execute_script(f"{READ}.currentTime", "#player audio") > 0.2)
 
 
-# Passes alone; behind the other tests of the same browser, an upload was once lost.
+# Passed with the whole suite; later, behind the other tests of the same browser, it waited without end.
 @pytest.mark.slow
 def test_a_picture_is_hidden_at_once_and_its_light_and_dark_can_be_swapped(browser, address, tmp_path):
     logo = PIL.Image.new("RGBA", (96, 96))
