@@ -130,6 +130,8 @@ class TwoSidesMixin(
         super().__init__()
         if spectrogram is None:
             repair_scheduler(scheduler)
+        # Read first, since registering keeps them anew.
+        habits = getattr(unet_audio, HABITS_NAME, None) or {}
         self._register(
             spectrogram,
             default_arguments,
@@ -145,7 +147,6 @@ class TwoSidesMixin(
             image_encoder=image_encoder,
             feature_extractor=feature_extractor,
         )
-        habits = getattr(unet_audio, HABITS_NAME, None) or {}
         self.register_to_config(audio_prediction_type=audio_prediction_type or habits.get("audio_prediction_type"))
         self._keep_habits()
         if controlnet is not None and unet is not None:
