@@ -78,7 +78,8 @@ def random_stable_diffusion() -> ImagesThatSoundPipeline:
         scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False),
         unet_audio=unets[1],
         vocoder=SpeechT5HifiGan(vocoder_config).eval(),
-        **dict.fromkeys(("vae_audio", "text_encoder_audio", "controlnet", "image_encoder", "feature_extractor")),
+        **dict.fromkeys(("vae_audio", "text_encoder_audio", "tokenizer_audio")),
+        **dict.fromkeys(("controlnet", "image_encoder", "feature_extractor")),
     )
 
 

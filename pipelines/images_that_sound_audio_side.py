@@ -66,7 +66,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
     `_paper_arguments` are the arguments of its call that a checkpoint may set, with the paper's values.
     """
 
-    _optional_components = ["unet_audio", "vocoder", "vae_audio", "text_encoder_audio"]
+    _optional_components = ["unet_audio", "vocoder", "vae_audio", "text_encoder_audio", "tokenizer_audio"]
     _callback_tensor_inputs = [
         "latents",
         "prompt_embeds",
@@ -402,7 +402,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
         if tokens.max() >= side.text_encoder.config.vocab_size:
             raise ValueError(
                 f"`{name}` or its negative holds a token that the other side alone knows: {shown(prompts)}. Load the"
-                " textual inversion into both sides."
+                " textual inversion into both sides, `pipe.audio.load_textual_inversion` first."
             )
         if clip_skip is None:
             return side.text_encoder(tokens.to(device))[0]

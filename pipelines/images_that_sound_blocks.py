@@ -39,6 +39,13 @@ SCALES = ("guidance_scale", "audio_guidance_scale")
 SIZES = ("height", "width", "audio_length_in_s", "crop_right", "canvas_layout")
 EDGES = ("image_guidance_start", "image_guidance_end", "audio_guidance_start", "audio_guidance_end")
 DENOISING = ("denoising_start", "denoising_end", "eta", "generator", "latents")
+# Arguments of the call that these blocks refuse, since diffusers would ignore them with a warning.
+LACKING = (
+    *("timesteps", "sigmas", "guidance_rescale", "audio_guidance_rescale", "clip_skip", "audio_clip_skip"),
+    *("control_image", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"),
+    *("guess_mode", "resize_mode", "ip_adapter_image", "ip_adapter_image_embeds"),
+    *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
+)
 
 
 class AuffusionVocoder:
@@ -155,6 +162,7 @@ class ImagesThatSoundInputStep(PipelineStep):
         "num_inference_steps",
         "audio_weight",
         "output_type",
+        *LACKING,
     )
     intermediate_outputs = [
         OutputParam("pipeline", ImagesThatSoundPipeline, "Pipeline by whose methods the blocks compute."),
@@ -166,6 +174,9 @@ class ImagesThatSoundInputStep(PipelineStep):
     ]
 
     def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
+        for name, default in ((each.name, each.default) for each in self.inputs if each.name in LACKING):
+            if given[name] is not default and given[name] != default:
+                raise ValueError(f"`{name}` can't be given to these blocks. `ImagesThatSoundPipeline` takes it.")
         needed = ["unet", "unet_audio", "scheduler"]
         if given.prompt_embeds is None or given.audio_prompt_embeds is None:
             needed += ["text_encoder", "tokenizer"]

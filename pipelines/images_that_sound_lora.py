@@ -21,8 +21,9 @@ class AudioSidePipeline(StableDiffusionPipeline):
     The audio side of a pipeline as stock Stable Diffusion, made of the same modules: LoRA, textual inversion and
     prompt encoding of that side are diffusers' own methods.
 
-    It differs in three points. A text encoder that both sides share is copied before it takes a LoRA. In a LoRA file
-    for both sides it reads the weights whose names begin with `unet_audio.`. Offloading stays the whole pipeline's.
+    It differs in three points. A text encoder that both sides share is copied before it takes a LoRA, and a tokenizer
+    before it takes a textual inversion. In a LoRA file for both sides it reads the weights whose names begin with
+    `unet_audio.`. Offloading stays the whole pipeline's.
     """
 
     _whole: DiffusionPipeline
@@ -51,6 +52,12 @@ class AudioSidePipeline(StableDiffusionPipeline):
     def enable_sequential_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
         """Enables it for both sides."""
         self._whole.enable_sequential_cpu_offload(device=getattr(self._whole, "_offload_device", None))
+
+    def load_textual_inversion(self, *args: Any, **kwargs: Any) -> None:
+        """[`TextualInversionLoaderMixin.load_textual_inversion`] into the audio side alone."""
+        separate_tokenizers(self._whole)
+        self.register_modules(tokenizer=self._whole.tokenizer_audio, text_encoder=self._whole.audio_side.text_encoder)
+        super().load_textual_inversion(*args, **kwargs)
 
     @classmethod
     def lora_state_dict(
@@ -99,6 +106,16 @@ def separate_text_encoders(pipe: DiffusionPipeline) -> bool:
         recurse_remove_peft_layers(text_encoder)
     pipe.register_modules(text_encoder_audio=text_encoder)
     return True
+
+
+def separate_tokenizers(pipe: DiffusionPipeline) -> None:
+    """
+    Gives the audio side copies of the tokenizer and the text encoder that it shares with the image side, so that each
+    side can learn words that the other does not know.
+    """
+    separate_text_encoders(pipe)
+    if pipe.tokenizer_audio is None:
+        pipe.register_modules(tokenizer_audio=copy.deepcopy(pipe.tokenizer))
 
 
 def check_lora(

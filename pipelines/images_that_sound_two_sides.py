@@ -120,6 +120,7 @@ class TwoSidesMixin(
         vocoder: SpeechT5HifiGan,
         vae_audio: AutoencoderKL,
         text_encoder_audio: CLIPTextModel,
+        tokenizer_audio: CLIPTokenizer,
         controlnet: ControlNetModel | list[ControlNetModel] | tuple[ControlNetModel] | MultiControlNetModel,
         image_encoder: CLIPVisionModelWithProjection,
         feature_extractor: CLIPImageProcessor,
@@ -144,6 +145,7 @@ class TwoSidesMixin(
             vocoder=vocoder,
             vae_audio=vae_audio,
             text_encoder_audio=text_encoder_audio,
+            tokenizer_audio=tokenizer_audio,
             image_encoder=image_encoder,
             feature_extractor=feature_extractor,
         )
@@ -197,11 +199,11 @@ class TwoSidesMixin(
 
     def _load_audio_modules(self, repo: AudioPriorRepo) -> dict[str, Any]:
         tokenizer = repo.load(CLIPTokenizer, "tokenizer")
-        # Tokens of textual inversions were added by the user.
-        if self.tokenizer is not None and _vocabulary(tokenizer) != _vocabulary(self.tokenizer):
-            raise ValueError(f"The tokenizer of `{repo}` differs from the image side's; one has to serve both.")
         self.register_to_config(audio_prediction_type=self._compare_noise(repo))
         modules = super()._load_audio_modules(repo)
+        # Tokens of textual inversions were added by the user.
+        shared = self.tokenizer is not None and _vocabulary(tokenizer) == _vocabulary(self.tokenizer)
+        modules["tokenizer_audio"] = None if shared else tokenizer
         channels, image_channels = modules["unet_audio"].config.in_channels, self.unet.config.in_channels
         if channels != image_channels:
             raise ValueError(

@@ -59,7 +59,8 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         vae ([`AutoencoderKL`]): Decodes pictures, and spectrograms too unless `vae_audio` is given.
         text_encoder ([`~transformers.CLIPTextModel`]): Encodes image prompts, and audio prompts too unless
             `text_encoder_audio` is given.
-        tokenizer ([`~transformers.CLIPTokenizer`]): Serves both prompts.
+        tokenizer ([`~transformers.CLIPTokenizer`]): Reads image prompts, and audio prompts too unless
+            `tokenizer_audio` is given.
         unet ([`UNet2DConditionModel`]): Predicts noise for the image side.
         scheduler ([`SchedulerMixin`]): Any scheduler whose `step` takes a noise prediction. If a repo names
             `PNDMScheduler`, as those of Stable Diffusion do, and no other is passed, `DDIMScheduler` is built from its
@@ -69,6 +70,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
             without it.
         vae_audio ([`AutoencoderKL`], *optional*): The audio side's VAE, if it differs.
         text_encoder_audio ([`~transformers.CLIPTextModel`], *optional*): The audio side's text encoder, if it differs.
+        tokenizer_audio ([`~transformers.CLIPTokenizer`], *optional*): The audio side's tokenizer, if it differs.
         controlnet ([`ControlNetModel`], `list[ControlNetModel]` or [`MultiControlNetModel`], *optional*): Guides the
             image side by control images.
         image_encoder ([`~transformers.CLIPVisionModelWithProjection`], *optional*): Reads pictures for IP-Adapters.

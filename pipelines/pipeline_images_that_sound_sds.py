@@ -111,7 +111,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_audio->vocoder"
-    _optional_components = ["vae", *AudioSideMixin._optional_components, "tokenizer_audio", "scheduler_audio"]
+    _optional_components = ["vae", *AudioSideMixin._optional_components, "scheduler_audio"]
     _callback_tensor_inputs = ["canvas", "image_loss", "audio_loss", "prompt_embeds", "audio_prompt_embeds"]
     _paper_arguments = PAPER_ARGUMENTS
 

@@ -239,7 +239,8 @@ def new_pipeline(
         scheduler=UniPCMultistepScheduler(**NOISE, timestep_spacing="leading", steps_offset=1),
         unet_audio=unet_audio,
         vocoder=None,
-        **dict.fromkeys(("vae_audio", "text_encoder_audio", "controlnet", "image_encoder", "feature_extractor")),
+        **dict.fromkeys(("vae_audio", "text_encoder_audio", "tokenizer_audio")),
+        **dict.fromkeys(("controlnet", "image_encoder", "feature_extractor")),
         spectrogram=SPECTROGRAM.to_dict(),
         default_arguments=DEFAULT_ARGUMENTS,
     )

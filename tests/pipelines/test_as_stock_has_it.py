@@ -27,7 +27,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
 from images_that_sound.pipelines.images_that_sound_canvas import read_pictures
-from images_that_sound.pipelines.images_that_sound_lora import check_lora
+from images_that_sound.pipelines.images_that_sound_lora import check_lora, separate_text_encoders
 from images_that_sound.pipelines.images_that_sound_sides import convert_prediction
 from images_that_sound.selection import prediction_lift
 
@@ -261,6 +261,12 @@ def test_siblings_of_the_same_components_draw_alike(riffusion_folder):
         != ImagesThatSoundPipeline(**{**pipe.components, "unet_audio": None}).mel_spectrogram
     )
     assert sibling.default_arguments["height"] == 512
+    # The kind of the audio side's predictions is part of its config, too.
+    velocity = ImagesThatSoundPipeline(**pipe.components, audio_prediction_type="v_prediction")
+    drawn = latents_of(velocity, height=512)
+    assert not torch.equal(drawn, latents_of(pipe, height=512))
+    sibling = ImagesThatSoundPipeline(**velocity.components)
+    assert torch.equal(latents_of(sibling, height=512), drawn)
 
 
 def test_the_audio_side_loads_variants_and_precisions(auffusion_folder, tmp_path):
@@ -307,8 +313,12 @@ def test_the_audio_side_takes_textual_inversions_and_saves_and_swaps_loras(auffu
         each.load_textual_inversion(token, token="<birds>")
     expected = stock.encode_prompt("<birds> singing", "cpu", 1, False)[0]
     assert torch.equal(pipe.encode_prompt(None, "<birds> singing")[2], expected)
-    with pytest.raises(ValueError, match="`prompt` or its negative holds a token that the other side alone knows"):
-        pipe.encode_prompt("<birds>", None)
+    # The image side has never heard of it, and reads its letters.
+    untaught = StableDiffusionPipeline.from_pretrained(STABLE_DIFFUSION)
+    assert torch.equal(pipe.encode_prompt("<birds>", None)[0], untaught.encode_prompt("<birds>", "cpu", 1, False)[0])
+    pipe.save_pretrained(tmp_path / "taught")
+    again = ImagesThatSoundPipeline.from_pretrained(tmp_path / "taught")
+    assert torch.equal(again.encode_prompt(None, "<birds> singing")[2], expected)
 
     torch.manual_seed(0)
     pipe.unet_audio.add_adapter(
@@ -321,6 +331,31 @@ def test_the_audio_side_takes_textual_inversions_and_saves_and_swaps_loras(auffu
     pipe.audio.load_lora_weights({name: value * 0 for name, value in _unet_keys(layers).items()}, adapter_name="a")
     pipe.audio.load_lora_weights(tmp_path, adapter_name="a", hotswap=True)
     torch.testing.assert_close(latents_of(pipe, audio_weight=1.0), with_lora, atol=1e-4, rtol=1e-4)
+
+
+def test_an_audio_side_with_another_tokenizer_reads_by_it(auffusion_folder, tmp_path):
+    folder = shutil.copytree(auffusion_folder, tmp_path / "auffusion")
+    file = folder / "tokenizer" / "tokenizer.json"
+    words = json.loads(file.read_text())
+    vocabulary = words["model"]["vocab"]
+    vocabulary["a</w>"], vocabulary["b</w>"] = vocabulary["b</w>"], vocabulary["a</w>"]
+    file.write_text(json.dumps(words))
+    pipe = ImagesThatSoundPipeline.from_pretrained(STABLE_DIFFUSION)
+    pipe.load_audio_prior(folder)
+    stock = StableDiffusionPipeline.from_pretrained(folder)
+    embeds = pipe.encode_prompt("a", "a")
+    assert torch.equal(embeds[2], stock.encode_prompt("a", "cpu", 1, False)[0])
+    stock = StableDiffusionPipeline.from_pretrained(STABLE_DIFFUSION)
+    assert torch.equal(embeds[0], stock.encode_prompt("a", "cpu", 1, False)[0])
+
+
+def test_a_textual_inversion_that_one_side_can_not_read_says_so(shared):
+    torch.manual_seed(0)
+    shared.load_textual_inversion({"<drawn>": torch.randn(1, 32)})
+    separate_text_encoders(shared)
+    shared.text_encoder_audio.resize_token_embeddings(len(shared.tokenizer) - 1)
+    with pytest.raises(ValueError, match="`audio_prompt` or its negative holds a token that the other side alone"):
+        shared.encode_prompt("a castle", "<drawn>")
 
 
 def _unet_keys(layers):

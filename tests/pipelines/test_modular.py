@@ -1,5 +1,6 @@
 """The blocks: in a fresh process what the pipeline gives, bit by bit, from a folder of code that names other repos."""
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from diffusers import ModularPipeline
 from safetensors.torch import load_file
 
-from images_that_sound.pipelines import ImagesThatSoundBlocks
+from images_that_sound.pipelines import ImagesThatSoundBlocks, ImagesThatSoundPipeline
 from images_that_sound.scripts.common.modular import write_modular_files
 
 
@@ -141,6 +142,20 @@ def test_inputs_are_the_calls_arguments_and_are_described(blocks_pipe):
 def test_bad_inputs_are_refused_before_anything_runs(blocks_pipe, inputs):
     with pytest.raises(ValueError, match=f"`{next(iter(inputs))}`"):
         blocks_pipe(**{**PROMPTS, "width": 64, **inputs})
+
+
+@pytest.mark.parametrize(
+    "argument", [{"control_image": torch.zeros(1, 3, 256, 64)}, {"clip_skip": 1}, {"guidance_rescale": 0.5}]
+)
+def test_what_the_blocks_lack_is_refused(blocks_pipe, argument):
+    (name,) = argument
+    with pytest.raises(ValueError, match=f"`{name}` can't be given to these blocks"):
+        blocks_pipe(**{**PROMPTS, "width": 64, **argument})
+
+
+def test_the_blocks_take_each_argument_of_the_call_or_refuse_it(blocks_pipe):
+    arguments = set(inspect.signature(ImagesThatSoundPipeline.__call__).parameters) - {"self", "return_dict"}
+    assert arguments <= {parameter.name for parameter in blocks_pipe.blocks.inputs}
 
 
 def test_blocks_without_components_say_what_to_do():

@@ -143,6 +143,7 @@ def test_swapping_the_sides_and_the_weight_changes_nothing(pipe):
         vocoder=pipe.vocoder,
         vae_audio=pipe.vae,
         text_encoder_audio=pipe.text_encoder,
+        tokenizer_audio=None,
         **dict.fromkeys(("controlnet", "image_encoder", "feature_extractor")),
     )
     swapped.set_progress_bar_config(disable=True)

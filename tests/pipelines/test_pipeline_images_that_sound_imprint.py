@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 
 from images_that_sound.pipelines import ImagesThatSoundImprintPipeline, MelSpectrogram
 
@@ -35,6 +35,19 @@ def test_equals_two_runs_of_stable_diffusion(imprint_pipe, stable_diffusion_fold
     expected = spectrogram.mean(1, keepdim=True) * (1 - 0.5 * (1 - picture.mean(1, keepdim=True)))
     torch.testing.assert_close(output.images, picture, atol=1e-6, rtol=0)
     torch.testing.assert_close(output.spectrograms, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("custom", [{"timesteps": [900, 500, 100]}, {"sigmas": [9.0, 2.0, 0.5]}])
+def test_custom_schedules_are_the_pictures(imprint_pipe, stable_diffusion_folder, custom):
+    stock = StableDiffusionPipeline.from_pretrained(stable_diffusion_folder, safety_checker=None)
+    for pipe in (imprint_pipe, stock):
+        pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+        pipe.set_progress_bar_config(disable=True)
+    arguments = {**SMALL, "num_inference_steps": None, "num_audio_inference_steps": 1}
+    output = imprint_pipe(*PROMPTS, **arguments, **custom, generator=generator())
+    call = dict(custom, latents=torch.randn(1, 4, 32, 8, generator=generator()), guidance_scale=7.5, output_type="np")
+    picture = torch.from_numpy(stock(PROMPTS[0], height=256, width=64, **call).images).permute(0, 3, 1, 2)
+    torch.testing.assert_close(output.images, picture, atol=1e-5, rtol=0)
 
 
 def test_own_picture_and_own_sound(imprint_pipe):
