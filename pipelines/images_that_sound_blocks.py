@@ -10,7 +10,13 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, ModularPipeline, UNet2DConditionModel
 from diffusers.modular_pipelines import ModularPipelineBlocks, PipelineState, SequentialPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline import BlockState
-from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, ConfigSpec, InputParam, OutputParam
+from diffusers.modular_pipelines.modular_pipeline_utils import (
+    INPUT_PARAM_TEMPLATES,
+    ComponentSpec,
+    ConfigSpec,
+    InputParam,
+    OutputParam,
+)
 from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
 
 # diffusers copies only the files that this one names, each of them.
@@ -97,15 +103,12 @@ def _description(name: str) -> str:
 
 
 def _inputs(*names: str) -> list[InputParam]:
-    """Inputs that are arguments of the pipeline's call, with its defaults and descriptions."""
+    """Inputs that are arguments of the pipeline's call, with its defaults, in diffusers' words if they are usual."""
     parameters = inspect.signature(ImagesThatSoundPipeline.__call__).parameters
     return [
-        InputParam(
-            name,
-            type_hint=parameters[name].annotation,
-            default=parameters[name].default,
-            description=_description(name),
-        )
+        InputParam.template(name, default=parameters[name].default, required=False)
+        if name in INPUT_PARAM_TEMPLATES
+        else InputParam(name, parameters[name].annotation, parameters[name].default, description=_description(name))
         for name in names
     ]
 
@@ -195,7 +198,7 @@ class ImagesThatSoundInputStep(PipelineStep):
             requests.append(pipe.resolve_guidance(Request(name, *values), given[scale]))
             given[scale] = requests[-1].guidance_scale
         # Says so if an IP-Adapter is loaded, whose pictures these blocks do not take.
-        pipe.read_guides(given.canvas, "repeat", pipe.image_side.is_guided(requests[0].guidance_scale))
+        pipe.read_guides(given.canvas, given.resize_mode, pipe.image_side.is_guided(requests[0].guidance_scale))
         names = (*DENOISING, "num_images_per_prompt", "output_type")
         values = _values(given, names)
         given.batch_size = pipe.check_inputs(*requests, given.canvas, given.audio_noise_shares, **values)

@@ -148,7 +148,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         control_guidance_start: float | list[float] = 0.0,
         control_guidance_end: float | list[float] = 1.0,
         guess_mode: bool = False,
-        resize_mode: Literal["repeat", "center", "crop", "stretch"] = "repeat",
+        resize_mode: Literal["center", "repeat", "crop", "stretch"] = "center",
         denoising_start: float = 0.0,
         denoising_end: float = 1.0,
         canvas_layout: Literal["strip", "folded"] = "strip",
@@ -229,9 +229,9 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
                 after which the ControlNet, or each of several, does not run.
             guess_mode (`bool`, defaults to `False`): Whether the ControlNet guides the prompted prediction alone, and
                 the deep layers more, so that it needs no prompt.
-            resize_mode (`str`, defaults to `"repeat"`): How pictures of another shape come onto the canvas.
-                `"repeat"`: as large as fits, side by side as often as it fits. `"center"`: the same, once, in the
-                middle. `"crop"`: the middle of the smallest size that covers the canvas. `"stretch"`: in the canvas'
+            resize_mode (`str`, defaults to `"center"`): How pictures of another shape come onto the canvas.
+                `"center"`: as large as fits, once, in the middle. `"repeat"`: the same, side by side as often as it
+                fits. `"crop"`: the middle of the smallest size that covers the canvas. `"stretch"`: in the canvas'
                 shape.
             denoising_start (`float`, defaults to 0.0): Fraction of the steps, 0 to 1, that an earlier call with this
                 `denoising_end` took; `latents` are its result. Multistep schedulers start anew there. At 1 the call

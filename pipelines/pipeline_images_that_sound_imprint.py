@@ -153,7 +153,7 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         control_guidance_start: float | list[float] = 0.0,
         control_guidance_end: float | list[float] = 1.0,
         guess_mode: bool = False,
-        resize_mode: Literal["repeat", "center", "crop", "stretch"] = "repeat",
+        resize_mode: Literal["center", "repeat", "crop", "stretch"] = "center",
         crop_right: int | None = None,
         num_images_per_prompt: int = 1,
         eta: float | None = None,
@@ -228,9 +228,9 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
                 after which the ControlNet, or each of several, does not run.
             guess_mode (`bool`, defaults to `False`): Whether the ControlNet guides the prompted prediction alone, and
                 the deep layers more, so that it needs no prompt.
-            resize_mode (`str`, defaults to `"repeat"`): How pictures of another shape come onto the canvas.
-                `"repeat"`: as large as fits, side by side as often as it fits. `"center"`: the same, once, in the
-                middle. `"crop"`: the middle of the smallest size that covers the canvas. `"stretch"`: in the canvas'
+            resize_mode (`str`, defaults to `"center"`): How pictures of another shape come onto the canvas.
+                `"center"`: as large as fits, once, in the middle. `"repeat"`: the same, side by side as often as it
+                fits. `"crop"`: the middle of the smallest size that covers the canvas. `"stretch"`: in the canvas'
                 shape.
             crop_right (`int`, *optional*, checkpoint, defaults to 32): Columns to cut from the right end of canvas and
                 sound: the dark strip that Auffusion learned. A given sound is not cut.
