@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common.border import run
-from .common.files import check_own_folder, write_json
+from .common.files import check_own_folder, keep_settings, write_json
 from .common.parsers import (
     add_device_arguments,
     add_process_arguments,
@@ -183,8 +183,10 @@ def make_all(comparison: Comparison, accelerator: "Accelerator") -> Iterator[str
 
     from .. import pipelines
     from .common.models import load_pipeline
-    from .common.sampling import own_share
+    from .common.sampling import named, own_share
 
+    # All methods are compared, and so have to share what earlier runs made theirs by.
+    keep_settings(comparison.samples.output_dir, {**named(comparison.models), **comparison.call})
     load = cache(lambda name: load_pipeline(models_of(comparison, accelerator, name), getattr(pipelines, name)))
     methods = [method for method in comparison.methods if method != "sds"]
     shared = [(method, pair) for pair in own_share(accelerator, comparison.pairs) for method in methods]
@@ -219,17 +221,17 @@ def make(
     """The samples of one pair by one method that are missing."""
     from .common.models import with_checkpoint_defaults
     from .common.sampling import complete_settings, imprinted_pictures_of, make_missing
-    from .common.unfinished import finished, state_of
+    from .common.unfinished import finished, precision_of, state_of
 
     samples = comparison.samples_of(method, pair)
     for folder in (samples.output_dir.parent, samples.output_dir):
         check_own_folder(folder)
     arguments = with_checkpoint_defaults(comparison.arguments_of(method, pair), pipe)
-    settings = complete_settings(models_of(comparison, accelerator, METHODS[method][0]), pipe, arguments)
-
     further: dict[str, Any] = {"pictures": imprinted_pictures_of} if method == "imprint" else {}
+    by = precision_of(accelerator) if method == "sds" else {}
+    settings = complete_settings(models_of(comparison, accelerator, METHODS[method][0]), pipe, {**arguments, **by})
     if method == "sds":
-        further["of_seeds"] = lambda seeds: state_of(samples, seeds[0], accelerator)
+        further["of_seeds"] = lambda seeds: state_of(samples, seeds[0], settings, accelerator)
         further["accelerator"] = accelerator
     made = make_missing(pipe, samples, settings, arguments=arguments, seeds=samples.seeds, **further)
     yield from finished(samples, made, accelerator) if method == "sds" else made

@@ -9,7 +9,7 @@ from .common.border import run
 from .common.files import json_text, written
 from .common.parsers import add_sample_arguments, call_arguments, new_parser
 from .common.presets import SDS_PRESETS
-from .common.requests import read_request
+from .common.requests import OPTIMIZED_BY, read_request
 from .common.values import Request
 
 
@@ -38,11 +38,10 @@ class SDSRequest(Request):
 def parse_args(input_args: list[str] | None = None) -> SDSRequest:
     parser, arguments = new_parser("sds", __doc__), call_arguments("ImagesThatSoundSDSPipeline")
     add_sample_arguments(parser, SDS_PRESETS, arguments)
-    parser.add_argument("--final_max_timestep", type=float, help="Fraction to which the largest timestep falls.")
     parser.add_argument("--checkpoint_every", type=int, default=1000, help="Default: %(default)s.")
     parser.add_argument("--preview_every", type=int, default=1000, help="Iterations between previews; 0 for none.")
-    parser.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
-    parser.add_argument("--gradient_accumulation_steps", type=int, default=1)
+    for name, options in OPTIMIZED_BY.items():
+        parser.add_argument(f"--{name}", **options)
     return read_request(parser.parse_args(input_args), SDS_PRESETS, arguments, SDSRequest)
 
 
@@ -52,7 +51,7 @@ def sds(request: SDSRequest) -> Iterator[Path]:
     from ..schedulers import ScoreDistillationScheduler
     from .common.models import load_pipeline, with_checkpoint_defaults
     from .common.sampling import complete_settings, make_samples, say_unknown_words, start
-    from .common.unfinished import finished, state_of
+    from .common.unfinished import finished, precision_of, state_of
 
     samples = replace(request.samples, num_images_per_prompt=1)
     accelerator, models = start(
@@ -67,11 +66,11 @@ def sds(request: SDSRequest) -> Iterator[Path]:
     pipe.set_progress_bar_config(desc="Optimising")
     arguments = with_checkpoint_defaults(request.call, pipe)
     timesteps = {"final_max_timestep": request.final_max_timestep}
-    settings = complete_settings(models, pipe, {**arguments, **timesteps})
+    settings = complete_settings(models, pipe, {**arguments, **timesteps, **precision_of(accelerator)})
     say_unknown_words(settings)
 
     def of_seeds(seeds: list[int]) -> dict:
-        state = state_of(samples, seeds[0], accelerator)
+        state = state_of(samples, seeds[0], settings, accelerator)
         return {
             **state,
             "checkpoint_every": request.checkpoint_every,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .common.border import run
-from .common.files import keep_settings, write_json
+from .common.files import check_own_folder, keep_settings, write_json
 from .common.parsers import (
     add_few_steps_argument,
     add_sample_arguments,
@@ -102,6 +102,7 @@ def search(request: SearchRequest) -> Iterator[str]:
     judged_by = {"scores": judges.scores, **judges.models}
     # Candidates on the way.
     folder = samples.output_dir / ".search"
+    check_own_folder(folder)
     keep_settings(folder, {**arguments, **made_by(models, pipe), **judged_by})
     halving = Halving(pipe, arguments, scorer, folder, samples.num_images_per_prompt)
     report = halve(halving, request, rungs, arguments["num_inference_steps"], accelerator.num_processes)

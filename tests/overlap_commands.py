@@ -10,52 +10,57 @@ import gc
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from images_that_sound.scripts import check, colorize, evaluate, generate, imprint, rank, sds, search
-from images_that_sound.scripts.common import colors, sampling, scoring  # noqa: F401
+
+# Before processes are forked, or each would import them.
+for name in ("colors", "hiding", "sampling", "scoring", "spectrograms"):
+    import_module(f"images_that_sound.scripts.common.{name}")
 
 
 PROMPTS = ["--prompt", "a painting of trains, grayscale", "--audio_prompt", "train whistling"]
 QUICK = [*PROMPTS, "--width", "64", "--device", "cpu", "--no-video", "--num_samples", "2"]
 CANVAS = json.dumps({"hidden_size": 8, "num_frequencies": 4})
 TRIES = ["--num_inference_steps", "1", "--start_diffusion_step", "0", "--num_images_per_prompt", "2"]
-# Each with the arguments before its folder; the later ones work on samples that are there.
-COMMANDS: dict[str, tuple[Callable, list[str]]] = {
-    "generate": (generate.main, [*QUICK, "--num_inference_steps", "1", "--output_dir"]),
-    "imprint": (
-        imprint.main,
-        [*QUICK, "--num_inference_steps", "1", "--num_audio_inference_steps", "1", "--output_dir"],
-    ),
-    "search": (
-        search.main,
-        [*QUICK, "--num_inference_steps", "2", "--keep", "1", "--rungs", "0.5", "--shares", "1", "--output_dir"],
-    ),
-    "sds": (
-        sds.main,
-        [*QUICK, "--crop_width", "64", "--num_crops", "1", "--num_iterations", "3", "--canvas_kwargs", CANVAS]
-        + ["--checkpoint_every", "1", "--preview_every", "1", "--output_dir"],
-    ),
-    "rank": (rank.main, ["--device", "cpu", "--sample_dir"]),
-    "evaluate": (evaluate.main, ["--device", "cpu", "--no-griffin_lim", "--sample_dir"]),
-    "check": (check.main, ["--sample_dir"]),
-    "colorize": (colorize.main, [*TRIES, "--device", "cpu", "--sample_dir"]),
+STEP = ["--num_inference_steps", "1"]
+SOUND, PICTURE = "SAMPLES/seed-000000/audio.wav", "SAMPLES/seed-000000/image.png"
+# Each with its arguments, in which FOLDER is the one to work in and SAMPLES one with samples.
+COMMANDS: dict[str, list[str]] = {
+    "generate": [*QUICK, *STEP, "--output_dir", "FOLDER"],
+    "imprint": [*QUICK, *STEP, "--num_audio_inference_steps", "1", "--output_dir", "FOLDER"],
+    "search": [*QUICK, "--num_inference_steps", "2", "--keep", "1", "--rungs", "0.5", "--shares", "1"]
+    + ["--output_dir", "FOLDER"],
+    "sds": [*QUICK, "--crop_width", "64", "--num_crops", "1", "--num_iterations", "3", "--canvas_kwargs", CANVAS]
+    + ["--checkpoint_every", "1", "--preview_every", "1", "--output_dir", "FOLDER"],
+    "compare": [*PROMPTS, "--methods", "ours", "sds", "--num_samples", "1", "--num_sds_iterations", "2", *STEP]
+    + ["--width", "128", "--device", "cpu", "--no-distances", "--output_dir", "FOLDER"],
+    "hide": [SOUND, "--image", PICTURE, "--end_in_s", "0.3", "--min_frequency", "1000", "--max_frequency", "7000"]
+    + ["--no-video", "--output", "FOLDER/hidden.wav"],
+    "play": [PICTURE, "--no-video", "--output", "FOLDER/played.wav"],
+    "see": [SOUND, "--output", "FOLDER/seen.png"],
+    "rank": ["--device", "cpu", "--sample_dir", "FOLDER"],
+    "evaluate": ["--device", "cpu", "--no-griffin_lim", "--sample_dir", "FOLDER"],
+    "check": ["--sample_dir", "FOLDER"],
+    "colorize": [*TRIES, "--device", "cpu", "--sample_dir", "FOLDER"],
 }
+MAINS = {name: import_module(f"images_that_sound.scripts.{name}").main for name in COMMANDS}
 ON_SAMPLES = ("rank", "evaluate", "check", "colorize")
 
 
 def start(command: str, folder: Path, log: Path) -> int:
     """The command in a process forked from this one, which has imported everything and computed nothing."""
-    main, arguments = COMMANDS[command]
+    places = {"FOLDER": str(folder), "SAMPLES": str(folder.parent / "samples")}
+    arguments = [re.sub("FOLDER|SAMPLES", lambda found: places[found[0]], word) for word in COMMANDS[command]]
     child = os.fork()
     if child:
         return child
@@ -64,7 +69,7 @@ def start(command: str, folder: Path, log: Path) -> int:
         for stream in (1, 2):
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         torch.set_num_threads(1)
-        main([*arguments, str(folder)])
+        MAINS[command](arguments)
         code = 0
     except SystemExit as exit:
         print(exit.code, flush=True)

@@ -59,7 +59,7 @@ def _is_from_outside(error: Exception) -> bool:
     return should_reduce_batch_size(error) or "PytorchStreamWriter" in str(error)
 
 
-def one_line(error: Exception | str) -> str:
+def one_line(error: BaseException | str) -> str:
     """The message on one line of at most 2000 characters, all of them printable."""
     text = printable(" ".join(str(error).split()) or type(error).__name__)
     return text if len(text) <= 2000 else f"{text[:2000]}..."

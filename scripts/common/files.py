@@ -114,14 +114,15 @@ def check_own_folder(folder: Path) -> None:
 def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     """
     Writes `settings.json` into the folder of a computation that may stop and go on. Raises `ValueError` if one with
-    other settings began there.
+    other settings began there; one that left nothing else was refused before it began.
     """
     file = folder / "settings.json"
-    check_own_folder(folder)
-    if not file.exists():
-        write_json(file, settings)
-    elif read_json(file) != parse_json(json_text(settings)):
+    known = read_json(file) if file.exists() else None
+    if known == parse_json(json_text(settings)):
+        return
+    if known is not None and any(each != file and each.suffix != ".part" for each in folder.iterdir()):
         raise ValueError(f"`output_dir` holds {folder}, begun with other settings. Name another folder.")
+    write_json(file, settings)
 
 
 def check_own_file(path: Path, beginning: str, argument: str = "sample_dir") -> None:
@@ -149,7 +150,17 @@ def written_once(path: Path) -> Iterator[Path]:
     with written(path) as partial:
         yield partial
         try:
-            # An empty file, which only one process can make, is what `written` replaces.
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+            _take_name(partial, path)
         except FileExistsError:
             check_absent(path, "output")
+
+
+def _take_name(file: Path, path: Path) -> None:
+    """Gives a complete file a second name. Raises `FileExistsError` if the name is taken."""
+    try:
+        os.link(file, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # On a file system without links, an empty file, which only one process can make, is what `written` replaces.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))

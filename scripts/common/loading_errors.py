@@ -1,23 +1,30 @@
 """Errors of the Hub, with a hint at what to do about them."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
+    HFValidationError,
     HTTPError,
     LocalTokenNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 
+from .border import one_line
 from .files import read_json
 
 
-# In one model, or one block of it.
+# In one model, or one block of it; and endings of lists that have an entry for each.
 MAX_LAYERS = 1000
+OF_LAYERS = ("_types", "_channels", "_rates", "_sizes", "depths")
 SIGN_IN = "Sign in with `hf auth login`, or set HF_TOKEN to a token of https://huggingface.co/settings/tokens."
 
 
@@ -58,7 +65,7 @@ def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
     default_dtype = torch.get_default_dtype()
     with hub_errors(source, argument):
         try:
-            _check_configs(Path(source))
+            _check_configs(source)
             yield
         except MemoryError:
             raise
@@ -72,17 +79,47 @@ def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
             torch.set_default_dtype(default_dtype)
 
 
-def _check_configs(folder: Path) -> None:
+def _check_configs(source: str) -> None:
     """
-    Raises `ValueError` for configs in a folder of this machine that name more layers than any honest model, since
-    models are built before their weights are found missing.
+    Raises `ValueError` for configs of a folder, a file's folder or a repo that name more layers than any honest model,
+    since models are built before their weights are found missing.
     """
-    for file in [*folder.glob("*config.json"), *folder.glob("*/*config.json")]:
-        for name, value in read_json(file).items():
-            values = value if isinstance(value, list) else [value]
-            deep = "layers" in name and any(isinstance(each, int) and each > MAX_LAYERS for each in values)
-            if deep or name.endswith("_types") and len(values) > MAX_LAYERS:
-                raise ValueError(f"`{name}` in `{file}` has to name at most {MAX_LAYERS} layers.")
+    path = Path(source)
+    folder = path.parent if path.is_file() else path
+    repo = "/".join(source.split("/")[:2]) if path.suffix == ".safetensors" else source
+    if not path.exists() and _is_repo(repo):
+        # Those that are loaded next are then in the cache.
+        folder = Path(snapshot_download(repo, allow_patterns="*config.json"))
+    for pattern in ("*config.json", "*/*config.json", "*/*/*config.json"):
+        for file in folder.glob(pattern):
+            _check_depth(file, read_json(file))
+
+
+def _is_repo(name: str) -> bool:
+    """Whether a name is that of somebody's repo; models that ship have names without a namespace."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
+
+
+def _check_depth(file: Path, config: dict[str, Any]) -> None:
+    for name, value in config.items():
+        values = list(_flat(value))
+        deep = re.search("layer|depth", name) and any(isinstance(each, int) and each > MAX_LAYERS for each in values)
+        if deep or name.endswith(OF_LAYERS) and len(values) > MAX_LAYERS:
+            raise ValueError(f"`{name}` in `{file}` has to name at most {MAX_LAYERS} layers.")
+        for each in values:
+            if isinstance(each, dict):
+                _check_depth(file, each)
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    for each in value if isinstance(value, list) else ():
+        yield from _flat(each)
+    if not isinstance(value, list):
+        yield value
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -93,12 +130,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _remedy(error: BaseException, repo: str) -> str | None:
+    said = one_line(error).rstrip(".")
     if isinstance(error, LocalTokenNotFoundError):
         return f"There is no token for `{repo}`. {SIGN_IN}"
     if isinstance(error, RepositoryNotFoundError):
         return f"The Hub has no repo `{repo}` that it shows to you. Check the name. If it is private: {SIGN_IN}"
     if isinstance(error, RevisionNotFoundError):
-        return f"The Hub's repo `{repo}` has no such revision: {_one_line(error)}"
+        return f"The Hub's repo `{repo}` has no such revision: {said}"
     # hf_xet, which carries the large files, raises Python's own errors.
     if isinstance(error, EntryNotFoundError) or not isinstance(error, (HTTPError, ConnectionError, TimeoutError)):
         return None
@@ -110,10 +148,6 @@ def _remedy(error: BaseException, repo: str) -> str | None:
             f"The token may not do this with `{repo}`. Check the namespace, and that the token has the right to write."
         )
     return (
-        f"The Hub did not answer for `{repo}`: {_one_line(error)}. Check the name and the connection, then run the"
-        " same command again; what has arrived already is kept."
+        f"The Hub did not answer for `{repo}`: {said}. Check the name and the connection, then run the same command"
+        " again; what has arrived already is kept."
     )
-
-
-def _one_line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

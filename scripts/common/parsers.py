@@ -37,6 +37,7 @@ QUANTIZATIONS = ("torchao", "bitsandbytes_8bit", "bitsandbytes_4bit")
 DEFAULTS = {
     **{"seed": 0, "num_samples": 1, "model": "embedded", "scores": ["clip", "clap"]},
     **{"dtype": "float32", "enable_layerwise_casting": False},
+    **{"mixed_precision": "no", "gradient_accumulation_steps": 1},
     # Your picture is seen once, as large as it fits.
     "resize_mode": "center",
 }

@@ -24,8 +24,12 @@ MOST = {"width": 2**18, "audio_length_in_s": 2700, "num_images_per_prompt": 1024
 LARGEST_NUMBER = 1e6
 # What ships with the package, and is loaded because a file says so.
 SHIPPED_MODELS = ("embedded", "embedded-colorization")
-# Of commands, besides the arguments of their pipelines' calls.
-OWN_NUMBERS = ("final_max_timestep",)
+# Options that decide how the samples of `sds` come out, besides the arguments of the call, as argparse reads them.
+OPTIMIZED_BY: dict[str, dict[str, Any]] = {
+    "final_max_timestep": {"type": float, "help": "Fraction to which the largest timestep falls."},
+    "mixed_precision": {"choices": ("no", "fp16", "bf16"), "help": "Default: no."},
+    "gradient_accumulation_steps": {"type": int, "help": "Default: 1."},
+}
 PROMPTS = ("prompt", "audio_prompt")
 # Of searches, which share a folder only if the same scores judge.
 JUDGED_BY = ("scores", "clip_model", "clap_model")
@@ -133,7 +137,7 @@ def _default_folder(
     Where samples go that were given no folder: named by what can be read, and by a hash of all that is not `usual`, so
     that nothing that is made in another way goes there.
     """
-    made_by = {**{name: getattr(args, name, None) for name in (*MADE_BY, *OWN_NUMBERS, *JUDGED_BY)}, **settings}
+    made_by = {**{name: getattr(args, name, None) for name in (*MADE_BY, *OPTIMIZED_BY, *JUDGED_BY)}, **settings}
     unusual = {name: value for name, value in made_by.items() if value is not None and value != usual.get(name)}
     words = [args.command, args.example]
     if args.example is None:
@@ -180,7 +184,7 @@ def _known(
     kinds |= {"seed": {"type": int}, "dtype": {"choices": DTYPES}}
     kinds |= {"enable_layerwise_casting": {}, "quantization": {"choices": QUANTIZATIONS}}
     kinds |= {"scheduler": {"choices": SCHEDULERS}, "few_steps": {"choices": FEW_STEPS}}
-    kinds |= {name: {"type": float} for name in OWN_NUMBERS if name in own}
+    kinds |= {name: options for name, options in OPTIMIZED_BY.items() if name in own}
     kinds |= {name: options for name, options in READ_BY.items() if hasattr(args, name)}
     known = {name: saved[name] for name in kinds if saved.get(name) is not None}
     for name, value in known.items():

@@ -88,8 +88,12 @@ def complete_settings(models: Models, pipe: DiffusionPipeline, settings: dict[st
 
 def made_by(models: Models, pipe: DiffusionPipeline) -> dict[str, Any]:
     """Models and their precision, by the names in `MADE_BY`, as settings hold them."""
-    named = {name: getattr(models, name) or None for name in MADE_BY}
-    return {**named, "spectrogram": pipe.mel_spectrogram.to_dict()}
+    return {**named(models), "spectrogram": pipe.mel_spectrogram.to_dict()}
+
+
+def named(models: Models) -> dict[str, Any]:
+    """The values in `MADE_BY` as they were given."""
+    return {name: getattr(models, name) or None for name in MADE_BY}
 
 
 def say_unknown_words(settings: dict[str, Any]) -> None:
@@ -165,8 +169,9 @@ def make_missing(
     pending = pending_seeds(samples, seeds, settings)
     for first in range(0, len(pending), samples.num_images_per_prompt):
         batch = pending[first : first + samples.num_images_per_prompt]
-        given = {"generator": [torch.Generator().manual_seed(seed) for seed in batch], **of_seeds(batch)}
+        generators = [torch.Generator().manual_seed(seed) for seed in batch]
         try:
+            given = {"generator": generators, **of_seeds(batch)}
             output = pipe(**arguments, **given, num_images_per_prompt=len(batch))
         except Exception:
             # Another process has made them meanwhile, and taken away what this one went on from.

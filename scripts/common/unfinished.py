@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .border import arguments_named
-from .files import check_own_folder
+from .files import check_own_folder, keep_settings
 from .values import Samples
 
 
@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def state_of(samples: Samples, seed: int, accelerator: "Accelerator") -> dict[str, Any]:
-    """Arguments of the call by which a sample goes on where it stopped; `ValueError` for a foreign folder."""
+def state_of(samples: Samples, seed: int, settings: dict[str, Any], accelerator: "Accelerator") -> dict[str, Any]:
+    """Arguments of the call by which a sample goes on where it stopped; `ValueError` for one of other settings."""
     folder = _folder_of(samples, seed)
     check_own_folder(folder)
+    keep_settings(folder, {name: value for name, value in settings.items() if name != "versions"})
     return {"accelerator": accelerator, "checkpoint_dir": folder}
+
+
+def precision_of(accelerator: "Accelerator") -> dict[str, Any]:
+    """Settings of an optimisation that its accelerator knows."""
+    return {name: getattr(accelerator, name) for name in ("mixed_precision", "gradient_accumulation_steps")}
 
 
 def finished(samples: Samples, made: Iterable[Path], accelerator: "Accelerator") -> Iterator[Path]:

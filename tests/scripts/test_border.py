@@ -1,6 +1,7 @@
 """Where commands meet the machine and the user: what goes wrong there is one line, and ends in order."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from loopback_hub import LoopbackHub
 
 from images_that_sound.scripts import generate, sds, search
 from images_that_sound.scripts.common.border import run
+from images_that_sound.scripts.common.loading_errors import checkpoint_errors
 from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.scripts.common.progress import tell
 
@@ -125,6 +128,49 @@ def test_damaged_checkpoints(tmp_path, name, content):
         arguments = ["--output_dir", str(tmp_path / "out"), "--model", str(tmp_path / "model")]
         generate.main([*QUICK, *arguments, "--dtype", "bfloat16"])
     assert torch.get_default_dtype() == torch.float32, "what comes next in this process is computed as before"
+
+
+DEEP = [
+    {"num_hidden_layers": 10**7},
+    {"text_config": {"num_hidden_layers": 10**7}},
+    {"audio_config": {"depths": [2, 2, 10**7]}},
+    {"transformer_layers_per_block": [1, [10**7]]},
+    {"down_block_types": ["DownBlock2D"] * 10**4},
+    {"resblock_kernel_sizes": [3] * 10**4},
+]
+
+
+@pytest.mark.parametrize("config", DEEP)
+def test_configs_of_too_many_layers(tmp_path, config):
+    for folder in ("", "unet", "models/image_encoder"):
+        file = tmp_path / folder / "config.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(config))
+        (tmp_path / "adapter.safetensors").touch()
+        for source in (tmp_path, tmp_path / "adapter.safetensors"):
+            with pytest.raises(ValueError, match=r"in `.*config.json` has to name at most 1000 layers"):
+                with checkpoint_errors(str(source), "model"):
+                    pytest.fail("loaded")
+        file.unlink()
+
+
+LOAD = """
+from images_that_sound.scripts.common.loading_errors import checkpoint_errors
+with checkpoint_errors("tester/deep/models/file.safetensors", "ip_adapter"):
+    print("loaded")
+"""
+
+
+def test_configs_of_too_many_layers_on_the_hub(tmp_path):
+    folder = tmp_path / "repo" / "models" / "image_encoder"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(DEEP[0]))
+    hub = LoopbackHub({})
+    hub.put("tester/deep", tmp_path / "repo")
+    environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    process = subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True)
+    hub.shutdown()
+    assert "config.json` has to name at most 1000 layers" in process.stderr and not process.stdout
 
 
 @pytest.mark.parametrize(

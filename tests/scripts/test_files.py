@@ -42,6 +42,31 @@ def test_a_default_name_that_is_taken_meanwhile_is_kept(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "other"]
 
 
+# Ends at each step by which a file could appear, or refuses links as some file systems do.
+INTERRUPTED = """
+import os, sys
+from pathlib import Path
+from images_that_sound.scripts.common.files import written_once
+
+def look(event, arguments):
+    if event == "os.rename" and sys.argv[1] == "killed":
+        os._exit(9)
+    if event == "os.link" and sys.argv[1] == "without links":
+        raise OSError(95, "Operation not supported")
+
+with written_once(Path("file")) as file:
+    file.write_text("whole")
+    sys.addaudithook(look)
+"""
+
+
+@pytest.mark.parametrize("way, exit_code", [("killed", 9), ("without links", 0)])
+def test_a_default_name_never_has_a_file_that_is_not_whole(tmp_path, way, exit_code, run_fresh):
+    process = run_fresh(INTERRUPTED, way, directory=tmp_path)
+    assert process.returncode == exit_code, process.stderr
+    assert (tmp_path / "file").read_text() == "whole"
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_what_fails_leaves_nothing_behind(tmp_path, error):
     with pytest.raises(error), written(tmp_path / "file") as file:

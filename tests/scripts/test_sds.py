@@ -1,11 +1,13 @@
 """The command `sds` on random weights: files, previews, trackers, and going on after being stopped."""
 
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from images_that_sound.pipelines import MelSpectrogram
 from images_that_sound.scripts import sds
 
 
@@ -23,7 +25,8 @@ def canvas(folder) -> np.ndarray:
     return np.asarray(PIL.Image.open(folder / "spectrogram.png"))
 
 
-def test_a_stopped_run_goes_on_to_the_same_files(tmp_path, quick, monkeypatch):
+def test_a_stopped_run_goes_on_to_the_same_files_by_the_same_models_alone(tmp_path, quick, monkeypatch):
+    shutil.copytree(quick[1], tmp_path / "elsewhere")
     sds.main([*quick, "--output_dir", str(tmp_path / "whole")])
     assert [folder.name for folder in (tmp_path / "whole").iterdir()] == ["seed-000000"]
 
@@ -39,9 +42,14 @@ def test_a_stopped_run_goes_on_to_the_same_files(tmp_path, quick, monkeypatch):
         patch.setattr(sds, "report", stop)
         sds.main(stopped)
     unfinished = tmp_path / "stopped" / "seed-000000.unfinished"
-    assert {file.name for file in unfinished.iterdir()} == {"sample-0.pt", "preview.png", "preview.wav"}
+    expected = {"sample-0.pt", "settings.json", "preview.png", "preview.wav"}
+    assert {file.name for file in unfinished.iterdir()} == expected
     assert PIL.Image.open(unfinished / "preview.png").size == (64, 256)
 
+    other = json.dumps({**MelSpectrogram().to_dict(), "max_frequency": 7000})
+    for more in (["--dtype", "bfloat16"], ["--spectrogram", other], ["--model", str(tmp_path / "elsewhere")]):
+        with pytest.raises(SystemExit, match="seed-000000.unfinished, begun with other settings"):
+            sds.main([*stopped, *more])
     sds.main(stopped)
     assert [folder.name for folder in (tmp_path / "stopped").iterdir()] == ["seed-000000"]
     first, second = (canvas(tmp_path / name / "seed-000000") for name in ("whole", "stopped"))
@@ -66,7 +74,7 @@ def test_examples(example):
     assert request.samples.seed == 1234 and request.samples.num_samples == 1
 
 
-def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path, quick):
+def test_bad_input_says_what_is_wrong_and_keeps_nothing(tmp_path, quick):
     for arguments, words in (
         (["--optimizer", "Foo"], "`optimizer`"),
         (["--num_iterations", "0"], "`num_iterations`"),
@@ -74,7 +82,18 @@ def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path, quick):
     ):
         with pytest.raises(SystemExit, match=words):
             sds.main([*quick, *arguments, "--output_dir", str(tmp_path / "out")])
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out/seed-*/sample-*"))
+    sds.main([*quick, "--output_dir", str(tmp_path / "out")])
+
+
+def test_how_gradients_are_computed_is_repeated(tmp_path, quick):
+    sds.main([*quick, "--gradient_accumulation_steps", "2", "--output_dir", str(tmp_path)])
+    request = sds.parse_args(["--params_from", str(tmp_path / "seed-000000" / "image.png"), *quick[:4]])
+    assert (request.mixed_precision, request.gradient_accumulation_steps) == ("no", 2)
+    folders = [sds.parse_args([*quick, *more]).samples.output_dir for more in ([], ["--mixed_precision", "bf16"])]
+    assert folders[0] != folders[1]
+    with pytest.raises(SystemExit, match="made with other settings"):
+        sds.main([*quick, "--output_dir", str(tmp_path)])
 
 
 def test_an_unfinished_run_of_other_settings_is_named_by_the_commands_own_argument(tmp_path, quick):

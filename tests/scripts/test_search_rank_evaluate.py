@@ -239,6 +239,9 @@ def test_compare_makes_each_method_once(tmp_path, capsys):
     compare.main([*arguments, "--methods", "audio", "sds", "--output_dir", str(tmp_path)])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/*/image.png")} == times
     assert "2 of 2 samples were there already." in capsys.readouterr().err
+    for other in (["--dtype", "bfloat16"], ["--num_inference_steps", "3"]):
+        with pytest.raises(SystemExit, match="begun with other settings"):
+            compare.main([*arguments, *other, "--methods", "ours", "--output_dir", str(tmp_path)])
     with pytest.raises(SystemExit, match="`pairs` has to be all, matched, or among"):
         compare.main(["--pairs", "castle-drum", "--output_dir", str(tmp_path)])
 
