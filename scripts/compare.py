@@ -13,17 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from .common.border import run
 from .common.files import check_own_folder, keep_settings, write_json
-from .common.parsers import (
-    add_device_arguments,
-    add_process_arguments,
-    add_quantization_argument,
-    add_scheduler_argument,
-    add_spectrogram_argument,
-    new_parser,
-)
+from .common.parsers import add_device_arguments, add_options, add_spectrogram_argument, new_parser
 from .common.presets import MATCHED, WORLD_PROMPTS
 from .common.progress import tell
-from .common.values import PUBLISHED_SCORES, Models, Samples, Scores, check_count, values_of
+from .common.values import PUBLISHED_SCORES, Models, Request, Samples, Scores, check_count, values_of
 
 
 if TYPE_CHECKING:
@@ -334,7 +327,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--num_inference_steps", type=int, help="Steps of all methods but sds. Default: the checkpoint's."
     )
-    add_scheduler_argument(parser)
+    add_options(parser, Models, "scheduler")
     parser.add_argument(
         "--sds_model", help=f"Image side of sds. Default: the paper's {SDS_MODEL}; embedded: embedded."
     )
@@ -358,9 +351,9 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     for name, repo in PUBLISHED_SCORES.items():
         parser.add_argument(f"--{name}", help=f"Repo, folder or embedded. Default: embedded for embedded, or {repo}.")
     parser.add_argument("--output_dir", type=Path, default="comparison")
-    add_process_arguments(parser)
+    add_options(parser, Request, "report_to")
     add_device_arguments(parser)
-    add_quantization_argument(parser)
+    add_options(parser, Models, "quantization")
     return parser.parse_args(input_args)
 
 

@@ -9,11 +9,11 @@ from .common.files import check_own_file
 from .common.parsers import (
     add_device_arguments,
     add_lift_arguments,
-    add_process_arguments,
+    add_options,
     add_score_arguments,
     new_parser,
 )
-from .common.values import Models, Scores, values_of
+from .common.values import Models, Request, Scores, values_of
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def main(input_args: list[str] | None = None) -> None:
     )
     add_score_arguments(parser)
     add_lift_arguments(parser)
-    add_process_arguments(parser)
+    add_options(parser, Request, "report_to")
     add_device_arguments(parser)
     args = parser.parse_args(input_args)
     own = {"griffin_lim": args.griffin_lim, "report_to": args.report_to}

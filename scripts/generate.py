@@ -8,15 +8,14 @@ from .common.border import run
 from .common.own_files import add_reading_arguments
 from .common.parsers import (
     add_component_arguments,
-    add_few_steps_argument,
+    add_options,
     add_sample_arguments,
-    add_scheduler_argument,
     call_arguments,
     new_parser,
 )
 from .common.presets import EMBEDDED_PRESETS, GENERATE_PRESETS, RIFFUSION_PRESETS
 from .common.requests import read_request
-from .common.values import Request
+from .common.values import Models, Request
 
 
 PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}
@@ -41,8 +40,7 @@ def parse_args(input_args: list[str] | None = None) -> Request:
     parser.add_argument("--mask_image", help="A picture of the canvas' size: white is made anew, black stays.")
     add_reading_arguments(parser)
     add_sample_arguments(parser, PRESETS, {**of_a_start, **arguments})
-    add_scheduler_argument(parser)
-    add_few_steps_argument(parser)
+    add_options(parser, Models, "scheduler", "few_steps")
     add_component_arguments(parser)
     request = read_request(
         parser.parse_args(input_args),

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from .common.border import run
 from .common.files import json_text, written
-from .common.parsers import add_sample_arguments, call_arguments, new_parser
+from .common.parsers import add_options, add_sample_arguments, call_arguments, new_parser
 from .common.presets import SDS_PRESETS
-from .common.requests import OPTIMIZED_BY, read_request
-from .common.values import Request
+from .common.requests import read_request
+from .common.values import Request, option
 
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SDSRequest(Request):
-    """A request with what else the arguments of `parse_args` say of an optimisation."""
+    """A request for an optimisation."""
 
-    final_max_timestep: float | None
-    checkpoint_every: int
-    preview_every: int
-    mixed_precision: str
-    gradient_accumulation_steps: int
+    final_max_timestep: float | None = option("Fraction to which the largest timestep falls.", type=float)
+    checkpoint_every: int = option("Default: %(default)s.", 1000, type=int)
+    preview_every: int = option("Iterations between previews; 0 for none.", 1000, type=int)
+    mixed_precision: str = option("Default: no.", "no", choices=("no", "fp16", "bf16"))
+    gradient_accumulation_steps: int = option("Default: 1.", 1, type=int)
 
     def __post_init__(self) -> None:
         for name in ("checkpoint_every", "gradient_accumulation_steps"):
@@ -38,10 +38,9 @@ class SDSRequest(Request):
 def parse_args(input_args: list[str] | None = None) -> SDSRequest:
     parser, arguments = new_parser("sds", __doc__), call_arguments("ImagesThatSoundSDSPipeline")
     add_sample_arguments(parser, SDS_PRESETS, arguments)
-    parser.add_argument("--checkpoint_every", type=int, default=1000, help="Default: %(default)s.")
-    parser.add_argument("--preview_every", type=int, default=1000, help="Iterations between previews; 0 for none.")
-    for name, options in OPTIMIZED_BY.items():
-        parser.add_argument(f"--{name}", **options)
+    add_options(parser, SDSRequest, "final_max_timestep", "checkpoint_every", "preview_every")
+    add_options(parser, SDSRequest, "mixed_precision", "gradient_accumulation_steps")
+    parser.set_defaults(mixed_precision=None, gradient_accumulation_steps=None)
     return read_request(parser.parse_args(input_args), SDS_PRESETS, arguments, SDSRequest)
 
 

@@ -6,17 +6,10 @@ from typing import TYPE_CHECKING
 
 from .common.border import run
 from .common.files import check_own_folder, keep_settings, write_json
-from .common.parsers import (
-    add_few_steps_argument,
-    add_sample_arguments,
-    add_scheduler_argument,
-    add_score_arguments,
-    call_arguments,
-    new_parser,
-)
+from .common.parsers import add_options, add_sample_arguments, add_score_arguments, call_arguments, new_parser
 from .common.presets import GENERATE_PRESETS, RIFFUSION_PRESETS
 from .common.requests import read_request
-from .common.values import Request, Scores, values_of
+from .common.values import Models, Request, Scores, option, values_of
 
 
 if TYPE_CHECKING:
@@ -31,38 +24,28 @@ OF_CONTROLNETS = ("controlnet_conditioning_scale", "control_guidance_start", "co
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest(Request):
-    """
-    A request with what judges, how many are kept, and at which fractions of the steps which shares go on, where that
-    is said.
-    """
+    """A request for a search."""
 
     scores: Scores
-    keep: int
-    rungs: list[float] | None
-    shares: list[float] | None
+    keep: int = option("Number of the best to keep. Default: %(default)s.", 3, type=int)
+    rungs: list[float] | None = option(
+        f"Fractions of the steps at which to judge. Default: {RUNGS}, or none, which runs all candidates in full, if"
+        " the scheduler can't stop on the way.",
+        type=float,
+        nargs="*",
+    )
+    shares: list[float] | None = option(
+        f"Shares of the candidates that go on after each halt. Default: {SHARES}.", type=float, nargs="*"
+    )
 
 
 def parse_args(input_args: list[str] | None = None) -> SearchRequest:
     parser, arguments = new_parser("search", __doc__), call_arguments("ImagesThatSoundPipeline")
     add_sample_arguments(parser, PRESETS, {name: arguments[name] for name in arguments if name not in OF_CONTROLNETS})
-    add_scheduler_argument(parser)
-    add_few_steps_argument(parser)
+    add_options(parser, Models, "scheduler", "few_steps")
     add_score_arguments(parser)
     group = parser.add_argument_group("search", "--num_samples candidates, of which the best are finished.")
-    group.add_argument("--keep", type=int, default=3, help="Number of the best to keep. Default: %(default)s.")
-    group.add_argument(
-        "--rungs",
-        type=float,
-        nargs="*",
-        help=f"Fractions of the steps at which to judge. Default: {RUNGS}, or none, which runs all candidates in full,"
-        " where the scheduler can't stop on the way.",
-    )
-    group.add_argument(
-        "--shares",
-        type=float,
-        nargs="*",
-        help=f"Shares of the candidates that go on after each halt. Default: {SHARES}.",
-    )
+    add_options(group, SearchRequest, "keep", "rungs", "shares")
     args = parser.parse_args(input_args)
     request = read_request(args, PRESETS, arguments, SearchRequest, scores=values_of(Scores, args))
     if given := [name for name in ("timesteps", "sigmas") if request.call[name] is not None]:

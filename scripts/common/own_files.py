@@ -19,10 +19,17 @@ OWN_FILES = {
     **{"control_image": "picture", "ip_adapter_image": "picture"},
 }
 SEVERAL = ("control_image",)
-# How files are read, each with how argparse reads it. An argument is `None` where it is not given.
+# How files are read, each with how argparse reads it. An argument is `None` if it is not given.
 READ_BY: dict[str, dict[str, Any]] = {
-    "invert": {"action": argparse.BooleanOptionalAction},
-    "audio_start_in_s": {"type": float},
+    "invert": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "Whether to swap light and dark of --image. Default: yes for a drawing on a light ground, such as"
+        " paper.",
+    },
+    "audio_start_in_s": {
+        "type": float,
+        "help": "Start in --audio in seconds, of which --audio_length_in_s takes so much. Default: 0.",
+    },
 }
 # Models that a pipeline can have besides its own, each argument with what of it ships.
 COMPONENTS: dict[str, tuple[str, ...]] = {"controlnet": ("embedded",), "ip_adapter": (), "lora": (), "audio_lora": ()}
@@ -46,13 +53,8 @@ class OwnFile:
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """For commands that take a picture and a sound."""
-    texts = {
-        "invert": "Whether to swap light and dark of --image. Default: yes for a drawing on a light ground,"
-        " such as paper.",
-        "audio_start_in_s": "Where to begin in --audio, of which --audio_length_in_s takes so much. Default: 0.",
-    }
     for name, options in READ_BY.items():
-        parser.add_argument(f"--{name}", help=texts[name], **options)
+        parser.add_argument(f"--{name}", **options)
 
 
 def own_files(args: argparse.Namespace, saved: dict[str, Any], params_from: str | None) -> dict[str, list[OwnFile]]:

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ... import pipelines
-from ...selection import SCORES
 from .border import one_line
 from .call_arguments import CallArgument, read_call
 from .files import parse_json
-from .presets import FEW_STEPS, SCHEDULERS
-from .values import PUBLISHED_SCORES, VIDEO_FORMATS, VIDEO_SIZES, Look, values_of
+from .values import PUBLISHED_SCORES, Look, Models, Request, Samples, Scores, json_dict, options_of, values_of
 
 
 # The file of each pipeline that is called or published by a command.
@@ -32,8 +30,6 @@ NOT_OFFERED = {
     *("denoising_start", "denoising_end", "num_images_per_prompt", "output_type", "return_dict"),
     *("checkpoint_dir", "checkpoint_every", "shared_timestep"),
 }
-DTYPES = ("float32", "float16", "bfloat16")
-QUANTIZATIONS = ("torchao", "bitsandbytes_8bit", "bitsandbytes_4bit")
 DEFAULTS = {
     **{"seed": 0, "num_samples": 1, "model": "embedded", "scores": ["clip", "clap"]},
     **{"dtype": "float32", "enable_layerwise_casting": False},
@@ -41,11 +37,6 @@ DEFAULTS = {
     # Your picture is seen once, as large as it fits.
     "resize_mode": "center",
 }
-
-
-def json_dict(text: str) -> dict[str, Any]:
-    """A JSON object. argparse names a refused one by this function's name."""
-    return parse_json(text)
 
 
 TYPES: dict[str, Callable] = {"int": int, "float": float, "str": str, "dict": json_dict}
@@ -143,16 +134,13 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
     parser.add_argument(
         "--params_from", help="A picture, sound, video or settings.json made earlier, whose settings are repeated."
     )
-    parser.add_argument("--num_images_per_prompt", type=int, default=1, help="Samples computed at once.")
+    add_options(parser, Samples, "num_images_per_prompt")
     parser.add_argument("--model", help="Repo or folder of the image side, or of both. Default: embedded.")
     parser.add_argument("--audio_model", help="Repo or folder of the audio side, such as Auffusion's, or embedded.")
     add_spectrogram_argument(parser, "Spectrograms of the audio side. Default: those that are known of it.")
-    parser.add_argument("--num_samples", type=int, help="Sample i has seed + i. Default: 1, or the example's.")
-    parser.add_argument("--seed", type=int, help="Default: 0, or the example's.")
+    add_options(parser, Samples, "num_samples", "seed")
     add_device_arguments(parser)
-    add_quantization_argument(parser)
-    parser.set_defaults(dtype=None, enable_layerwise_casting=None)
-    parser.add_argument("--device_map", type=json_dict, help='JSON, such as {"unet_audio": "cuda:1"}.')
+    add_options(parser, Models, "quantization", "device_map")
     add_video_arguments(parser)
     parser.add_argument(
         "--output_dir",
@@ -160,34 +148,21 @@ def add_sample_arguments(parser: argparse.ArgumentParser, presets: dict, argumen
         help="Gets a folder for each sample. Default: a folder in outputs that is named by the command, the example or"
         " prompts, and the settings.",
     )
-    parser.set_defaults(command=parser.prog.split()[-1])
-    add_process_arguments(parser)
+    add_options(parser, Request, "report_to")
+    # Files and examples may name these, so that the command line's have to be known from defaults.
+    unset = dict.fromkeys(("dtype", "enable_layerwise_casting", "num_samples", "seed"))
+    parser.set_defaults(command=parser.prog.split()[-1], **unset)
+
+
+def add_options(parser: argparse._ActionsContainer, values_class: type, *names: str) -> None:
+    """The named fields of a dataclass, each made by `option`."""
+    options = options_of(values_class)
+    for name in names:
+        parser.add_argument(f"--{name}", **options[name])
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--video", action=argparse.BooleanOptionalAction, default=True, help="Whether to make videos. Default: yes."
-    )
-    sizes = ", ".join(f"{name} ({width}x{height})" for name, (width, height) in VIDEO_SIZES.items())
-    parser.add_argument(
-        "--video_shape",
-        choices=("strip", *VIDEO_SIZES),
-        default="strip",
-        help=f"strip, as large as the picture, or {sizes}. Default: strip.",
-    )
-    parser.add_argument(
-        "--video_format",
-        choices=VIDEO_FORMATS,
-        nargs="+",
-        default=["mp4"],
-        help="mp4, with the sound, or gif or webp, small and without sound, or several. Default: mp4.",
-    )
-    parser.add_argument(
-        "--captions",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="Whether videos show the prompts. Default: yes.",
-    )
+    add_options(parser, Samples, "video", "video_shape", "video_format", "captions")
 
 
 def with_look(args: argparse.Namespace) -> dict[str, Any]:
@@ -200,30 +175,11 @@ def with_look(args: argparse.Namespace) -> dict[str, Any]:
 def add_component_arguments(parser: argparse.ArgumentParser) -> None:
     """Additions to Stable Diffusion: ControlNets, an IP-Adapter, LoRAs."""
     group = parser.add_argument_group("additions", "Repos or folders, safetensors only.")
-    group.add_argument("--controlnet", nargs="+", help="ControlNets of the image side.")
+    add_options(group, Models, "controlnet")
     group.add_argument("--control_image", nargs="+", help="A picture for each ControlNet, by which it guides.")
-    group.add_argument(
-        "--ip_adapter",
-        help="An IP-Adapter of the image side, such as h94/IP-Adapter or h94/IP-Adapter/models/FILE.safetensors, and"
-        " perhaps how strong it is: REPO:0.6.",
-    )
+    add_options(group, Models, "ip_adapter")
     group.add_argument("--ip_adapter_image", help="A picture that the IP-Adapter takes as a prompt.")
-    for name, side in (("lora", "image"), ("audio_lora", "audio")):
-        group.add_argument(
-            f"--{name}", nargs="+", help=f"LoRAs of the {side} side, and perhaps how strong: REPO:0.8, FILE:0.5."
-        )
-
-
-def add_scheduler_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scheduler", choices=SCHEDULERS, help="Default: the checkpoint's.")
-
-
-def add_few_steps_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--few_steps",
-        choices=FEW_STEPS,
-        help="A LoRA for both sides so that a few steps without guidance suffice, with its scheduler.",
-    )
+    add_options(group, Models, "lora", "audio_lora")
 
 
 def add_spectrogram_argument(parser: argparse.ArgumentParser, text: str) -> None:
@@ -235,36 +191,9 @@ def add_spectrogram_argument(parser: argparse.ArgumentParser, text: str) -> None
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="Device to compute on. Default: an accelerator if there is one, else cpu.")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="Precision of the weights. Default: float32."
-    )
-    offload = parser.add_mutually_exclusive_group()
-    offload.add_argument(
-        "--enable_model_cpu_offload", action="store_true", help="Keep on the device only the model in use."
-    )
-    offload.add_argument(
-        "--enable_group_offload", action="store_true", help="The same by layers: less memory, slower."
-    )
-    parser.add_argument(
-        "--enable_layerwise_casting", action="store_true", help="Keep the UNets' weights in 8 bits (float8_e4m3fn)."
-    )
-    parser.add_argument(
-        "--compile", action="store_true", help="Compile the UNets' blocks: slow to begin, then faster."
-    )
-
-
-def add_quantization_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--quantization",
-        choices=QUANTIZATIONS,
-        help="Quantize the UNets' linear layers as they are loaded: by torchao (8 bits) or bitsandbytes (GPUs only).",
-    )
-
-
-def add_process_arguments(parser: argparse.ArgumentParser) -> None:
-    """For commands whose samples `accelerate launch` spreads over processes."""
-    parser.add_argument("--report_to", help="A tracker of accelerate, such as tensorboard, for pictures and sounds.")
+    add_options(parser, Models, "device", "dtype")
+    add_options(parser.add_mutually_exclusive_group(), Models, "enable_model_cpu_offload", "enable_group_offload")
+    add_options(parser, Models, "enable_layerwise_casting", "compile")
 
 
 def add_lift_arguments(parser: argparse.ArgumentParser) -> None:
@@ -277,6 +206,4 @@ def add_lift_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("scores", "`embedded` knows the world of the embedded checkpoint only.")
-    group.add_argument("--scores", nargs="+", choices=SCORES, default=DEFAULTS["scores"], help="Default: %(default)s.")
-    for name, repo in PUBLISHED_SCORES.items():
-        group.add_argument(f"--{name}", help=f"Repo, folder or embedded. Default: as the samples', or {repo}.")
+    add_options(group, Scores, "scores", *PUBLISHED_SCORES)

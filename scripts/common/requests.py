@@ -7,16 +7,14 @@ import json
 import re
 import shlex
 import unicodedata
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from .call_arguments import CallArgument
 from .files import check_text
 from .own_files import COMPONENTS, READ_BY, OwnFile, listed, own_files, recorded
-from .parsers import DEFAULTS, DTYPES, QUANTIZATIONS, json_dict, parser_options
-from .presets import FEW_STEPS, SCHEDULERS
-from .values import MADE_BY, Models, Request, Samples, Values, values_of
+from .parsers import DEFAULTS, parser_options
+from .values import MADE_BY, Models, Request, Samples, Values, json_dict, options_of, values_of
 
 
 # No honest call asks for more, by the argument, else by all: a canvas of 45 minutes.
@@ -24,12 +22,8 @@ MOST = {"width": 2**18, "audio_length_in_s": 2700, "num_images_per_prompt": 1024
 LARGEST_NUMBER = 1e6
 # What ships with the package, and is loaded because a file says so.
 SHIPPED_MODELS = ("embedded", "embedded-colorization")
-# Options that decide how the samples of `sds` come out, besides the arguments of the call, as argparse reads them.
-OPTIMIZED_BY: dict[str, dict[str, Any]] = {
-    "final_max_timestep": {"type": float, "help": "Fraction to which the largest timestep falls."},
-    "mixed_precision": {"choices": ("no", "fp16", "bf16"), "help": "Default: no."},
-    "gradient_accumulation_steps": {"type": int, "help": "Default: 1."},
-}
+# Options that decide how the samples of `sds` come out, besides the arguments of the call.
+OPTIMIZED_BY = ("final_max_timestep", "mixed_precision", "gradient_accumulation_steps")
 PROMPTS = ("prompt", "audio_prompt")
 # Of searches, which share a folder only if the same scores judge.
 JUDGED_BY = ("scores", "clip_model", "clap_model")
@@ -53,7 +47,7 @@ def read_request(
     if {args.model, args.audio_model} <= {None, "embedded"}:
         presets = {name: preset | (embedded_presets or {}).get(name, {}) for name, preset in presets.items()}
     saved, instead = _saved(args), instead or {}
-    known = DEFAULTS | _known(args, presets, arguments, saved, [field.name for field in fields(request_class)])
+    known = DEFAULTS | _known(args, presets, arguments, saved, request_class)
     components = {name: known.get(name) if value is None else value for name, value in _components(args).items()}
     # What is given counts more than a file made earlier, a prompt too where a file stands in for it.
     own = {name: saved[name] for name in saved if getattr(args, instead.get(name, name), None) is None}
@@ -171,20 +165,23 @@ def _components(args: argparse.Namespace) -> dict[str, str | list[str] | None]:
 
 
 def _known(
-    args: argparse.Namespace, presets: dict, arguments: dict[str, CallArgument], saved: dict[str, Any], own: list[str]
+    args: argparse.Namespace,
+    presets: dict,
+    arguments: dict[str, CallArgument],
+    saved: dict[str, Any],
+    request_class: type,
 ) -> dict[str, Any]:
     """
     What the example or `saved`, the settings in a file, says. Of a file, which anybody may have made, that is the
-    arguments of the call and `own` ones of the command as the command line could give them, the seed, the precision,
-    models that ship, and how the audio side draws, where it is the same.
+    arguments of the call and some of the request as the command line could give them, the seed, the precision, models
+    that ship, and how the audio side draws, if it is the same.
     """
     if not args.params_from:
         return presets.get(args.example, {})
     kinds = {name: parser_options(argument) for name, argument in arguments.items()}
-    kinds |= {"seed": {"type": int}, "dtype": {"choices": DTYPES}}
-    kinds |= {"enable_layerwise_casting": {}, "quantization": {"choices": QUANTIZATIONS}}
-    kinds |= {"scheduler": {"choices": SCHEDULERS}, "few_steps": {"choices": FEW_STEPS}}
-    kinds |= {name: options for name, options in OPTIMIZED_BY.items() if name in own}
+    further = {"seed", *OPTIMIZED_BY, *MADE_BY}
+    for values_class in (Models, request_class, Samples):
+        kinds |= {name: options for name, options in options_of(values_class).items() if name in further}
     kinds |= {name: options for name, options in READ_BY.items() if hasattr(args, name)}
     known = {name: saved[name] for name in kinds if saved.get(name) is not None}
     for name, value in known.items():

@@ -1,11 +1,14 @@
 """Requests of a command as values: models, samples, scores, and a whole request."""
 
-import argparse
+from argparse import BooleanOptionalAction, Namespace
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ...selection import SCORES
+from .files import parse_json
 from .own_files import COMPONENTS, OwnFile
+from .presets import FEW_STEPS, SCHEDULERS
 
 
 MAX_SAMPLES = 1_000_000
@@ -15,12 +18,32 @@ MADE_BY = (
     *("model", "audio_model", "dtype", "enable_layerwise_casting", "quantization", "scheduler", "few_steps"),
     "spectrogram",
 )
+DTYPES = ("float32", "float16", "bfloat16")
+QUANTIZATIONS = ("torchao", "bitsandbytes_8bit", "bitsandbytes_4bit")
 PUBLISHED_SCORES = {"clip_model": "openai/clip-vit-base-patch16", "clap_model": "laion/clap-htsat-unfused"}
 
 # Shapes of videos besides that of the picture, by their names, in pixels.
 VIDEO_SIZES = {"16:9": (1280, 720), "1:1": (1080, 1080), "9:16": (1080, 1920)}
+SIZES = ", ".join(f"{name} ({width}x{height})" for name, (width, height) in VIDEO_SIZES.items())
 VIDEO_FORMATS = ("mp4", "gif", "webp")
+JUDGE = "Repo, folder or embedded. Default: as the samples'"
 Values = TypeVar("Values")
+
+
+def json_dict(text: str) -> dict[str, Any]:
+    """A JSON object. argparse names a refused one by this function's name."""
+    return parse_json(text)
+
+
+def option(text: str, default: Any = None, **options: Any) -> Any:
+    """A field that is an option of commands: its help, its default, and how argparse reads it."""
+    made = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
+    return field(**made, metadata={"help": text, "default": default, **options})
+
+
+def options_of(values_class: type) -> dict[str, dict[str, Any]]:
+    """How argparse reads the fields that are options, by their names."""
+    return {each.name: dict(each.metadata) for each in fields(values_class) if each.metadata}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,39 +55,37 @@ class Models:
         model (`str`): Repo or folder of the image side or of both, or a name of what ships with the package.
         audio_model (`str`): Repo or folder of the audio side, if it is another.
         spectrogram (`str` or `dict`): Spectrograms of the audio side, if it does not name them itself.
-        device (`str`): Device to compute on; `None` for an accelerator if there is one, else the CPU.
-        dtype (`str`): Precision of the weights.
-        enable_model_cpu_offload (`bool`): Whether only the model in use is kept on the device.
-        enable_group_offload (`bool`): Whether only the layers in use are.
-        enable_layerwise_casting (`bool`): Whether the UNets' weights are kept in 8 bits, each layer's cast when used.
-        quantization (`str`): Backend of diffusers that quantizes the UNets' linear layers, among `QUANTIZATIONS`.
-        compile (`bool`): Whether the UNets' repeated blocks are compiled.
-        device_map (`dict[str, str]`): Models that run on devices of their own.
-        controlnet (`list[str]`): Repos or folders of ControlNets, or embedded.
-        ip_adapter (`str`): Repo, folder or file of an IP-Adapter, perhaps with a weight: `REPO:0.6`.
-        scheduler (`str`): One of `SCHEDULERS` instead of the checkpoint's.
-        few_steps (`str`): One of `FEW_STEPS`, for both sides.
-        lora (`list[str]`): Repos, folders or files of the image side's LoRAs, perhaps with weights.
-        audio_lora (`list[str]`): The same of the audio side.
     """
 
     model: str | None = "embedded"
     audio_model: str | None = None
     spectrogram: str | dict | None = None
-    device: str | None = None
-    dtype: str = "float32"
-    enable_model_cpu_offload: bool = False
-    enable_group_offload: bool = False
-    enable_layerwise_casting: bool = False
-    quantization: str | None = None
-    compile: bool = False
-    device_map: dict[str, str] | None = None
-    controlnet: list[str] | None = None
-    ip_adapter: str | None = None
-    scheduler: str | None = None
-    few_steps: str | None = None
-    lora: list[str] | None = None
-    audio_lora: list[str] | None = None
+    device: str | None = option("Device to compute on. Default: an accelerator if there is one, else cpu.")
+    dtype: str = option("Precision of the weights. Default: float32.", "float32", choices=DTYPES)
+    enable_model_cpu_offload: bool = option("Keep on the device only the model in use.", False, action="store_true")
+    enable_group_offload: bool = option("The same by layers: less memory, slower.", False, action="store_true")
+    enable_layerwise_casting: bool = option(
+        "Keep the UNets' weights in 8 bits (float8_e4m3fn).", False, action="store_true"
+    )
+    quantization: str | None = option(
+        "Quantize the UNets' linear layers as they are loaded: by torchao (8 bits) or bitsandbytes (GPUs only).",
+        choices=QUANTIZATIONS,
+    )
+    compile: bool = option("Compile the UNets' blocks: slow to begin, then faster.", False, action="store_true")
+    device_map: dict[str, str] | None = option('JSON, such as {"unet_audio": "cuda:1"}.', type=json_dict)
+    controlnet: list[str] | None = option("ControlNets of the image side.", nargs="+")
+    ip_adapter: str | None = option(
+        "An IP-Adapter of the image side, such as h94/IP-Adapter or h94/IP-Adapter/models/FILE.safetensors, and"
+        " perhaps how strong it is: REPO:0.6."
+    )
+    scheduler: str | None = option("Default: the checkpoint's.", choices=SCHEDULERS)
+    few_steps: str | None = option(
+        "A LoRA for both sides so that a few steps without guidance suffice, with its scheduler.", choices=FEW_STEPS
+    )
+    lora: list[str] | None = option("LoRAs of the image side, and perhaps how strong: REPO:0.8, FILE:0.5.", nargs="+")
+    audio_lora: list[str] | None = option(
+        "LoRAs of the audio side, and perhaps how strong: REPO:0.8, FILE:0.5.", nargs="+"
+    )
 
     @property
     def components(self) -> dict[str, str | list[str] | None]:
@@ -73,18 +94,18 @@ class Models:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """
-    Look of a video.
+    """Look of a video. Only mp4 has the sound."""
 
-    Args:
-        video_shape (`str`): `"strip"`, as large as the picture, or one of `VIDEO_SIZES`.
-        video_format (`list[str]`): Some of `VIDEO_FORMATS`; gif and webp are small and without sound.
-        captions (`bool`): Whether the prompts are below the picture.
-    """
-
-    video_shape: str = "strip"
-    video_format: list[str] = field(default_factory=lambda: ["mp4"])
-    captions: bool = True
+    video_shape: str = option(
+        f"strip, as large as the picture, or {SIZES}. Default: strip.", "strip", choices=("strip", *VIDEO_SIZES)
+    )
+    video_format: list[str] = option(
+        "mp4, with the sound, or gif or webp, small and without sound, or several. Default: mp4.",
+        ["mp4"],
+        choices=VIDEO_FORMATS,
+        nargs="+",
+    )
+    captions: bool = option("Whether videos show the prompts. Default: yes.", True, action=BooleanOptionalAction)
 
 
 STRIP = Look()
@@ -92,25 +113,13 @@ STRIP = Look()
 
 @dataclass(frozen=True, kw_only=True)
 class Samples(Look):
-    """
-    Samples to make, and their folder.
+    """Samples to make, and their folder. Raises `ValueError` for numbers that do not make sense."""
 
-    Args:
-        seed (`int`): Seed of the first sample; sample i has `seed + i`.
-        num_samples (`int`): Number of samples.
-        num_images_per_prompt (`int`): Number of samples that are computed at once.
-        output_dir (`Path`): Gets a folder for each.
-        video (`bool`): Whether they get videos, which have the look of [`Look`].
-
-    Raises:
-        ValueError: For numbers that do not make sense.
-    """
-
-    seed: int = 0
-    num_samples: int = 1
-    num_images_per_prompt: int = 1
+    seed: int = option("Default: 0, or the example's.", 0, type=int)
+    num_samples: int = option("Sample i has seed + i. Default: 1, or the example's.", 1, type=int)
+    num_images_per_prompt: int = option("Samples computed at once.", 1, type=int)
     output_dir: Path
-    video: bool = True
+    video: bool = option("Whether to make videos. Default: yes.", True, action=BooleanOptionalAction)
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "num_images_per_prompt"):
@@ -136,18 +145,11 @@ class Samples(Look):
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """
-    Scores of samples.
+    """Scores of samples."""
 
-    Args:
-        scores (`list[str]`): Names, among clip, clap and lift.
-        clip_model (`str`): Repo or folder of CLIP, or embedded.
-        clap_model (`str`): The same of CLAP.
-    """
-
-    scores: list[str]
-    clip_model: str | None = None
-    clap_model: str | None = None
+    scores: list[str] = option("Default: %(default)s.", ["clip", "clap"], nargs="+", choices=SCORES)
+    clip_model: str | None = option(f"{JUDGE}, or {PUBLISHED_SCORES['clip_model']}.")
+    clap_model: str | None = option(f"{JUDGE}, or {PUBLISHED_SCORES['clap_model']}.")
 
     def for_samples_of(self, model: str | None) -> "Scores":
         """Samples of the embedded checkpoint are scored by its own scores, all others by the published ones."""
@@ -170,7 +172,6 @@ class Request:
         samples ([`Samples`]): Samples to make.
         files (`dict[str, list[OwnFile]]`): Arguments of the call that are read from files.
         recorded (`dict`): Further settings about the files and the models.
-        report_to (`str`): A tracker of accelerate.
     """
 
     call: dict[str, Any]
@@ -178,7 +179,7 @@ class Request:
     samples: Samples
     files: dict[str, list[OwnFile]] = field(default_factory=dict)
     recorded: dict[str, Any] = field(default_factory=dict)
-    report_to: str | None = None
+    report_to: str | None = option("A tracker of accelerate, such as tensorboard, for pictures and sounds.")
 
 
 def check_count(name: str, value: int) -> None:
@@ -193,7 +194,7 @@ def check_seed(seed: int, number: int) -> None:
         raise ValueError(f"`seed` has to be an integer from 0 to 2**63 - {number}, but is {seed!r}.")
 
 
-def values_of(values_class: type[Values], args: argparse.Namespace, **given: Any) -> Values:
+def values_of(values_class: type[Values], args: Namespace, **given: Any) -> Values:
     """A dataclass of the parsed values and the `given` ones."""
     parsed = {field.name: getattr(args, field.name) for field in fields(values_class) if hasattr(args, field.name)}
     return values_class(**{**parsed, **given})
