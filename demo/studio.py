@@ -28,6 +28,7 @@ from images_that_sound.pipelines import (
 )
 from images_that_sound.pipelines.images_that_sound_canvas import fit_pictures
 from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
+from images_that_sound.pipelines.images_that_sound_picture_reading import on_ground
 from images_that_sound.pipelines.images_that_sound_spectrogram import SILENCE_PEAK
 from images_that_sound.scripts.common.colors import Painter
 from images_that_sound.scripts.common.control_lines import lines_of
@@ -37,17 +38,10 @@ from images_that_sound.scripts.common.models import device_of, load_pipeline, wi
 from images_that_sound.scripts.common.own_files import OwnFile, recorded
 from images_that_sound.scripts.common.parsers import call_arguments
 from images_that_sound.scripts.common.requests import complete_call
-from images_that_sound.scripts.common.samples import (
-    captions_of,
-    on_ground,
-    panel_of,
-    read_audio,
-    read_picture,
-    read_waveform,
-    sample_settings,
-)
+from images_that_sound.scripts.common.samples import captions_of, panel_of, read_picture, sample_settings
 from images_that_sound.scripts.common.sampling import complete_settings, write_row
 from images_that_sound.scripts.common.scoring import choice_scores, load_scorer, scores_of
+from images_that_sound.scripts.common.sounds import read_audio, read_waveform
 from images_that_sound.scripts.common.values import Models, Scores
 from images_that_sound.scripts.common.video import write_video
 from images_that_sound.scripts.common.vocabulary import unknown_words

@@ -35,7 +35,7 @@ METHODS = {
     "sds": ("ImagesThatSoundSDSPipeline", {}),
     "ours": ("ImagesThatSoundPipeline", {}),
 }
-# The paper's own where the models are others: 40 000 iterations from pixels, and four samples of each pair.
+# The paper's values, for other models: 40 000 iterations from pixels, and four samples of each pair.
 EMBEDDED_SDS = {
     "image_start_step": 60,
     "learning_rate": 2e-3,
@@ -43,7 +43,7 @@ EMBEDDED_SDS = {
 }
 SDS_MODEL, SDS_ITERATIONS, EMBEDDED_SDS_ITERATIONS, SDS_SAMPLES = "DeepFloyd/IF-I-M-v1.0", 40_000, 600, 4
 NUM_SAMPLES, EMBEDDED_NUM_SAMPLES = 10, 2
-# What each distance is measured from.
+# The method that each distance is measured from.
 REFERENCES = {"fid": "image", "fad": "audio"}
 # A side alone does not hear its partner, so that it gets other seeds for each, this far apart.
 SEEDS_APART = 1000
@@ -54,15 +54,15 @@ Pair = tuple[str, str]
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """
-    What is compared.
+    A comparison to make.
 
     Args:
         models ([`Models`]): Models that make the samples.
-        samples ([`Samples`]): Those of each pair of prompts, and the folder of all.
+        samples ([`Samples`]): Samples of each pair of prompts, and the folder of all.
         scores ([`Scores`]): Scores that judge.
         methods (`list[str]`): Among `METHODS`.
         prompts (`dict[str, dict[str, str]]`): Prompts of pictures and of sounds, by names.
-        pairs (`list[Pair]`): Names of what goes together.
+        pairs (`list[Pair]`): Names of pictures and sounds that go together.
         call (`dict`): Arguments of the methods' calls that have them.
         distances (`bool`): Whether to measure FID and FAD.
         sds_model (`str`): Image side of SDS.
@@ -89,7 +89,7 @@ class Comparison:
             check_count(name, getattr(self, name))
 
     def samples_of(self, method: str, pair: Pair) -> Samples:
-        """Those of one pair by one method."""
+        """Samples of one pair by one method."""
         samples = replace(self.samples, output_dir=self.samples.output_dir / method / "-".join(pair))
         if method == "sds":
             return replace(samples, num_samples=self.num_sds_samples, num_images_per_prompt=1)
@@ -100,15 +100,15 @@ class Comparison:
         return replace(samples, seed=samples.seed + SEEDS_APART * place)
 
     def arguments_of(self, method: str, pair: Pair) -> dict[str, Any]:
-        """Those of one method's call for one pair."""
+        """Arguments of one method's call for one pair."""
         prompts = {"prompt": self.prompts["picture"][pair[0]], "audio_prompt": self.prompts["sound"][pair[1]]}
         arguments = {**prompts, **METHODS[method][1], **self.call}
         if method == "imprint" and "num_inference_steps" in self.call:
             arguments["num_audio_inference_steps"] = self.call["num_inference_steps"]
         if method == "sds":
             arguments.pop("num_inference_steps", None)
-            own = EMBEDDED_SDS if self.sds_model == "embedded" else {}
-            arguments |= {**own, "num_iterations": self.num_sds_iterations}
+            usual = EMBEDDED_SDS if self.sds_model == "embedded" else {}
+            arguments |= {**usual, "num_iterations": self.num_sds_iterations}
         return arguments
 
     @property
@@ -126,16 +126,16 @@ class Comparison:
 
 
 def named_prompts(prompts: list[str] | None, audio_prompts: list[str] | None) -> dict[str, dict[str, str]]:
-    """Those of the published examples, or the user's own, whose names are numbers."""
+    """Prompts of the published examples, or the given ones, whose names are numbers."""
     given = {"picture": prompts, "sound": audio_prompts}
     return {
-        kind: WORLD_PROMPTS[kind] if own is None else {f"{kind}-{i}": prompt for i, prompt in enumerate(own)}
-        for kind, own in given.items()
+        kind: WORLD_PROMPTS[kind] if texts is None else {f"{kind}-{i}": prompt for i, prompt in enumerate(texts)}
+        for kind, texts in given.items()
     }
 
 
 def matched(prompts: dict[str, dict[str, str]]) -> list[Pair]:
-    """The published examples' pairs; of the user's own prompts the first of both, the second of both, and so on."""
+    """The published examples' pairs; of other prompts the first of both, the second of both, and so on."""
     return list(MATCHED.items()) if prompts == WORLD_PROMPTS else list(zip(*prompts.values()))
 
 
@@ -317,8 +317,8 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
         "--pairs",
         nargs="+",
         default=["all"],
-        help="all, each picture with each sound; matched (those that belong together, of your own prompts the first of"
-        " both and so on); or such as castle-bell, of your own picture-0-sound-0. Default: all.",
+        help="all, each picture with each sound; matched (those that belong together, of your prompts the first of"
+        " both and so on); or such as castle-bell, of your prompts picture-0-sound-0. Default: all.",
     )
     parser.add_argument("--num_samples", type=int, help="Seeds of each pair. Default: the paper's 10; embedded: 2.")
     parser.add_argument("--seed", type=int, default=0)

@@ -49,8 +49,9 @@ def main(input_args: list[str] | None = None) -> None:
     add_options(parser, Request, "report_to")
     add_device_arguments(parser)
     args = parser.parse_args(input_args)
-    own = {"griffin_lim": args.griffin_lim, "report_to": args.report_to}
-    run(lambda: evaluate(args.sample_dir, values_of(Scores, args), values_of(Models, args), **own))
+    scores, models = values_of(Scores, args), values_of(Models, args)
+    further = {"griffin_lim": args.griffin_lim, "report_to": args.report_to}
+    run(lambda: evaluate(args.sample_dir, scores, models, **further))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Hides pictures in a sound of yours: they are seen in its spectrogram, and all else stays as it is."""
 
-import argparse
 import math
 import sys
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .common.border import run
 from .common.files import Write, check_absent, check_writable, json_text, written, written_once
-from .common.parsers import add_video_arguments, new_parser, with_look
+from .common.parsers import add_invert_argument, add_video_arguments, new_parser, with_look
 from .common.progress import tell
 from .common.values import STRIP, Look
 
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
 
     from ..pipelines.images_that_sound_hiding import HiddenPicture
 
-# Where pictures go that are given no place: hardly heard, and of their natural shape.
+# Places of pictures that are given none: hardly heard, and of their natural shape.
 BAND = (6000.0, 14000.0)
 SHARES = (0.4, 0.9)  # of the frequencies of a sound that does not reach so high
 SECONDS = 5.0
 # Percent of a picture's pixels that may become all black, and all white, when its contrast is stretched.
 CUT_OFF = 0.5
-# What is shown of the sound: rows, the share around the pictures, and seconds at most.
+# The part of the sound that is shown: rows, the share around the pictures, and seconds at most.
 ROWS, AROUND, MOST_SHOWN = 720, 0.15, 120.0
 PLACE = ("start_in_s", "end_in_s", "min_frequency", "max_frequency", "strength", "frequency_scale")
 
@@ -75,7 +74,7 @@ def hide(
 
 
 def read_drawing(path: Path, invert: bool | None) -> Any:
-    """A picture as gray values `(H, W)` in 0..1, from black to white, in which what is drawn is light."""
+    """A picture as gray values `(H, W)` in 0..1, from black to white, with the drawing in light."""
     import numpy as np
     import PIL.ImageOps
 
@@ -86,7 +85,7 @@ def read_drawing(path: Path, invert: bool | None) -> Any:
 
 
 def each_place(number: int, place: dict[str, list | None]) -> list[dict[str, Any]]:
-    """What is said of the places of pictures, for each; a single value is for all."""
+    """Values of the places of pictures, for each; a single value is for all."""
     for name, values in place.items():
         if values is not None and len(values) not in (1, number):
             raise ValueError(f"`{name}` has to be given once or for each of {number} pictures, but is {values}.")
@@ -95,7 +94,7 @@ def each_place(number: int, place: dict[str, list | None]) -> list[dict[str, Any
 
 
 def placed(sound: "soundfile.SoundFile", picture: Any, place: dict[str, Any]) -> "HiddenPicture":
-    """A picture in a sound; what is not said of its place is as long as the picture is wide, and hardly heard."""
+    """A picture in a sound. Its place is, unless `place` says otherwise, as long as it is wide, and hardly heard."""
     from ..pipelines.images_that_sound_hiding import HiddenPicture
 
     rows, columns = picture.shape
@@ -147,7 +146,7 @@ def shown_part(pictures: "list[HiddenPicture]", seconds: float) -> tuple[float, 
     start, end = min(each.start_in_s for each in pictures), max(each.end_in_s for each in pictures)
     start, end = max(start - AROUND * (end - start), 0.0), min(end + AROUND * (end - start), seconds)
     if end - start > MOST_SHOWN:
-        tell(f"Of {end - start:.0f} s the spectrogram and the video show the first {MOST_SHOWN:.0f}.", sys.stdout)
+        tell(f"The spectrogram and the video show the first {MOST_SHOWN:.0f} of {end - start:.0f} s.", sys.stdout)
     return start, min(end, start + MOST_SHOWN)
 
 
@@ -163,15 +162,15 @@ def columns_of(picture: "HiddenPicture", seconds: float) -> int:
 
 
 def say(hidden: Any) -> None:
-    """What a user may want to know of a new sound."""
+    """Says a user what may matter of a new sound."""
     if hidden.num_clipped:
         tell(
             f"warning: {hidden.num_clipped} samples would be louder than a file holds, and are held at full scale."
-            " Where that is heard, a lower --strength or a quieter song helps.",
+            " If that is heard, a lower --strength or a quieter song helps.",
             sys.stdout,
         )
     if not hidden.tags_kept:
-        text = "Of the tags, title, artist and their like are kept; all are, from WAV to WAV and FLAC to FLAC."
+        text = "Title, artist and such tags are kept. WAV to WAV, or FLAC to FLAC, would keep all."
         tell(text, sys.stdout)
 
 
@@ -179,12 +178,12 @@ def main(input_args: list[str] | None = None) -> None:
     parser = new_parser("hide", __doc__)
     parser.add_argument("song", type=Path, help="A sound of any length that libsndfile or FFmpeg reads.")
     parser.add_argument(
-        "--image", type=Path, nargs="+", action="extend", required=True, help="Pictures, each with a place of its own."
+        "--image", type=Path, nargs="+", action="extend", required=True, help="Pictures, each in another place."
     )
-    places = parser.add_argument_group("where", "A value for all pictures, or one for each.")
+    places = parser.add_argument_group("places", "A value for all pictures, or one for each.")
     for name, text in {
-        "start_in_s": "Where a picture begins. Default: 0.",
-        "end_in_s": "Where it ends. Default: 5 seconds after its beginning for a square, more for a wide one.",
+        "start_in_s": "Start of a picture in seconds. Default: 0.",
+        "end_in_s": "Its end. Default: 5 seconds after its start for a square, more for a wide one.",
         "min_frequency": "Lower edge of its band in Hz. Default: 6000.",
         "max_frequency": "Upper edge in Hz. Default: 14000.",
         "strength": "From 0, the sound as it is, to 1, nothing but the picture in its place. Default: 0.8.",
@@ -195,13 +194,9 @@ def main(input_args: list[str] | None = None) -> None:
         choices=("linear", "logarithmic", "mel"),
         nargs="+",
         action="extend",
-        help="Of the viewer that the picture is for. Default: linear.",
+        help="Scale of the viewer that the picture is for. Default: linear.",
     )
-    parser.add_argument(
-        "--invert",
-        action=argparse.BooleanOptionalAction,
-        help="Whether to swap light and dark. Default: yes for a drawing on a light ground.",
-    )
+    add_invert_argument(parser)
     add_video_arguments(parser)
     parser.add_argument(
         "--output",

@@ -1,6 +1,5 @@
 """Plays any picture as a spectrogram: one made here with the constants inside it, any other with Auffusion's."""
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .common.border import run
 from .common.files import check_absent, check_writable, json_text, written, written_once
-from .common.parsers import add_spectrogram_argument, add_video_arguments, new_parser, with_look
+from .common.parsers import add_invert_argument, add_spectrogram_argument, add_video_arguments, new_parser, with_look
 from .common.progress import tell
 from .common.values import STRIP, Look
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..pipelines import MelSpectrogram
 
-# What is drawn of a second of sound, in columns of a spectrogram with axes, within bounds; and its rows.
+# Columns for a second of sound in a spectrogram with axes, within bounds; and its rows.
 COLUMNS_PER_SECOND, COLUMNS, ROWS = 100, (400, 4096), 512
 
 
@@ -80,7 +79,7 @@ def files_beside(output: Path, video: Look | None) -> list[Path]:
 
 
 def sound_of(canvas: "torch.Tensor", mel: "MelSpectrogram", vocoder: str | None, frequency_scale: str) -> "np.ndarray":
-    """The waveform of a canvas, of which is told what is wrong with it."""
+    """The waveform of a canvas. Says its problems in a line each."""
     import torch
 
     from ..pipelines import audio_problems, audio_remarks
@@ -118,7 +117,7 @@ def drawn(sound: Path, frequency_scale: str) -> "PIL.Image.Image":
 def main(input_args: list[str] | None = None) -> None:
     parser = new_parser("play", __doc__)
     parser.add_argument(
-        "picture", type=Path, help="A picture; resized to the number of mel bins where it has no settings."
+        "picture", type=Path, help="A picture; resized to the number of mel bins if it has no settings."
     )
     parser.add_argument(
         "--vocoder", help="Repo or folder such as Auffusion's whose vocoder plays. Default: Griffin-Lim."
@@ -130,11 +129,7 @@ def main(input_args: list[str] | None = None) -> None:
         default="mel",
         help="On what scale the rows are, such as that of a viewer for which the picture was made. Default: mel.",
     )
-    parser.add_argument(
-        "--invert",
-        action=argparse.BooleanOptionalAction,
-        help="Whether to swap light and dark. Default: yes for a drawing on a light ground, such as paper.",
-    )
+    add_invert_argument(parser)
     add_video_arguments(parser)
     parser.add_argument(
         "--output",

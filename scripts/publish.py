@@ -134,7 +134,7 @@ def parse_args(input_args: list[str] | None = None) -> PublishRequest:
         help=f"Two repos or folders, made into one, {MERGED_REPO} or {RIFFUSION_REPO}, instead of --repo.",
     )
     add_spectrogram_argument(merge, "Spectrograms of the audio side. Default: those that are known of it.")
-    merge.add_argument("--license", choices=LICENSES, help="Needed where the card of a side names none of these.")
+    merge.add_argument("--license", choices=LICENSES, help="Needed if the card of a side names none of these.")
     merge.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     return values_of(PublishRequest, parser.parse_args(input_args))
 
@@ -218,7 +218,7 @@ def assemble(request: PublishRequest, name: str, root: Path) -> Path:
 
 
 def merged_name(request: PublishRequest) -> str:
-    """The repo of both sides, which is another where the audio side paints in black on white."""
+    """The repo of both sides, which is another if the audio side paints in black on white."""
     from ..pipelines.images_that_sound_audio_prior import AudioPriorRepo
 
     audio = request.merge[1]

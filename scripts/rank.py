@@ -9,7 +9,7 @@ from .common.parsers import add_device_arguments, add_lift_arguments, add_score_
 from .common.values import Models, Scores, check_count, values_of
 
 
-BY_PROBABILITY = "Combined is how sure the models are of the own prompts among those of the examples: 1 is certain."
+BY_PROBABILITY = "Combined is how sure the models are of a sample's prompts among those of the examples: 1 is certain."
 BY_RANKS = "Combined is the mean of a sample's ranks by the other scores: 1 is the best by each, 0 the worst by each."
 
 
@@ -115,8 +115,8 @@ def main(input_args: list[str] | None = None) -> None:
     add_lift_arguments(parser)
     add_device_arguments(parser)
     args = parser.parse_args(input_args)
-    own = {"top": args.top, "share": args.share}
-    run(lambda: rank(args.sample_dir, values_of(Scores, args), values_of(Models, args), **own))
+    scores, models = values_of(Scores, args), values_of(Models, args)
+    run(lambda: rank(args.sample_dir, scores, models, top=args.top, share=args.share))
 
 
 if __name__ == "__main__":

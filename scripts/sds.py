@@ -1,4 +1,4 @@
-"""Optimises canvases against an image model and a spectrogram model; hours each, continued where a run stopped."""
+"""Optimises canvases against an image model and a spectrogram model; hours each. A stopped run goes on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -15,7 +15,7 @@ from .common.values import Models, Request, Scores, option, values_of
 if TYPE_CHECKING:
     from ..selection import Halving, Rung, Scorer
 
-# Where candidates are judged on the way, and how many of them go on.
+# Fractions of the steps at which candidates are judged, and shares of them that go on.
 RUNGS, SHARES = [0.2, 0.5], [0.3, 0.1]
 PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}
 # Arguments of the call that are nothing without a ControlNet, which this command does not load.

@@ -39,11 +39,11 @@ COMMANDS: dict[str, list[str]] = {
     "generate": [*QUICK, *STEP, "--output_dir", "FOLDER"],
     "imprint": [*QUICK, *STEP, "--num_audio_inference_steps", "1", "--output_dir", "FOLDER"],
     "search": [*QUICK, "--num_inference_steps", "2", "--keep", "1", "--rungs", "0.5", "--shares", "1"]
-    + ["--output_dir", "FOLDER"],
+    + ["--scheduler", "ddim", "--output_dir", "FOLDER"],
     "sds": [*QUICK, "--crop_width", "64", "--num_crops", "1", "--num_iterations", "3", "--canvas_kwargs", CANVAS]
     + ["--checkpoint_every", "1", "--preview_every", "1", "--output_dir", "FOLDER"],
-    "compare": [*PROMPTS, "--methods", "ours", "sds", "--num_samples", "1", "--num_sds_iterations", "2", *STEP]
-    + ["--width", "128", "--device", "cpu", "--no-distances", "--output_dir", "FOLDER"],
+    "compare": [*PROMPTS, "--methods", "ours", "imprint", "--num_samples", "2", "--width", "64", *STEP]
+    + ["--device", "cpu", "--no-distances", "--output_dir", "FOLDER"],
     "hide": [SOUND, "--image", PICTURE, "--end_in_s", "0.3", "--min_frequency", "1000", "--max_frequency", "7000"]
     + ["--no-video", "--output", "FOLDER/hidden.wav"],
     "play": [PICTURE, "--no-video", "--output", "FOLDER/played.wav"],

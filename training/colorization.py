@@ -113,7 +113,7 @@ def new_unet(run: Run, channels: tuple[int, ...], sample_size: int, stage: int) 
 
 
 def to_pixels(pictures: np.ndarray, colored: np.ndarray) -> torch.Tensor:
-    """Pictures (B, H, W, 3) in 0..255 to (B, 3, H, W) in -1..1, in gray where not `colored` (B,)."""
+    """Pictures (B, H, W, 3) in 0..255 to (B, 3, H, W) in -1..1, in gray unless `colored` (B,)."""
     batch = torch.from_numpy(pictures.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
     gray = batch.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     return torch.where(torch.from_numpy(colored)[:, None, None, None], batch, gray)

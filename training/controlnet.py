@@ -1,6 +1,6 @@
 """
 Trains the embedded checkpoint's ControlNet: lines of the drawn pictures of `world` steer its image side, which stays
-as it is. A killed run that is started again with the same arguments goes on where it was.
+as it is. A killed run that is started again with the same arguments goes on from its last state.
 """
 
 from functools import partial
@@ -32,7 +32,7 @@ from .loop import (
 from .world import HEIGHT, WIDTH, describe, draw
 
 
-# What is said where only the lines say what it is.
+# The prompt if only the lines show the subject.
 GENERIC_PROMPTS = ("a picture", "a painting", "a drawing", "a painting, grayscale", "a picture, black background")
 
 
@@ -92,7 +92,7 @@ def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
 
 def train_controlnet(run: Run, data: dict, pipe: ImagesThatSoundPipeline) -> ControlNetModel:
     """
-    Learns to predict the velocity (arXiv 2202.00512) of pictures whose lines it sees, and to be silent where the
+    Learns to predict the velocity (arXiv 2202.00512) of pictures whose lines it sees, and to be silent if the
     prompt is empty, so that guidance strengthens the lines too.
     """
     latents = encode_data(run, {"picture": data["picture"]}, pipe.vae)["picture"]

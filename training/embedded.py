@@ -1,7 +1,7 @@
 """
 Trains the embedded checkpoint from nothing: a small Stable Diffusion whose world is drawn and synthesised by `world`.
 Stages: data, tokenizer, text encoder, VAE, image UNet, audio UNet (from the image one). A killed run that is started
-again with the same arguments goes on where it was.
+again with the same arguments goes on from its last state.
 """
 
 from collections.abc import Callable
@@ -37,9 +37,9 @@ from .world import HEIGHT, KINDS, SPECTROGRAM, WIDTH, describe, draw
 
 CROP_WIDTH = 128
 LATENT_CHANNELS = 4
-# Directions of the latent space below this share of the strongest one's variance are the VAE's own noise.
+# Directions of the latent space below this share of the strongest one's variance are the VAE's noise.
 VARIANCE_FLOOR = 3e-4
-# What calls of the pipelines do on this checkpoint where arguments are left out.
+# Arguments of calls of the pipelines on this checkpoint, if they are left out.
 DEFAULT_ARGUMENTS = {
     "height": HEIGHT,
     "width": WIDTH,
@@ -72,7 +72,7 @@ def known_words(
 
 
 def train_text_encoder(run: Run, data: dict, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Learns to read: the pooled embedding has to tell what is described, and each attribute of the drawing."""
+    """Learns to read: the pooled embedding has to tell the subject, and each attribute of the drawing."""
     config = CLIPTextConfig(**small_text_config(tokenizer), projection_dim=64)
     torch.manual_seed(run.seed)
     text_encoder = CLIPTextModel(config).to(run.device)
@@ -130,7 +130,7 @@ def train_vae(run: Run, data: dict) -> AutoencoderKL:
 def vae_loss(
     run: Run, vae: AutoencoderKL, crops: np.ndarray, generator: torch.Generator, divergence_weight: float
 ) -> torch.Tensor:
-    """Of crops (B, H, W) in 0..255 the error of what is decoded and of its edges, and the posterior's divergence."""
+    """Errors of decoded crops (B, H, W) in 0..255 and of their edges, and the posterior's divergence."""
     batch = to_vae_input(crops, run.device)
     with run.autocast():
         posterior = vae.encode(batch).latent_dist
@@ -155,7 +155,7 @@ def _random_crop(canvases: np.ndarray, numbers: np.random.Generator) -> np.ndarr
 
 
 def encode_data(run: Run, data: dict, vae: AutoencoderKL) -> dict[str, torch.Tensor]:
-    """Latent means (N, C, H / 8, W / 8) of all draws, from disk where an earlier run wrote them."""
+    """Latent means (N, C, H / 8, W / 8) of all draws, from disk if an earlier run wrote them."""
     latents = {}
     for kind, (canvases, _) in data.items():
         shards = np.split(canvases, range(SHARD_SIZE, len(canvases), SHARD_SIZE))
@@ -194,7 +194,7 @@ def whiten(vae: AutoencoderKL, latents: dict[str, torch.Tensor]) -> dict[str, to
         quant, post_quant = vae.quant_conv, vae.post_quant_conv
         quant.weight[:channels, :, 0, 0] = (to_white @ quant.weight[:channels, :, 0, 0].double()).float()
         quant.bias[:channels] = (to_white @ (quant.bias[:channels].double() - mean)).float()
-        # Rotated, the VAE's noise has no variance of its own for each channel; a small constant stands for it.
+        # Rotated, the VAE's noise has not one variance for each channel; a small constant stands for it.
         quant.weight[channels:], quant.bias[channels:] = 0, -6
         post_quant.bias += (post_quant.weight[:, :, 0, 0].double() @ mean).float()
         post_quant.weight[:, :, 0, 0] = (post_quant.weight[:, :, 0, 0].double() @ from_white).float()

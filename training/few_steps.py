@@ -1,7 +1,7 @@
 """
 Distils the embedded pair by latent consistency (arXiv 2310.04378): one LoRA for each side (arXiv 2311.05556), which
 together say in a step where the guided mean of both leads in many. Stages: canvases that the pair composes, LoRAs. A
-killed run that is started again with the same arguments goes on where it was.
+killed run that is started again with the same arguments goes on from its last state.
 """
 
 import numpy as np
@@ -18,16 +18,16 @@ from .loop import NOISE, Run, parse_run, tokenize, train, trapezoid, write_tenso
 from .world import KINDS, describe, draw
 
 
-# Of the composed canvases: how many are made at once, and in how many steps.
+# Composed canvases: how many are made at once, and in how many steps.
 BATCH_SIZE, CANVAS_STEPS = 50, 10
-# Of the teacher. A step of its own leads from one of so many levels of noise to the next.
+# Levels of the teacher. One of its steps leads from one of so many levels of noise to the next.
 GUIDANCE_SCALE, NUM_LEVELS = 10.0, 25
 RANK = 12
 LAYERS = [
     *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
     *("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj"),
 ]
-# Of the pseudo-Huber loss.
+# Constant of the pseudo-Huber loss.
 HUBER = 0.001
 SIDES = ("unet", "unet_audio")
 
@@ -50,19 +50,19 @@ def prompts_of(run: Run, number: int) -> tuple[list[str], list[str]]:
 
 @torch.no_grad()
 def make_canvases(run: Run, pipe: ImagesThatSoundPipeline) -> tuple[torch.Tensor, list[str], list[str]]:
-    """Latents (N, C, H / 8, W / 8) that the pair composes, and their prompts, from disk where they are there."""
+    """Latents (N, C, H / 8, W / 8) that the pair composes, and their prompts, from disk if they are there."""
     pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config)
     latents, prompts, audio_prompts = [], [], []
     for number in range(run.num_draws // BATCH_SIZE):
-        own, audio = prompts_of(run, number)
+        image, audio = prompts_of(run, number)
         path = run.work_dir / f"composed-{number:04d}.pt"
         if not path.exists():
             generator = torch.Generator().manual_seed(run.seed + number)
-            output = pipe(own, audio, num_inference_steps=CANVAS_STEPS, generator=generator, output_type="latent")
+            output = pipe(image, audio, num_inference_steps=CANVAS_STEPS, generator=generator, output_type="latent")
             write_tensors(path, output.images.float().cpu())
             print(f"composed {number + 1} of {run.num_draws // BATCH_SIZE} batches", flush=True)
         latents.append(torch.load(path, weights_only=True))
-        prompts += own
+        prompts += image
         audio_prompts += audio
     return torch.cat(latents), prompts, audio_prompts
 
@@ -80,7 +80,7 @@ class Levels:
         self.boundary = scheduler.get_scalings_for_boundary_condition_discrete
 
     def scales(self, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of signal and noise, `(B, 1, 1, 1)` each."""
+        """Shares of signal and noise, `(B, 1, 1, 1)` each."""
         signal = self.signal[timesteps][:, None, None, None]
         return signal.sqrt(), (1 - signal).sqrt()
 

@@ -1,4 +1,4 @@
-"""What the trainings share: arguments, drawn data, a loop that goes on where it was killed, and saving."""
+"""Common parts of the trainings: arguments, drawn data, a loop that goes on after a kill, and saving."""
 
 import argparse
 import json
@@ -64,9 +64,9 @@ def parse_run(
     batch_size: int,
     steps: dict[str, int],
 ) -> Run:
-    """Reads a run from the command line, where each stage has an argument such as `--vae_steps`."""
+    """Reads a run from the command line. Each stage has an argument such as `--vae_steps`."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--output_dir", type=Path, required=True, help="Where the finished checkpoint is saved.")
+    parser.add_argument("--output_dir", type=Path, required=True, help="Folder for the finished checkpoint.")
     parser.add_argument("--work_dir", type=Path, default=work_dir, help="Data, checkpoints, log.jsonl.")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -103,12 +103,12 @@ def make_data(
     run: Run, draw_one: Callable[[str, int, int], tuple], kinds: tuple[str, ...]
 ) -> dict[str, tuple[np.ndarray, list[dict]]]:
     """
-    Draws what is missing on disk.
+    Draws missing data on disk.
 
     Args:
         run ([`Run`]): Its folder gets the shards.
         draw_one (`Callable`): From a kind, a seed and an index to an array, the name of what it shows and attributes.
-        kinds (`tuple[str, ...]`): What to draw.
+        kinds (`tuple[str, ...]`): Kinds to draw.
 
     Returns:
         `dict`: For each kind the stacked arrays, such as canvases `(N, H, W)` as uint8, and their labels.
@@ -136,7 +136,7 @@ def learn_tokenizer(
     run: Run, tokenizer_class: type, prompts: Iterable[str], vocab_size: int, max_length: int
 ) -> PreTrainedTokenizerBase:
     """
-    A tokenizer whose pieces are learned from the world's prompts, from disk where an earlier run wrote it: learned
+    A tokenizer whose pieces are learned from the world's prompts, from disk if an earlier run wrote it: learned
     again, it numbers its tokens otherwise.
     """
     folder = run.work_dir / "tokenizer"
@@ -165,7 +165,7 @@ def mostly(prompt: Callable[[], object], numbers: np.random.Generator, empty: ob
 def noised(
     scheduler: DDPMScheduler, clean: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of clean samples (B, C, H, W) the noisy ones at random timesteps, these (B,), and the noise."""
+    """Noisy ones of clean samples (B, C, H, W) at random timesteps, the timesteps (B,), and the noise."""
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
     timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=generator)
     timesteps = timesteps.to(clean.device)

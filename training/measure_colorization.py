@@ -30,20 +30,20 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="embedded-colorization")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="Default: %(default)s.")
-    parser.add_argument("--num_drawings", type=int, default=5, help="Of each of the ten subjects.")
+    parser.add_argument("--num_drawings", type=int, default=5, help="Drawings of each of the ten subjects.")
     parser.add_argument("--output", required=True, help="JSON file for the numbers.")
     parser.add_argument("--contact_sheet", help="PNG file: drawing in gray, coloured, and in its own colours.")
     return parser.parse_args(input_args)
 
 
 def hue_and_saturation(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of a picture (H, W, 3) in 0..255: hue in degrees, and chroma in 0..1, both (H, W)."""
+    """Hue in degrees and chroma in 0..1, both (H, W), of a picture (H, W, 3) in 0..255."""
     hsv = np.asarray(PIL.Image.fromarray(picture).convert("HSV"), np.float32)
     return hsv[..., 0] * 360 / 255, hsv[..., 1] * hsv[..., 2] / 255**2
 
 
 def right_colours(made: np.ndarray, drawn: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Of all pixels that are coloured in the drawing, and of its green ones: how many come out so, of how many."""
+    """How many pixels that are coloured in the drawing come out so, of how many; and of the green ones."""
     (made_hue, made_chroma), (hue, chroma) = hue_and_saturation(made), hue_and_saturation(drawn)
     distance = np.abs((made_hue - hue + 180) % 360 - 180)
     right = (distance <= HUE_TOLERANCE) & (made_chroma >= 0.3 * chroma)

@@ -36,7 +36,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--judge_steps", type=int, default=600)
     parser.add_argument("--num_alone", type=int, default=200, help="Samples of each side alone.")
     parser.add_argument("--seeds_per_pair", type=int, default=1, help="Composed samples of each of the 100 pairs.")
-    parser.add_argument("--first_seed", type=int, default=20_000, help="Of the composed samples.")
+    parser.add_argument("--first_seed", type=int, default=20_000, help="First seed of the composed samples.")
     parser.add_argument("--contact_sheet", help="PNG file for a sheet of the composed samples.")
     parser.add_argument("--batch_size", type=int, default=10)
     return parser.parse_args(input_args)

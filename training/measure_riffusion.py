@@ -1,6 +1,6 @@
 """
-Measures what is lost on the way from a sound to a canvas in Riffusion's scale and back: sounds of the world are drawn
-in 8 bits and played, and a judge that hears in the world's own scale says what they are, before and after.
+Measures the loss on the way from a sound to a canvas in Riffusion's scale and back: sounds of the world are drawn
+in 8 bits and played, and a judge that hears in the world's scale says what they are, before and after.
 """
 
 import argparse

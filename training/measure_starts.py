@@ -37,7 +37,7 @@ from .world import HEIGHT, KINDS, SUBJECTS, WIDTH, describe, draw_picture
 SEED = 107
 FIRST_NOISE_SEED = 30_000
 GENERIC_PROMPT = "a picture"
-# Of DDIM.
+# Steps of DDIM.
 STEPS = 25
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # By curve and number: the method, and what its call is told.
@@ -131,7 +131,7 @@ class Methods:
         ]
 
     def imprint(self, index: int, magnitude_ratio: float) -> ImagesThatSoundPipelineOutput:
-        """What a call of the pipeline does, but the sound is made once for all ratios."""
+        """The same as a call of the pipeline, but the sound is made once for all ratios."""
         canvases = imprint(self.sounds[index], drawings_of(self.batches[index]), magnitude_ratio)
         return ImagesThatSoundPipelineOutput(canvases, canvases, self.imprint_pipe.play(canvases))
 
@@ -195,7 +195,7 @@ def curves_of(report: dict) -> dict[str, list[tuple[str, dict]]]:
 
 
 def where_heard(curve: list[tuple[str, dict]], heard: float = 0.8) -> dict[str, float] | None:
-    """Picture's share and correlation where the sound's share is `heard`, between the settings beside it."""
+    """The picture's share and correlation if the sound's share is `heard`, between the settings beside it."""
     sounds, pictures, left = np.array(sorted(coordinates(numbers) for _, numbers in curve)).T
     if not sounds[0] <= heard <= sounds[-1]:
         return None
@@ -233,7 +233,7 @@ def parse_args(input_args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num_pairs", type=int, default=100)
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), help="Default: all.")
     parser.add_argument("--batch_size", type=int, default=10)
-    parser.add_argument("--dtype", default="bfloat16", help="Of the networks.")
+    parser.add_argument("--dtype", default="bfloat16", help="Precision of the networks.")
     return parser.parse_args(input_args)
 
 
@@ -249,7 +249,7 @@ def main(input_args: list[str] | None = None) -> None:
         numbers = {key: round(report[name][key]["share"], 3) for key in ("picture", "sound", "both")}
         print(name, numbers, round(report[name]["correlation"]["mean"], 3), report[name]["seconds"], flush=True)
     for method, curve in curves_of(report).items():
-        print(f"{method}, where the sound is recognised in 80 %:", where_heard(curve))
+        print(f"{method}, if the sound is recognised in 80 %:", where_heard(curve))
     if args.plot:
         plot(report, args.plot)
 

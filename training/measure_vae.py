@@ -24,7 +24,7 @@ from .vae import encode
 
 # Variants of sounds from these numbers on are used nowhere else.
 JUDGE_VARIANTS, HELD_OUT_VARIANTS = range(1000, 1020), range(2000, 2005)
-# Fewer rounds than what is played, for a thousand sounds.
+# Fewer rounds than for sounds that are played, for a thousand of them.
 HEARING = MelSpectrogram(inverse_filter_iterations=20, griffin_lim_iterations=12)
 
 

@@ -1,7 +1,7 @@
 """
 Trains the embedded checkpoint's scores from nothing: a small CLIP and a small CLAP that know the prompts, pictures and
 sounds of `world`. Stages: data, tokenizer, CLIP, CLAP. A killed run that is started again with the same
-arguments goes on where it was.
+arguments goes on from its last state.
 """
 
 from collections.abc import Callable
@@ -67,15 +67,15 @@ def contrastive_loss(
     prompt gets `own_share`, all prompts of rows with its name the rest.
     """
     same = torch.tensor([[float(one == other) for other in names] for one in names], device=logits.device)
-    own = torch.eye(len(names), device=logits.device)
-    targets = own_share * own + (1 - own_share) * same / same.sum(dim=1, keepdim=True)
+    itself = torch.eye(len(names), device=logits.device)
+    targets = own_share * itself + (1 - own_share) * same / same.sum(dim=1, keepdim=True)
     both = (torch.nn.functional.cross_entropy(each.float(), targets) for each in (logits, logits_transposed))
     return sum(both) / 2
 
 
 def seen_crops(data: dict, rows: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
     """
-    Square crops (B, 1, H, H) of pictures as uint8, around a thing where the label says where things are, half of them
+    Square crops (B, 1, H, H) of pictures as uint8, around a thing if the label says where things are, half of them
     overlaid with sounds and blurred.
     """
     (pictures, labels), sounds = data["picture"], data["sound"][0]

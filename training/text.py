@@ -40,7 +40,7 @@ def make_tokenizer(run: Run, data: dict[str, Squares]) -> CLIPTokenizer:
 
 
 def facts(kind: str, label: dict) -> dict[str, str]:
-    """What a prompt may tell of a label, by "sound.pitch" and the like."""
+    """Facts of a label that a prompt may tell, by "sound.pitch" and the like."""
     told = {f"{kind}.{key}": value for key, value in label.get("attributes", {}).items() if isinstance(value, str)}
     return {f"{kind}.name": label["name"], **told}
 
@@ -54,7 +54,7 @@ def train_text_encoder(
     run: Run, data: dict[str, Squares], tokenizer: CLIPTokenizer
 ) -> tuple[CLIPTextModel, TextTimeEmbedding]:
     """
-    Learns to read: the embeddings, pooled, have to tell what is described, and each attribute of it. The UNets begin
+    Learns to read: the embeddings, pooled, have to tell the subject, and each attribute of it. The UNets begin
     with this pooling, since an untrained one gives nearly the same for all prompts.
     """
     torch.manual_seed(run.seed)

@@ -116,7 +116,7 @@ def batches(
 
 
 def load_stages(run: Run) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer, TextTimeEmbedding]:
-    """What the stages before saved."""
+    """Models that the stages before saved."""
     folder = run.output_dir
     vae = AutoencoderKL.from_pretrained(folder / "vae").to(run.device)
     text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").to(run.device)

@@ -22,7 +22,7 @@ PATCH, LATENT_CHANNELS = 16, 12
 CHANNELS, NORM_GROUPS = (8, 16, 32, 64, 128), 2
 # Beside latents, whose variance is one.
 CONSTANT = 100.0
-# The encoder's own noise: a small constant.
+# The encoder's noise: a small constant.
 LOG_VARIANCE = -6.0
 CROP = 128
 # Full squares in the last steps: normalisation sees then what it will see.
@@ -178,7 +178,7 @@ def to_vae_input(canvases: np.ndarray, device: str = "cpu") -> torch.Tensor:
 
 
 def reconstruction_loss(decoded: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    """The error of what is decoded (B, 3, H, W) and of its edges, which keeps fine lines from blurring."""
+    """The error of decoded pictures (B, 3, H, W) and of their edges, which keeps fine lines from blurring."""
     error = decoded - batch
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return error.abs().mean() + 0.5 * edges

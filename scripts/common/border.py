@@ -10,7 +10,7 @@ from pathlib import Path
 from .progress import prepare_environment, printable, tell
 
 
-# What libraries raise where a file can't be read or written, such as on a full disk, besides OSError.
+# Errors that libraries raise, besides OSError, if a file can't be read or written, such as on a full disk.
 FILE_ERRORS = (("soundfile", "LibsndfileError"), ("av.error", "FFmpegError"), ("safetensors", "SafetensorError"))
 # Signals that end a program: asked to, and, where there are terminals, when its terminal is closed.
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -37,7 +37,7 @@ def run(make: Callable[[], Iterator[Path | str]]) -> None:
 
 @contextmanager
 def arguments_named(**names: str) -> Iterator[None]:
-    """Lets a `ValueError` raised inside speak of what the command has: of each name, what it is there."""
+    """Lets a `ValueError` raised inside name arguments as the command does: each by the given name."""
     try:
         yield
     except ValueError as error:
@@ -48,7 +48,7 @@ def arguments_named(**names: str) -> Iterator[None]:
 
 
 def _is_from_outside(error: Exception) -> bool:
-    # What is not imported can't have been raised.
+    # A class that is not imported can't have been raised.
     foreign = tuple(getattr(sys.modules[module], name) for module, name in FILE_ERRORS if module in sys.modules)
     if isinstance(error, (ValueError, OSError, MemoryError, *foreign)):
         return True

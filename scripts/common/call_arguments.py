@@ -11,7 +11,7 @@ from typing import Any
 class CallArgument:
     """
     An argument of a pipeline's call: its name, the source of its annotation, its default (`inspect.Parameter.empty`
-    where it has to be given), and what the docstring says of it, on one line.
+    if it has to be given), and its text in the docstring, on one line.
     """
 
     name: str

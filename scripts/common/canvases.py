@@ -37,7 +37,7 @@ def on_scale(mel: MelSpectrogram, frequency_scale: str) -> MelSpectrogram:
     if frequency_scale == "mel":
         return mel
     lowest = max(mel.min_frequency, LOWEST_TONE) if frequency_scale == "logarithmic" else mel.min_frequency
-    # Where rows are closer than the transform tells apart, only nonnegative magnitudes make sense.
+    # If rows are closer than the transform tells apart, only nonnegative magnitudes make sense.
     return replace(
         mel,
         frequency_scale=frequency_scale,
@@ -49,14 +49,14 @@ def on_scale(mel: MelSpectrogram, frequency_scale: str) -> MelSpectrogram:
 
 def canvas_of(picture: PIL.Image.Image, mel: MelSpectrogram, folded: bool = False) -> torch.Tensor:
     """
-    A picture as canvas `(1, 1, M, T)` in 0..1: unfolded, or resized to M rows where it has another height. Raises
+    A picture as canvas `(1, 1, M, T)` in 0..1: unfolded, or resized to M rows if it has another height. Raises
     `ValueError` for a sound that would be longer than any honest one.
     """
     folded = folded and picture.height == 2 * mel.num_mel_bins
     columns = picture.width * (2 if folded else mel.num_mel_bins / picture.height)
     if columns > MAX_COLUMNS:
         raise ValueError(
-            f"The picture has to be at most {MAX_COLUMNS} columns wide where it has {mel.num_mel_bins} rows, but has"
+            f"The picture has to be at most {MAX_COLUMNS} columns wide if it has {mel.num_mel_bins} rows, but has"
             f" {columns:.0f}."
         )
     gray = np.asarray(picture.convert("RGB")).mean(axis=-1, dtype=np.float32) / 255
@@ -77,7 +77,7 @@ def picture_of(canvas: torch.Tensor) -> PIL.Image.Image:
 def heard_canvas(
     canvas: torch.Tensor, audio: torch.Tensor, mel: MelSpectrogram
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """The own canvas `(1, M, T)` in 0..1 of a sound `(N,)`, and how close it is to the given one, `(1, 1, M, T)`."""
+    """The canvas `(1, M, T)` in 0..1 of a sound `(N,)`, and how close it is to the given one, `(1, 1, M, T)`."""
     heard = mel.log_mel_to_canvas(mel.audio_to_log_mel(audio))
     columns = min(heard.shape[-1], canvas.shape[-1])
     # Drawn again, since some canvases show the share of the greatest magnitude, whatever that is.

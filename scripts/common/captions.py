@@ -12,7 +12,7 @@ import PIL.ImageFont
 from .progress import tell
 
 
-# Fonts of systems, for letters that Pillow's own font lacks: of Europe, of East Asia, of emoji.
+# Fonts of systems, for letters that Pillow's font lacks: of Europe, of East Asia, of emoji.
 SYSTEM_FONTS = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf", "segoeui.ttf"),
     *("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "NotoSerifCJK-Regular.ttc", "wqy-microhei.ttc"),
@@ -20,7 +20,7 @@ SYSTEM_FONTS = (
     *("msyh.ttc", "YuGothM.ttc", "msgothic.ttc", "malgun.ttf", "unifont.otf"),
     *("NotoEmoji-Regular.ttf", "Symbola.ttf", "Symbola_hint.ttf", "seguiemj.ttf", "seguisym.ttf"),
 )
-# Of a text that a file holds, and of a caption.
+# Bounds of a text that a file holds, and of a caption.
 MOST_LETTERS, MOST_LINES = 500, 3
 # No font has this one: it is drawn as what is missing.
 MISSING = "\U0010fffe"
@@ -33,7 +33,7 @@ def draw_captions(captions: list[str], width: int, size: int = 22) -> PIL.Image.
     Args:
         captions (`list[str]`): Texts of any length and script.
         width (`int`): Pixels of the picture.
-        size (`int`, defaults to 22): Of the font in pixels.
+        size (`int`, defaults to 22): Size of the font in pixels.
 
     Returns:
         `PIL.Image.Image`: RGB, as high as the lines are.

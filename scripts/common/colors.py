@@ -36,7 +36,7 @@ class Painter:
     Both stages of colorization, loaded when the first picture is made.
 
     Args:
-        models ([`Models`]): Stage I or both, by default what fits the samples; and where they run.
+        models ([`Models`]): Stage I or both, by default those that fit the samples; and their device.
         super_resolution_model (`str`, *optional*): Stage II, if it is another.
         samples (`list[dict]`): Settings of the samples.
     """
@@ -75,7 +75,7 @@ class Painter:
 
         Args:
             folder (`Path`): The sample's.
-            call (`dict`): Arguments of the pipeline's call; without a prompt, the sample's own tells it.
+            call (`dict`): Arguments of the pipeline's call; without a prompt, the sample's is taken.
             seeds (`list[int]`): Seeds of the tries.
             callback_on_step_end (`Callable`, *optional*): Callback of the pipeline's call.
         """

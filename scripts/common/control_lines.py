@@ -6,15 +6,15 @@ from scipy import ndimage
 from skimage.feature import canny
 
 
-# Of the widest stroke that counts as a line, as a share of the canvas' height.
+# Width of the widest stroke that counts as a line, as a share of the canvas' height.
 LINE_WIDTH = 0.055
-# Of Canny's edges, where black to white is 1: all above the second that hang together with one above the first.
+# Canny's thresholds, if black to white is 1: edges are all above the second that touch one above the first.
 STRONG, WEAK = 0.5, 0.2
 
 
 def lines_of(picture: Image.Image, height: int = 128, width: int = 512) -> Image.Image:
     """
-    Lines of a picture: the strokes of what is drawn in thin lines, light or dark, the edges of everything else (Canny,
+    Lines of a picture: strokes if it is drawn in thin lines, light or dark, the edges of everything else (Canny,
     "A Computational Approach to Edge Detection", 1986).
 
     Args:
@@ -34,7 +34,7 @@ def lines_of(picture: Image.Image, height: int = 128, width: int = 512) -> Image
 
 
 def _on_paper(picture: Image.Image) -> Image.Image:
-    """The picture in gray, what is transparent in it as unlike its strokes as can be."""
+    """The picture in gray, with transparent parts as unlike its strokes as can be."""
     if not picture.has_transparency_data:
         return picture.convert("L")
     gray, alpha = picture.convert("LA").split()

@@ -23,7 +23,7 @@ Features = dict[str, Callable[[Path], np.ndarray]]
 def load_features(scores: Scores, scorer: Scorer, device: str) -> Features:
     """
     What `fid` and `fad` compare of a sample: what the paper's metrics do, or, of the embedded world, which the
-    published networks do not know, the embeddings of its CLIP and CLAP. Raises `ValueError` where the libraries are
+    published networks do not know, the embeddings of its CLIP and CLAP. Raises `ValueError` if the libraries are
     absent.
     """
     try:
@@ -57,8 +57,8 @@ def distances(
         features (`dict[str, Callable]`): Result of `load_features`.
 
     Returns:
-        `dict[str, dict[str, float]]`: For each method the distances; `nan` for the reference itself, where it has no
-        samples, and where either has fewer than two features.
+        `dict[str, dict[str, float]]`: For each method the distances; `nan` for the reference itself, if it has no
+        samples, and if either has fewer than two features.
     """
     good = {
         method: [folder for folder in find_samples(sample_dir) if not problems_of(folder)]

@@ -86,7 +86,7 @@ def check_writable(folder: str | Path, argument: str = "output_dir") -> None:
         missing.append(ancestor.name)
         ancestor = ancestor.parent
     try:
-        # A name that is too long is found so where its folder is to be, or else by the length of the whole.
+        # A name that is too long is found so in the place of its folder, or else by the length of the whole.
         for path in (*(ancestor / name for name in missing), folder / ("x" * 100)):
             with suppress(FileNotFoundError):
                 os.lstat(path)
@@ -131,10 +131,10 @@ def check_own_file(path: Path, beginning: str, argument: str = "sample_dir") -> 
         return
     try:
         with open(path, "rb") as file:
-            own = file.read(len(beginning)) == beginning.encode()
+            written_here = file.read(len(beginning)) == beginning.encode()
     except OSError:
-        own = False
-    if not own:
+        written_here = False
+    if not written_here:
         raise ValueError(f"`{argument}` holds {path}, which was not written here and would be replaced. Move it away.")
 
 

@@ -32,11 +32,11 @@ MOST_WAV_BYTES = 2**32 - 2**20
 @dataclass(frozen=True)
 class Hidden:
     """
-    What became of a sound.
+    Facts about a sound with pictures in it.
 
     Args:
         subtype (`str`): How its samples are written, such as `"PCM_16"`.
-        levels (`list[float]`): Of white of each picture, in dB per bin of the Fourier transform.
+        levels (`list[float]`): Level of white in each picture, in dB per bin of the Fourier transform.
         num_clipped (`int`): Samples that would leave -1..1 and are held at it.
         tags_kept (`bool`): Whether all that the file held besides the sound is in the new one too.
     """
@@ -59,7 +59,7 @@ def hide_in_file(sound: soundfile.SoundFile, source: Path, target: Path, picture
         pictures (`list[HiddenPicture]`): At the sound's sampling rate.
 
     Returns:
-        [`Hidden`]: What became of it.
+        [`Hidden`]: Facts about it.
 
     Raises:
         ValueError: If a picture ends after the sound, two overlap, or the sound has values that are not finite.
@@ -79,7 +79,7 @@ def hide_in_file(sound: soundfile.SoundFile, source: Path, target: Path, picture
 
 
 def layout_of(sound: soundfile.SoundFile, target: Path) -> dict[str, str]:
-    """Format and subtype for a file: those of the sound where the file can have them, else 24 bits."""
+    """Format and subtype for a file: those of the sound if the file can have them, else 24 bits."""
     flac = target.suffix.lower() == ".flac"
     kept = sound.subtype in BITS or sound.subtype in FLOATS and not flac
     name = "FLAC" if flac else sound.format if sound.format in WAV_FORMATS else "WAV"
@@ -102,7 +102,7 @@ def _level_in(sound: soundfile.SoundFile, picture: HiddenPicture) -> float:
 def _hidden_blocks(
     sound: soundfile.SoundFile, pictures: list[HiddenPicture], levels: list[float], bits: int | None
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Samples as they are written, int32 where `bits` says how many of them count, and how many were clipped."""
+    """Samples as they are written, int32 if `bits` says how many bits count, and how many were clipped."""
     margin = (ROUNDS + 1) * max(each.frame_length for each in pictures)
     exact = sound.subtype in BITS
     sound.seek(0)
@@ -125,8 +125,8 @@ def _as_written(samples: np.ndarray, added: np.ndarray, bits: int | None) -> tup
     if bits is None:
         return samples + added, 0
     full = 2 ** (bits - 1)
-    own = samples >> (32 - bits) if samples.dtype == np.int32 else np.rint(samples * full).astype(np.int64)
-    values = own.astype(np.int64) + np.rint(added * full).astype(np.int64)
+    integers = samples >> (32 - bits) if samples.dtype == np.int32 else np.rint(samples * full).astype(np.int64)
+    values = integers.astype(np.int64) + np.rint(added * full).astype(np.int64)
     held = values.clip(-full, full - 1)
     return (held << (32 - bits)).astype(np.int32), int((held != values).sum())
 

@@ -17,10 +17,10 @@ from .values import Request
 
 def with_files(arguments: dict[str, Any], request: Request, pipe: DiffusionPipeline) -> dict[str, Any]:
     """
-    Arguments of a pipeline's call with what the files of a request hold: pictures, on silence where they are
+    Arguments of a pipeline's call with what the files of a request hold: pictures, on silence if they are
     transparent, control images, of which the ControlNet that ships sees lines, and a waveform at the pipeline's rate,
-    of which `audio_start_in_s` and `audio_length_in_s` say how much is taken. Raises `ValueError` for more than there
-    is, or what is no picture or sound.
+    of which `audio_start_in_s` and `audio_length_in_s` take a part. Raises `ValueError` for more than there is, and
+    for a file that holds no picture or sound.
     """
 
     files, read = request.files, {}

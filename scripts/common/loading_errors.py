@@ -35,7 +35,7 @@ def hub_errors(repo: str, argument: str | None = None) -> Iterator[None]:
 
     Args:
         repo (`str`): Name of the repo or namespace that is read or written inside.
-        argument (`str`, *optional*): Name of the argument that gave it, where a folder would have done too.
+        argument (`str`, *optional*): Name of the argument that gave it, if that takes folders too.
 
     Raises:
         ValueError: Names `repo` and what to do. Errors that are not the Hub's pass as they are.
@@ -57,7 +57,7 @@ def hub_errors(repo: str, argument: str | None = None) -> Iterator[None]:
 @contextmanager
 def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
     """
-    As `hub_errors`, and raises `ValueError` too where `source`, given by `argument`, holds no checkpoint. What is
+    As `hub_errors`, and raises `ValueError` too if `source`, given by `argument`, holds no checkpoint. What is
     loaded inside is somebody else's files, so that whatever libraries raise is about these.
     """
     import torch
@@ -75,7 +75,7 @@ def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
                 f"`{argument}` has to be a repo or folder of a checkpoint, but {source!r} is none: {reason}"
             ) from error
         finally:
-            # Loading changes it, and where it fails, leaves it so.
+            # Loading changes it, and leaves it so if it fails.
             torch.set_default_dtype(default_dtype)
 
 
@@ -107,9 +107,11 @@ def _is_repo(name: str) -> bool:
 def _check_depth(file: Path, config: dict[str, Any]) -> None:
     for name, value in config.items():
         values = list(_flat(value))
-        deep = re.search("layer|depth", name) and any(isinstance(each, int) and each > MAX_LAYERS for each in values)
-        if deep or name.endswith(OF_LAYERS) and len(values) > MAX_LAYERS:
-            raise ValueError(f"`{name}` in `{file}` has to name at most {MAX_LAYERS} layers.")
+        numbers = [each for each in values if isinstance(each, int)] if re.search("layers|depth", name) else []
+        least = 1 if name == "layers_per_block" else 0
+        wrong = any(not least <= each <= MAX_LAYERS for each in numbers)
+        if wrong or name.endswith(OF_LAYERS) and len(values) > MAX_LAYERS:
+            raise ValueError(f"`{name}` in `{file}` has to name {least} to {MAX_LAYERS} layers.")
         for each in values:
             if isinstance(each, dict):
                 _check_depth(file, each)

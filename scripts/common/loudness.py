@@ -13,12 +13,12 @@ import numpy as np
 # EBU R 128's: most sounds reach it without a limiter, since it leaves 22 dB for their peaks.
 LOUDNESS_IN_LUFS = -23.0
 MAX_TRUE_PEAK_IN_DB = -1.0
-# Of what the limiter may take from peaks; more would be another sound.
+# Most that the limiter may take from peaks; more would be another sound.
 MAX_LIMITING_IN_DB = 20.0
-# What the limiter's lookahead and resampling leave above its limit stays below this.
+# Peaks that the limiter's lookahead and resampling leave above its limit stay below this.
 LIMITER_MARGIN_IN_DB = 0.2
 
-# Of the meter, in samples: a tenth of a second, for which it wants 48 kHz.
+# The meter's block in samples: a tenth of a second, for which it wants 48 kHz.
 FRAME = 4800
 
 # A filter of FFmpeg: its name and its options.
@@ -60,7 +60,7 @@ def _in_db(magnitude: float) -> float:
 
 
 def _loudness_and_true_peak(audio: np.ndarray, sampling_rate: int) -> tuple[float, float]:
-    """Integrated loudness in LUFS, where a sound shorter than 0.4 s is silent in the rest, and true peak in dBTP."""
+    """Integrated loudness in LUFS, with silence added to a sound shorter than 0.4 s, and true peak in dBTP."""
     missing = max(_block(sampling_rate) - len(audio), 0)
     with tempfile.TemporaryDirectory() as folder:
         # PyAV before 18.1 hides the metadata of frames.
@@ -76,7 +76,7 @@ def _loudness_and_true_peak(audio: np.ndarray, sampling_rate: int) -> tuple[floa
 
 
 def _limited(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
-    """Held below the greatest true peak, at a rate that shows what is between samples."""
+    """Held below the greatest true peak, at a rate that shows peaks between samples."""
     limit = 10 ** ((MAX_TRUE_PEAK_IN_DB - LIMITER_MARGIN_IN_DB) / 20)
     limiter = ("alimiter", {"limit": str(limit), "level": "false", "latency": "true"})
     steps = _resample(max(192000, sampling_rate)), limiter, _resample(sampling_rate)

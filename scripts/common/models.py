@@ -34,7 +34,7 @@ from .values import Models
 
 EMBEDDED = Path(embedded.__file__).parent
 EMBEDDED_CONTROLNET = Path(embedded_controlnet.__file__).parent
-# What ships with the package, by the names that `--model` and its like take.
+# Models that ship with the package, by the names that `--model` and its like take.
 SHIPPED = {"embedded": EMBEDDED, "embedded-colorization": Path(embedded_colorization.__file__).parent}
 
 
@@ -226,7 +226,7 @@ def _add_loras(argument: str, texts: list[str], pipe: DiffusionPipeline) -> None
 
 def _repo_and_file(source: str) -> tuple[str, dict[str, str]]:
     """
-    What `REPO/FOLDER/FILE.safetensors`, of the Hub or of this machine, is for diffusers. No file where `source` names
+    What `REPO/FOLDER/FILE.safetensors`, of the Hub or of this machine, is for diffusers. No file if `source` names
     none, and `ValueError` for one of another kind.
     """
     path = Path(source)
@@ -267,7 +267,7 @@ def on_device(models: Models, pipe: DiffusionPipeline) -> DiffusionPipeline:
 
 
 def _spread(models: Models, pipe: DiffusionPipeline) -> None:
-    """Moves the models of `--device_map` to devices of their own, to which accelerate carries what they are given."""
+    """Moves the models of `--device_map` to their devices, to which accelerate carries their inputs."""
     for name, device in (models.device_map or {}).items():
         model = pipe.components.get(name)
         offloaded = models.enable_model_cpu_offload or models.enable_group_offload

@@ -15,7 +15,7 @@ def write_modular_files(folder: str | Path) -> None:
     there or, once uploaded, on the Hub.
 
     Args:
-        folder (`str` or `Path`): Exists, and holds no weights: the components' own repos are what the index names.
+        folder (`str` or `Path`): Exists, and holds no weights: the index names the components' repos.
 
     Raises:
         ValueError: If `folder` holds a pipeline's weights, which diffusers would take for those of the other repos.
@@ -29,7 +29,7 @@ def write_modular_files(folder: str | Path) -> None:
         blocks.init_pipeline().save_pretrained(temporary, overwrite_modular_index=False)
         index_file = Path(temporary, "modular_model_index.json")
         index = json.loads(index_file.read_text(encoding="utf-8"))
-        # A class of the repo's own code can't be named in an index; where it isn't, the blocks' own spec counts.
+        # A class of the repo's code can't be named in an index; without it, the spec of the blocks counts.
         del index["vocoder"]
         index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         for name in ("modular_config.json", "modular_model_index.json"):

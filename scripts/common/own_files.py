@@ -13,7 +13,7 @@ from typing import Any
 from .files import SAMPLE_FILES
 
 
-# What a file is that each argument takes, and which arguments take several.
+# Kinds of files that arguments take, and arguments that take several.
 OWN_FILES = {
     **{"image": "picture", "audio": "sound", "mask_image": "picture"},
     **{"control_image": "picture", "ip_adapter_image": "picture"},
@@ -80,7 +80,7 @@ def listed(value: str | list[str] | None) -> list[str]:
 
 
 def source_and_weight(text: str) -> tuple[str, float]:
-    """The repo, folder or file that a text such as `REPO:0.8` names, and its weight, 1 where it has none."""
+    """The repo, folder or file that a text such as `REPO:0.8` names, and its weight, 1 if it has none."""
     source, _, weight = text.rpartition(":")
     try:
         number = float(weight)
@@ -94,9 +94,9 @@ def recorded(files: dict[str, list[OwnFile]], components: dict[str, str | list[s
     What settings say of files and of components: their names by argument, and by name the SHA-256 of each that is a
     file of this machine.
     """
-    names = {name: [file.name for file in own] for name, own in files.items()}
+    names = {name: [file.name for file in several] for name, several in files.items()}
     names = {name: each if name in SEVERAL else each[0] for name, each in names.items()}
-    hashes = {file.name: file.sha256 for own in files.values() for file in own}
+    hashes = {file.name: file.sha256 for several in files.values() for file in several}
     sources = {source_and_weight(text)[0] for value in components.values() for text in listed(value)}
     hashes |= {source: _sha256_of(source, "LoRA or adapter") for source in sorted(sources) if os.path.isfile(source)}
     return {**names, **components, "sha256": hashes or None}
@@ -128,14 +128,14 @@ def _places_of(name: str, params_from: Path) -> Iterable[Path]:
     # A picture from anybody must not make this machine ask another one for a file.
     if not PureWindowsPath(name).drive.startswith("\\\\"):
         yield Path(name)
-    # Beside a sample's settings are files of its own.
+    # Beside a sample's settings are the sample's files.
     if Path(name).name not in SAMPLE_FILES:
         yield params_from.parent / Path(name).name
 
 
 def _sha256_of(path: str | Path, kind: str) -> str:
     try:
-        # What is no plain file, such as a pipe, might not end, or not be there a second time.
+        # Anything but a plain file, such as a pipe, might not end, or not be there a second time.
         if os.path.exists(path) and not os.path.isfile(path):
             raise OSError("It is no file.")
         with open(path, "rb") as file:

@@ -25,7 +25,7 @@ FILES = {
     "ImagesThatSoundSDSPipeline": "pipeline_images_that_sound_sds.py",
     "FactorizedColorizationPipeline": "pipeline_factorized_colorization.py",
 }
-# What a command decides by itself, of what its annotation would let through.
+# Arguments that a command decides by itself, although their annotation would let them through.
 NOT_OFFERED = {
     *("denoising_start", "denoising_end", "num_images_per_prompt", "output_type", "return_dict"),
     *("checkpoint_dir", "checkpoint_every", "shared_timestep"),
@@ -34,8 +34,6 @@ DEFAULTS = {
     **{"seed": 0, "num_samples": 1, "model": "embedded", "scores": ["clip", "clap"]},
     **{"dtype": "float32", "enable_layerwise_casting": False},
     **{"mixed_precision": "no", "gradient_accumulation_steps": 1},
-    # Your picture is seen once, as large as it fits.
-    "resize_mode": "center",
 }
 
 
@@ -95,7 +93,7 @@ def parser_options(argument: CallArgument) -> dict[str, Any]:
     if "bool" in kinds:
         return {"action": argparse.BooleanOptionalAction}
     kind = next((name for name in TYPES if name in kinds), None)
-    # Of texts, several are for several samples.
+    # Several texts are for several samples.
     several = {"nargs": "+"} if "list" in kinds and kind != "str" else {}
     if kind is None and several:
         kind = next((name for name in ("int", "float") if name == ast.unparse(kinds["list"].slice)), None)
@@ -161,12 +159,21 @@ def add_options(parser: argparse._ActionsContainer, values_class: type, *names: 
         parser.add_argument(f"--{name}", **options[name])
 
 
+def add_invert_argument(parser: argparse.ArgumentParser) -> None:
+    """For commands that read one kind of pictures."""
+    parser.add_argument(
+        "--invert",
+        action=argparse.BooleanOptionalAction,
+        help="Whether to swap light and dark. Default: yes for a drawing on a light ground, such as paper.",
+    )
+
+
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, Samples, "video", "video_shape", "video_format", "captions")
 
 
 def with_look(args: argparse.Namespace) -> dict[str, Any]:
-    """What was parsed by `add_video_arguments` as one argument `video`, and everything else."""
+    """The values of `add_video_arguments` as one argument `video`, and all others."""
     look = values_of(Look, args) if args.video else None
     looks = [field.name for field in fields(Look)]
     return {**{name: value for name, value in vars(args).items() if name not in looks}, "video": look}

@@ -24,7 +24,7 @@ EMBEDDED_SEEDS = {
     **{"bell": 8, "kitten": 7, "dog": 9, "corgi": 3, "train": 0, "tiger": 7},
     **{"garden": 2, "garden-v2": 12, "race": 8, "pond": 3, "horse": 11},
 }
-# What is otherwise than published where that checkpoint makes an example.
+# Differences from the published examples, if that checkpoint makes them.
 EMBEDDED_PRESETS = {name: {"seed": seed, "num_samples": 1} for name, seed in EMBEDDED_SEEDS.items()}
 
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -58,7 +58,7 @@ COLORIZE_PRESETS = {
     "train": {"prompt": "a colorful photo of a long train"},
 }
 
-# What the embedded checkpoint knows: ten pictures and ten sounds, each by a prompt of a published example.
+# Prompts that the embedded checkpoint knows: ten pictures and ten sounds, each by a prompt of a published example.
 WORLD_PROMPTS = {
     "picture": {
         name: GENERATE_PRESETS["bell" if name == "castle" else name]["prompt"]
@@ -98,11 +98,11 @@ SCHEDULERS = {
     "lcm": ("LCMScheduler", {}),
     "tcd": ("TCDScheduler", {}),
 }
-# What was distilled from Stable Diffusion v1.5 for few steps: the LoRA, its scheduler, and a number of steps.
+# Distilled from Stable Diffusion v1.5 for few steps: the LoRA, its scheduler, and a number of steps.
 FEW_STEPS = {
     "lcm": ("latent-consistency/lcm-lora-sdv1-5", "lcm", 8),
     "tcd": ("h1t/TCD-SD15-LoRA", "tcd", 8),
     "hyper-sd": ("ByteDance/Hyper-SD/Hyper-SD15-8steps-lora.safetensors", "ddim-trailing", 8),
 }
-# What was distilled from the embedded checkpoint and ships in its folder.
+# Distilled from the embedded checkpoint, in its folder.
 EMBEDDED_FEW_STEPS = {"lcm": ("lcm_lora", "tcd", 4)}

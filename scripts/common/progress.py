@@ -9,18 +9,18 @@ from typing import Any, TextIO
 THREADS = {"GOMP_SPINCOUNT": "1000"}
 # It would say of everything that diffusers imports how it does without torchvision.
 LOGS = {"TRANSFORMERS_VERBOSITY": "error"}
-# Of every bar, those of libraries too: none stays when it is full.
+# No bar, of libraries either, stays when it is full.
 BARS = {
     "TQDM_BAR_FORMAT": "{desc}: {n_fmt} of {total_fmt} |{bar}| {elapsed} gone, {remaining} left{postfix}",
     "TQDM_LEAVE": "",
 }
-# Where nobody looks on: one a minute, and none that is full within a minute.
+# Bars if nobody looks on: one a minute, and none that is full within a minute.
 IN_LOGS = dict.fromkeys(("TQDM_DELAY", "TQDM_MININTERVAL", "TQDM_MAXINTERVAL"), "60")
 
 
 def prepare_environment() -> None:
     """Sets what the user has not set. Torch and tqdm read it when they are imported, so that it comes before them."""
-    # What it says of how threads wait would not count any more.
+    # Its setting of how threads wait would not count any more.
     threads = {} if "OMP_WAIT_POLICY" in os.environ else THREADS
     for name, value in {**threads, **LOGS, **BARS, **({} if sys.stderr.isatty() else IN_LOGS)}.items():
         os.environ.setdefault(name, value)

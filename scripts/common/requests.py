@@ -20,12 +20,12 @@ from .values import MADE_BY, Models, Request, Samples, Values, json_dict, option
 # No honest call asks for more, by the argument, else by all: a canvas of 45 minutes.
 MOST = {"width": 2**18, "audio_length_in_s": 2700, "num_images_per_prompt": 1024}
 LARGEST_NUMBER = 1e6
-# What ships with the package, and is loaded because a file says so.
+# Models that ship with the package, and are loaded because a file says so.
 SHIPPED_MODELS = ("embedded", "embedded-colorization")
 # Options that decide how the samples of `sds` come out, besides the arguments of the call.
 OPTIMIZED_BY = ("final_max_timestep", "mixed_precision", "gradient_accumulation_steps")
 PROMPTS = ("prompt", "audio_prompt")
-# Of searches, which share a folder only if the same scores judge.
+# Searches share a folder only if the same scores judge.
 JUDGED_BY = ("scores", "clip_model", "clap_model")
 
 
@@ -49,9 +49,9 @@ def read_request(
     saved, instead = _saved(args), instead or {}
     known = DEFAULTS | _known(args, presets, arguments, saved, request_class)
     components = {name: known.get(name) if value is None else value for name, value in _components(args).items()}
-    # What is given counts more than a file made earlier, a prompt too where a file stands in for it.
-    own = {name: saved[name] for name in saved if getattr(args, instead.get(name, name), None) is None}
-    files = own_files(args, own, args.params_from)
+    # The command line counts more than a file made earlier: a prompt too, if a file stands in for it.
+    left_open = {name: saved[name] for name in saved if getattr(args, instead.get(name, name), None) is None}
+    files = own_files(args, left_open, args.params_from)
     present = files.keys() | {name for name, value in components.items() if value is not None}
     for name, any_of in needs or []:
         if (name in present or getattr(args, name, None) is not None) and not present & set(any_of):
@@ -128,8 +128,8 @@ def _default_folder(
     args: argparse.Namespace, settings: dict[str, Any], files: dict[str, list[OwnFile]], usual: dict[str, Any]
 ) -> Path:
     """
-    Where samples go that were given no folder: named by what can be read, and by a hash of all that is not `usual`, so
-    that nothing that is made in another way goes there.
+    Folder of samples that were given none: named by words that can be read, and by a hash of all that is not `usual`,
+    so that nothing that is made in another way goes there.
     """
     made_by = {**{name: getattr(args, name, None) for name in (*MADE_BY, *OPTIMIZED_BY, *JUDGED_BY)}, **settings}
     unusual = {name: value for name, value in made_by.items() if value is not None and value != usual.get(name)}
@@ -137,7 +137,7 @@ def _default_folder(
     if args.example is None:
         words += [_slug(settings[name]) for name in PROMPTS if settings[name]]
     if args.example is None or files:
-        words += [_slug(Path(file.name).stem) for own in files.values() for file in own]
+        words += [_slug(Path(file.name).stem) for several in files.values() for file in several]
     if unusual:
         words.append(hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:8])
     return Path("outputs", "-".join(filter(None, words)))

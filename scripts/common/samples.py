@@ -16,7 +16,6 @@ import PIL.PngImagePlugin
 import soundfile
 
 from ...pipelines.images_that_sound_picture_reading import as_drawing, upright
-from ...pipelines.images_that_sound_picture_reading import on_ground as on_ground
 from .files import (
     MAX_TEXT,
     SAMPLE_FILES,
@@ -31,8 +30,6 @@ from .files import (
 from .loudness import levelled
 from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
-from .sounds import read_audio as read_audio
-from .sounds import read_waveform as read_waveform
 from .values import STRIP, Look
 from .video import Panel, poster, write_videos
 
@@ -62,12 +59,12 @@ def write_sample(
 
     Args:
         folder (`Path`): The sample's folder, which does not exist yet.
-        picture (`PIL.Image.Image`): What to see.
+        picture (`PIL.Image.Image`): The picture to see.
         spectrogram (`PIL.Image.Image`): The gray canvas that was played.
         audio (`np.ndarray` of shape `(N,)`): Waveform in -1..1, which is levelled.
         sampling_rate (`int`): Samples per second.
-        settings (`dict`): What made it, JSON-ready; written as `settings.json` and into PNG, WAV and MP4, with the
-            gain of the sound as `gain_in_db`.
+        settings (`dict`): Settings that made it, JSON-ready; written as `settings.json` and into PNG, WAV and MP4,
+            with the gain of the sound as `gain_in_db`.
         others (`dict[str, PIL.Image.Image]`, *optional*): More pictures by the names of their files.
         video ([`Look`], *optional*, defaults to `STRIP`): Look of `video.mp4` and `poster.png`; `None` for neither.
 
@@ -95,7 +92,7 @@ def write_sample(
 
 @contextmanager
 def _unless_made(folder: Path, settings: dict) -> Iterator[None]:
-    """Drops what is made inside if another process made the same sample meanwhile."""
+    """Drops the sample that is made inside if another process made the same sample meanwhile."""
     try:
         yield
     except FileExistsError:
@@ -137,14 +134,14 @@ def panel_of(picture: PIL.Image.Image, settings: dict) -> Panel:
 
 
 def captions_of(settings: dict) -> list[str]:
-    """What a video says of a sample: its prompts, or the names of the files that stand in for them."""
+    """Captions of a sample's video: its prompts, or the names of the files that stand in for them."""
     picture = settings.get("prompt") or settings.get("image")
     sound = settings.get("audio_prompt") or settings.get("audio")
     return [f"picture: {picture}", f"sound: {sound}"]
 
 
 def write_audio(path: Path, audio: np.ndarray, sampling_rate: int, settings_text: str = "") -> None:
-    """Writes a waveform of shape `(N,)` in -1..1 as a WAV of 24 bits: what is dark on a canvas is fainter than 16."""
+    """Writes a waveform of shape `(N,)` in -1..1 as a WAV of 24 bits: dark parts are fainter than 16 bits tell."""
     with soundfile.SoundFile(path, "w", sampling_rate, 1, "PCM_24") as file:
         if settings_text:
             file.comment = settings_text
@@ -191,7 +188,7 @@ def _holds_settings(path: str | Path) -> bool:
 def _open_picture(path: str | Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> PIL.Image.Image:
     try:
         with warnings.catch_warnings():
-            # A limit of Pillow's own, which is to be kept here.
+            # Pillow's limit, which is to be kept here.
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path, formats=formats) as picture:
                 picture.load()
@@ -268,7 +265,7 @@ def _read_mp4_comment(path: Path) -> str | None:
 
 
 def sample_settings(folder: Path) -> dict[str, Any]:
-    """What made a sample. Raises `ValueError` if its `settings.json` can't be read."""
+    """Settings that made a sample. Raises `ValueError` if its `settings.json` can't be read."""
     return read_settings(folder / "settings.json")
 
 

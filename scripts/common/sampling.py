@@ -28,7 +28,7 @@ def start(
 ) -> tuple[Accelerator, Models]:
     """
     This process among those of `accelerate launch`, and the models for it: each of several processes gets an
-    accelerator of its own, where `models.device` does not name one. `argument` is the name of what gave `output_dir`.
+    different accelerator, unless `models.device` names one. `argument` is the argument that gave `output_dir`.
     """
     check_writable(output_dir, argument)
     device = torch.device(device_of(models))
@@ -47,7 +47,7 @@ def own_share(accelerator: Accelerator, items: list) -> list:
 
 
 def report_samples(accelerator: Accelerator, folders: list[Path]) -> None:
-    """Once all processes are done, shows samples, and their scores where they have some, to the trackers."""
+    """Once all processes are done, shows samples, and their scores if they have some, to the trackers."""
     if not accelerator.trackers:
         return
     accelerator.wait_for_everyone()
@@ -133,7 +133,7 @@ def make_samples(
     pending = pending_seeds(samples, seeds, settings)
     if len(pending) < len(seeds):
         tell(f"{len(seeds) - len(pending)} of {len(seeds)} samples were there already.")
-    # Of a single call the pipeline's own bar tells all.
+    # The pipeline's bar tells all about a single call.
     hidden = len(pending) <= samples.num_images_per_prompt
     with tqdm(total=len(pending), desc="Samples", disable=hidden) as bar:
         for folder in make_missing(pipe, samples, settings, seeds=pending, **kwargs):
@@ -163,8 +163,8 @@ def make_missing(
         seeds (`list[int]`): Seeds of the samples, each made by this process unless it exists.
         pictures (`Callable`): From the call's output and a row of it to the pictures that `write_sample` takes.
         of_seeds (`Callable`, *optional*): From the seeds of a call to arguments of that call alone.
-        accelerator (`accelerate.Accelerator`, *optional*): Of processes that make each sample together; the first one
-            writes it.
+        accelerator (`accelerate.Accelerator`, *optional*): The processes that make each sample together; the first
+            one writes it.
     """
     pending = pending_seeds(samples, seeds, settings)
     for first in range(0, len(pending), samples.num_images_per_prompt):

@@ -27,7 +27,7 @@ from .sounds import read_waveform
 from .values import Models, Scores
 
 
-# What a result might be instead of what was asked for: the prompts of the published examples.
+# Other things that a result might be: the prompts of the published examples.
 OTHER_PROMPTS = {
     "other_prompts": WORLD_PROMPTS["picture"].values(),
     "other_audio_prompts": WORLD_PROMPTS["sound"].values(),
@@ -40,12 +40,12 @@ def load_scorer_for(scores: Scores, models: Models, settings: list[dict]) -> tup
 
     Args:
         scores ([`Scores`]): Scores to load.
-        models ([`Models`]): Where it runs, and what made the samples unless that ships with the package.
-        settings (`list[dict]`): Of the samples; lifts are judged by the models that made them, which have to be the
-            same for all.
+        models ([`Models`]): Device, and models that made the samples unless they ship with the package.
+        settings (`list[dict]`): Settings of the samples; lifts are judged by the models that made them, which have to
+            be the same for all.
 
     Returns:
-        `tuple[Scorer, Scores]`: What scores, and its models, those that were left out by the samples' own.
+        `tuple[Scorer, Scores]`: The scorer, and its models; if none were given, those that fit the samples.
     """
     made_by = {(each.get("model"), each.get("audio_model")) for each in settings}
     spectrogram = settings[0].get("spectrogram")
@@ -85,7 +85,7 @@ def load_scorer(scores: Scores, models: Models, pipe: ImagesThatSoundPipeline | 
 
 def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim: bool = False) -> dict[str, float]:
     """
-    A sample's scores, from its `scores.json` where the same models gave them, else computed and written there; `nan`
+    A sample's scores, from its `scores.json` if the same models gave them, else computed and written there; `nan`
     for a sample with problems.
 
     Args:

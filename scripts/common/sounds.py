@@ -12,7 +12,7 @@ import scipy.signal
 import soundfile
 
 
-# What a file begins with, from which byte on, and the one format of FFmpeg that it is read as: others may name files.
+# First bytes of a file, their place, and the one format of FFmpeg that it is read as: others may name files.
 FFMPEG_FORMATS = (
     *((b"ftyp", 4, "mp4"), (b"moov", 4, "mp4"), (b"wide", 4, "mp4"), (b"mdat", 4, "mp4")),
     *((b"\x1aE\xdf\xa3", 0, "matroska"), (b"#!AMR", 0, "amr"), (b"fLaC", 0, "flac")),
@@ -24,13 +24,13 @@ TAGS["tracknumber"] = "track"
 # Claimed by files that were written without an end.
 MOST_FRAMES = 2**48
 BLOCK = 2**17
-# Bounds of what is read at once, which no honest sound meets; memory and time are taken by these.
+# Bounds of reading at once, which no honest sound meets; memory and time are taken by these.
 SAMPLING_RATES = range(1000, 768001)
 MAX_SECONDS = 600
 MAX_VALUES = 2**27
-# Of the peak of any channel, below which their mean is only rounding.
+# Share of the peak of any channel, below which the channels' mean is only rounding.
 CANCELLED = 1e-4
-# What a resampled part may need of the sound beyond its end, in seconds.
+# Seconds of the sound beyond its end that a resampled part may need.
 BEYOND = 0.1
 
 
@@ -42,8 +42,8 @@ def read_waveform(
 
     Args:
         path (`str`, `Path` or `BinaryIO`): The file.
-        start_in_s (`float`, defaults to 0.0): Where to begin, in seconds.
-        length_in_s (`float`, *optional*): How much to read, where there is so much. Default: all.
+        start_in_s (`float`, defaults to 0.0): Start of the part in seconds.
+        length_in_s (`float`, *optional*): Seconds to read, if there are so many. Default: all.
 
     Returns:
         `tuple[np.ndarray, int]`: Mono float32 waveform of shape `(N,)`, the mean of the channels, and its samples per
@@ -124,7 +124,7 @@ def _check_size(path: str | Path | BinaryIO, sampling_rate: int, frames: int, ch
     if frames > MAX_SECONDS * sampling_rate or frames * channels > MAX_VALUES:
         raise ValueError(
             f"`{path}` has to be at most {MAX_SECONDS} seconds and {MAX_VALUES} values long, but has {frames} in"
-            f" each of {channels} channels at {sampling_rate} per second. Where a command has --audio_length_in_s,"
+            f" each of {channels} channels at {sampling_rate} per second. If a command has --audio_length_in_s,"
             " that takes a part of it."
         )
 
@@ -135,7 +135,7 @@ def opened_sound(path: str | Path, folder: Path) -> Iterator[soundfile.SoundFile
     Opens a sound of any length.
 
     Args:
-        path (`str` or `Path`): What libsndfile reads, or FFmpeg as one of `FFMPEG_FORMATS`.
+        path (`str` or `Path`): A file that libsndfile reads, or FFmpeg as one of `FFMPEG_FORMATS`.
         folder (`Path`): Gets a decoded copy of what libsndfile can't read, as long as that is open.
 
     Yields:
@@ -228,7 +228,7 @@ def _blocks_of(file: BinaryIO, track: int) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def tags_of(file: BinaryIO) -> dict[str, str]:
-    """What a file's tags say, by the names that libsndfile has for them."""
+    """Texts of a file's tags, by libsndfile's names for them."""
     with _container(file) as container:
         texts = {name: container.metadata.get(tag) for name, tag in TAGS.items()}
     return {name: text for name, text in texts.items() if text and text.isprintable()}

@@ -15,7 +15,7 @@ from ...pipelines.images_that_sound_hiding import FREQUENCY_SCALES, frame_length
 RANGE_IN_DB = 60.0
 # Where a logarithmic scale begins: the lowest tone that people hear.
 LOWEST_TONE = 20.0
-# What is drawn at once, and of how many frames a column that is long shows the mean.
+# Samples that are drawn at once, and frames of which a long column shows the mean.
 SAMPLES_AT_ONCE = 2**18
 MOST_FRAMES = 64
 # Pixels around a spectrogram for its axes.
@@ -36,8 +36,8 @@ def spectrogram_of(
 
     Args:
         sound (`soundfile.SoundFile`): Open for reading.
-        start_in_s (`float`): Where the part begins.
-        end_in_s (`float`): Where it ends.
+        start_in_s (`float`): Start of the part.
+        end_in_s (`float`): End of the part.
         size (`tuple[int, int]`): Columns and rows of the picture.
         frequency_scale (`str`): `"linear"`, `"logarithmic"`, from 20 Hz on, or `"mel"`.
         white_in_db (`float`, *optional*): The level of a bin that is drawn white; black is 60 dB below. Default: that

@@ -1,4 +1,4 @@
-"""What sound files hold besides the sound, carried from one to another of the same format as it is."""
+"""Contents of sound files besides the sound, carried from one to another of the same format as it is."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def copy_tags(source: Path, target: Path) -> bool:
         target (`Path`): A file that was just written, which is changed.
 
     Returns:
-        `bool`: Whether that was possible: both are WAV, or FLAC, and what is carried over fits.
+        `bool`: Whether that was possible: both are WAV, or FLAC, and the tags fit.
     """
     with open(source, "rb") as file, open(target, "rb") as other:
         starts = [_start_of(each) for each in (file, other)]

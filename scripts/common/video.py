@@ -15,7 +15,7 @@ from .values import STRIP, VIDEO_SIZES, Look
 FRAMES_PER_SECOND = 60
 MIN_WIDTH = 1024
 PLAYHEAD = np.array([255, 64, 64], np.uint8)
-# Of a panel's width, so that it is seen on a phone: the playhead, and the dark line at either side of it.
+# Shares of a panel's width that are seen on a phone: the playhead, and the dark line at either side of it.
 PLAYHEAD_SHARE, EDGE_SHARE = 1 / 170, 1 / 510
 # In a shape with room below a picture that is wide, it stands there once more, moving, if it is so much larger then.
 MIN_ENLARGEMENT = 1.5
@@ -80,7 +80,7 @@ def write_video(
         captions (`list[str]`): Texts below the pictures, of at most three lines each.
         comment (`str`, *optional*): Stored as the file's comment.
         shape (`str`, defaults to `"strip"`): `"strip"` is as large as the pictures, enlarged to one width, at least
-            1024 pixels; one of `VIDEO_SIZES` has the size of its name, in which what is wide is also shown enlarged.
+            1024 pixels; one of `VIDEO_SIZES` has the size of its name, in which wide pictures are also shown enlarged.
     """
     # These take seconds to import.
     import torch

@@ -31,7 +31,7 @@ def unknown_words(settings: dict[str, Any]) -> list[str]:
         settings (`dict`): The sample's: `prompt`, `audio_prompt`, `model` and `audio_model`.
 
     Returns:
-        `list[str]`: At most one sentence for each side; none where a model has no `vocabulary.json`, such as Stable
+        `list[str]`: At most one sentence for each side; none if a model has no `vocabulary.json`, such as Stable
         Diffusion, which reads everything.
     """
     sides = {
@@ -71,7 +71,7 @@ def words_of(prompt: str) -> list[str]:
 @cache
 def vocabulary(model: str, kind: str) -> tuple[list[str], list[str]]:
     """
-    Names of what a model knows of a kind, "picture" or "sound", and all words of its prompts; both are empty where its
+    Names of what a model knows of a kind, "picture" or "sound", and all words of its prompts; both are empty if its
     `vocabulary.json` has none of the kind, or there is none. Raises `ValueError` for one that holds something else.
     """
     file = Path(SHIPPED.get(model, model), "vocabulary.json")

@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from huggingface_hub import constants
 
 from images_that_sound.pipelines import (
     SPECTROGRAMS,
@@ -17,6 +18,7 @@ from images_that_sound.pipelines import (
     MelSpectrogram,
 )
 from images_that_sound.pipelines.pipeline_images_that_sound_imprint import imprint
+from images_that_sound.scripts import generate
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -163,6 +165,19 @@ def test_the_image_side_is_a_single_file(single_file, riffusion_folder, auffusio
         assert all(torch.equal(weights[key], value) for key, value in getattr(expected, name).state_dict().items())
     pipe.load_audio_prior(auffusion_folder)
     assert pipe.unet_audio is not None
+
+
+def test_commands_take_a_single_file_as_the_image_side(single_file, auffusion_folder, tmp_path, monkeypatch):
+    folder, cached = single_file
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cached["cache_dir"]))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    call = ["--prompt", "a castle", "--audio_prompt", "bell ringing", "--width", "64", "--num_inference_steps", "1"]
+    call += ["--no-video", "--device", "cpu", "--audio_model", str(auffusion_folder), "--output_dir", str(tmp_path)]
+    generate.main([*call, "--model", str(folder / "riffusion.safetensors")])
+    assert (tmp_path / "seed-000000" / "image.png").exists()
+    (tmp_path / "mine.ckpt").write_bytes(b"")
+    with pytest.raises(SystemExit, match="It has to be a repo, a folder or, for commands by Stable Diff"):
+        generate.main([*call, "--model", str(tmp_path / "mine.ckpt")])
 
 
 def test_a_single_file_that_is_none(single_file, stable_diffusion_folder, tmp_path):

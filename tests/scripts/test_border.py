@@ -131,6 +131,7 @@ def test_damaged_checkpoints(tmp_path, name, content):
 
 
 DEEP = [
+    {"layers_per_block": [2, -1]},
     {"num_hidden_layers": 10**7},
     {"text_config": {"num_hidden_layers": 10**7}},
     {"audio_config": {"depths": [2, 2, 10**7]}},
@@ -141,14 +142,14 @@ DEEP = [
 
 
 @pytest.mark.parametrize("config", DEEP)
-def test_configs_of_too_many_layers(tmp_path, config):
+def test_configs_of_too_many_or_too_few_layers(tmp_path, config):
     for folder in ("", "unet", "models/image_encoder"):
         file = tmp_path / folder / "config.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(config))
         (tmp_path / "adapter.safetensors").touch()
         for source in (tmp_path, tmp_path / "adapter.safetensors"):
-            with pytest.raises(ValueError, match=r"in `.*config.json` has to name at most 1000 layers"):
+            with pytest.raises(ValueError, match=r"in `.*config.json` has to name [01] to 1000 layers"):
                 with checkpoint_errors(str(source), "model"):
                     pytest.fail("loaded")
         file.unlink()
@@ -164,13 +165,13 @@ with checkpoint_errors("tester/deep/models/file.safetensors", "ip_adapter"):
 def test_configs_of_too_many_layers_on_the_hub(tmp_path):
     folder = tmp_path / "repo" / "models" / "image_encoder"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(DEEP[0]))
+    (folder / "config.json").write_text(json.dumps(DEEP[-1]))
     hub = LoopbackHub({})
     hub.put("tester/deep", tmp_path / "repo")
     environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     process = subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True)
     hub.shutdown()
-    assert "config.json` has to name at most 1000 layers" in process.stderr and not process.stdout
+    assert "config.json` has to name 0 to 1000 layers" in process.stderr and not process.stdout
 
 
 @pytest.mark.parametrize(

@@ -235,9 +235,9 @@ def test_default_folders_are_named_by_what_is_made():
     same = ["--seed", "6", "--num_samples", "2", "--num_images_per_prompt", "2", "--device", "cpu", "--no-video"]
     usual = ["--dtype", "float32", "--canvas_layout", "strip"]
     assert default_folder("--example", "bell", *same, *usual) == "generate-bell"
-    own = default_folder("--prompt", "Ein Schloß, gemalt", "--audio_prompt", "Glockenläuten")
-    assert re.fullmatch("generate-ein-schlo-gemalt-glockenlauten-[0-9a-f]{8}", own)
-    assert default_folder("--prompt", "Ein Schloß, gemalt", "--audio_prompt", "Glockenläuten", *same) == own
+    folder = default_folder("--prompt", "Ein Schloß, gemalt", "--audio_prompt", "Glockenläuten")
+    assert re.fullmatch("generate-ein-schlo-gemalt-glockenlauten-[0-9a-f]{8}", folder)
+    assert default_folder("--prompt", "Ein Schloß, gemalt", "--audio_prompt", "Glockenläuten", *same) == folder
 
 
 def test_default_folders_are_never_shared():

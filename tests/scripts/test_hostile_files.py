@@ -22,12 +22,12 @@ from images_that_sound.scripts.common.contact_sheet import write_contact_sheet
 from images_that_sound.scripts.common.samples import (
     find_samples,
     is_made,
-    read_audio,
     read_picture,
     read_settings,
     write_picture,
     write_sample,
 )
+from images_that_sound.scripts.common.sounds import read_audio
 
 
 MEL = MelSpectrogram(num_mel_bins=128)

@@ -57,9 +57,9 @@ def test_own_picture_and_own_sound(tmp_path):
     PIL.Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (64, 1))).save(tmp_path / "ramp.png")
     audio = np.random.default_rng(0).uniform(-0.5, 0.5, 22050).astype(np.float32)
     soundfile.write(tmp_path / "noise.wav", audio, 22050)
-    own = ["--image", str(tmp_path / "ramp.png"), "--audio", str(tmp_path / "noise.wav"), "--no-invert_image"]
-    own += ["--resize_mode", "stretch"]
-    imprint.main([*own, "--device", "cpu", "--output_dir", str(tmp_path / "out")])
+    files = ["--image", str(tmp_path / "ramp.png"), "--audio", str(tmp_path / "noise.wav"), "--no-invert_image"]
+    files += ["--resize_mode", "stretch"]
+    imprint.main([*files, "--device", "cpu", "--output_dir", str(tmp_path / "out")])
     canvas = np.asarray(PIL.Image.open(tmp_path / "out" / "seed-000000" / "image.png")).astype(float)
     assert canvas.shape == (128, 100)
     assert canvas[:, :20].mean() > 1.5 * canvas[:, -20:].mean(), "bright parts of the picture take sound away"

@@ -1,4 +1,4 @@
-"""Pictures and sounds of one's own in the commands: what is read of them, recorded, and found again."""
+"""Your pictures and sounds in the commands: read, recorded, and found again."""
 
 import hashlib
 import json
@@ -37,9 +37,9 @@ def head(width: int, height: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory) -> Path:
+def material(tmp_path_factory) -> Path:
     """A photo of a phone held upright, and a recording in stereo of one second."""
-    folder = tmp_path_factory.mktemp("own")
+    folder = tmp_path_factory.mktemp("material")
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise to be seen upright
     PIL.Image.fromarray(np.rot90(head(96, 128))).save(folder / "portrait.jpg", exif=exif, quality=95)
@@ -50,10 +50,10 @@ def own(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sample(own, tmp_path_factory) -> Path:
+def sample(material, tmp_path_factory) -> Path:
     """One of the recording with the photo painted into it."""
     folder = tmp_path_factory.mktemp("samples")
-    files = ["--image", str(own / "portrait.jpg"), "--audio", str(own / "song.flac")]
+    files = ["--image", str(material / "portrait.jpg"), "--audio", str(material / "song.flac")]
     generate.main([*files, "--strength", "0.5", *WORDS, *QUICK, "--output_dir", str(folder)])
     return folder / "seed-000000"
 
@@ -62,13 +62,13 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_portrait_and_a_recording_reach_the_pipeline_as_one_sees_and_hears_them(own, sample):
+def test_a_portrait_and_a_recording_reach_the_pipeline_as_one_sees_and_hears_them(material, sample):
     pipe = ImagesThatSoundImg2ImgPipeline.from_pretrained(EMBEDDED)
     pipe.set_progress_bar_config(disable=True)
-    with PIL.Image.open(own / "portrait.jpg") as photo:
+    with PIL.Image.open(material / "portrait.jpg") as photo:
         upright = np.rot90(np.asarray(photo), -1)
     assert upright[:64].mean() > 10 * upright[64:].mean()
-    stereo, _ = soundfile.read(own / "song.flac")
+    stereo, _ = soundfile.read(material / "song.flac")
     mono = scipy.signal.resample_poly(stereo.mean(axis=1), 160, 441).astype(np.float32)
     generator = torch.Generator().manual_seed(0)
     arguments = {"image": upright / np.float32(255), "audio": mono, "strength": 0.5, "num_inference_steps": 4}
@@ -77,29 +77,31 @@ def test_a_portrait_and_a_recording_reach_the_pipeline_as_one_sees_and_hears_the
     assert np.abs(picture - np.asarray(output.images[0])).max() <= 1
 
 
-def test_settings_name_the_files_and_what_they_held(own, sample):
+def test_settings_name_the_files_and_what_they_held(material, sample):
     settings = json.loads((sample / "settings.json").read_text())
-    files = {"image": str(own / "portrait.jpg"), "audio": str(own / "song.flac"), "mask_image": None}
+    files = {"image": str(material / "portrait.jpg"), "audio": str(material / "song.flac"), "mask_image": None}
     assert {name: settings[name] for name in files} == files and settings["strength"] == 0.5
-    assert settings["sha256"] == {str(own / name): sha256(own / name) for name in ("portrait.jpg", "song.flac")}
+    assert settings["sha256"] == {
+        str(material / name): sha256(material / name) for name in ("portrait.jpg", "song.flac")
+    }
 
 
-def test_params_from_repeats_it_with_files_beside_it(own, sample, tmp_path):
+def test_params_from_repeats_it_with_files_beside_it(material, sample, tmp_path):
     """The sample's folder was handed on with the photo in it, while the recording is where it was."""
     handed = shutil.copytree(sample, tmp_path / "handed")
-    moved = shutil.move(own / "portrait.jpg", handed / "portrait.jpg")
+    moved = shutil.move(material / "portrait.jpg", handed / "portrait.jpg")
     try:
         generate.main(
             ["--params_from", str(handed / "image.png"), "--no-video", "--output_dir", str(tmp_path / "out")]
         )
     finally:
-        shutil.move(moved, own / "portrait.jpg")
+        shutil.move(moved, material / "portrait.jpg")
     for name in ("image.png", "audio.wav", "settings.json"):
         assert (tmp_path / "out" / "seed-000000" / name).read_bytes() == (sample / name).read_bytes()
 
 
-def test_of_a_song_the_beginning_is_taken(own, tmp_path):
-    call = ["--audio", str(own / "song.flac"), *WORDS, *QUICK, "--output_dir", str(tmp_path / "out")]
+def test_of_a_song_the_beginning_is_taken(material, tmp_path):
+    call = ["--audio", str(material / "song.flac"), *WORDS, *QUICK, "--output_dir", str(tmp_path / "out")]
     generate.main([*call, "--audio_length_in_s", "0.48"])
     assert PIL.Image.open(tmp_path / "out" / "seed-000000" / "image.png").size == (48, 128)
     of_the_sound = "`audio_length_in_s` has to be in the 1.00 s of `audio`, but is"
@@ -136,9 +138,9 @@ def test_a_mask_keeps_what_is_black_in_it(tmp_path):
         (["--audio", "."], r"^`\.` can't be read as a sound: It is no file"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_loaded(own, tmp_path, monkeypatch, arguments, words):
+def test_what_is_wrong_is_said_before_anything_is_loaded(material, tmp_path, monkeypatch, arguments, words):
     for name in ("portrait.jpg", "song.flac"):
-        (tmp_path / name).symlink_to(own / name)
+        (tmp_path / name).symlink_to(material / name)
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
     with pytest.raises(ValueError, match=words):
@@ -159,9 +161,9 @@ def test_a_sketch_on_paper_begins_as_light_lines_on_black(tmp_path, capsys):
         assert ("--no-invert keeps them" in capsys.readouterr().err) == (invert is None)
 
 
-def test_files_that_are_missing_or_have_changed(own, tmp_path, monkeypatch):
+def test_files_that_are_missing_or_have_changed(material, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shutil.copy(own / "portrait.jpg", "photo.jpg")
+    shutil.copy(material / "portrait.jpg", "photo.jpg")
     made = {**PROMPTS, "image": "photo.jpg", "sha256": {"photo.jpg": sha256(Path("photo.jpg"))}}
     Path("sample").mkdir()
     write_picture(Path("sample/image.png"), PIL.Image.new("L", (8, 8)), json.dumps({**made, "strength": 0.25}))
@@ -205,8 +207,8 @@ def test_other_machines_are_not_asked_for_a_file(tmp_path):
         generate.parse_args(["--params_from", str(tmp_path / "sample" / "image.png")])
 
 
-def test_a_prompt_counts_more_than_a_file_of_an_earlier_sample_in_its_place(own, tmp_path):
-    photo = own / "portrait.jpg"
+def test_a_prompt_counts_more_than_a_file_of_an_earlier_sample_in_its_place(material, tmp_path):
+    photo = material / "portrait.jpg"
     made = {"audio_prompt": "bell ringing", "image": str(photo), "sha256": {str(photo): sha256(photo)}}
     write_picture(tmp_path / "image.png", PIL.Image.new("L", (8, 8)), json.dumps(made))
     again = ["--params_from", str(tmp_path / "image.png")]

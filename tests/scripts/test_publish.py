@@ -154,7 +154,7 @@ def results(hub, tmp_path_factory) -> dict[str, list]:
     """What each command printed, and its error; all run in one process, whose import is what takes long."""
     folder = tmp_path_factory.mktemp("publish")
     sources = ["--namespace", "tester", "--source_dir", str(ROOT)]
-    own = [*sources, "--repo", *CODE_REPOS, *WEIGHT_REPOS, *MODEL_REPOS]
+    separate = [*sources, "--repo", *CODE_REPOS, *WEIGHT_REPOS, *MODEL_REPOS]
     merge = [*sources, "--license", "mit", "--merge"]
     both = ["some/stable-diffusion", "some/auffusion"]
     kept = ["--output_dir", str(folder / "kept")]
@@ -162,15 +162,15 @@ def results(hub, tmp_path_factory) -> dict[str, list]:
     incomplete.mkdir(parents=True)
     (incomplete / "pipeline.py").write_text("from .gone import Gone\n")
     commands = {
-        "wrong token": ("hf_wrong", own),
-        "no token": ("", own),
+        "wrong token": ("hf_wrong", separate),
+        "no token": ("", separate),
         "missing repo": (TOKEN, [*merge, "some/missing", "some/auffusion"]),
         "missing audio repo": (TOKEN, [*merge, "some/stable-diffusion", "some/missing"]),
         "gated repo": (TOKEN, [*merge, "some/gated", "some/auffusion"]),
         "dry run": (TOKEN, [*sources, *kept, "--dry_run", "--merge", *both]),
         "does not load": (TOKEN, [*sources, "--repo", incomplete.name, "--output_dir", str(incomplete.parent)]),
-        "broken": (TOKEN, own),
-        "finished": (TOKEN, own),
+        "broken": (TOKEN, separate),
+        "finished": (TOKEN, separate),
         "space": (TOKEN, [*sources, "--repo", SPACE]),
         "merge": (TOKEN, [*sources, *kept, "--private", "--merge", *both]),
         "riffusion": (TOKEN, [*sources, "--merge", both[0], "some/riffusion"]),

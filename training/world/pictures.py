@@ -100,7 +100,7 @@ TINTS: dict[str, Tint] = {
     "vein": GREEN,
     "water": BLUE,
 }
-# What differs from drawing to drawing: by subject and material the tints to choose from.
+# Differences between drawings: by subject and material the tints to choose from.
 CHOSEN_TINTS: dict[tuple[str, str], tuple[Tint, ...]] = {
     ("kitten", "fur"): (ORANGE, SAND, BROWN),
     ("dog", "fur"): (BROWN, SAND),
@@ -145,7 +145,7 @@ class Brush:
         return placed.view(float).tolist()
 
     def polygon(self, material: str, points: Points) -> None:
-        """Fill the polygon through the local points, with its outline where the style has outlines."""
+        """Fill the polygon through the local points, with its outline if the style has outlines."""
         placed = self.place(points)
         self.draw.polygon(placed, fill=self.palette[material])
         if self.outlined:
@@ -220,7 +220,7 @@ def draw_picture(
 ) -> tuple[Image.Image, dict]:
     """Draw a picture of one of `SUBJECTS`.
 
-    Returns the picture (mode "L", or "RGB" where `colored`, whose channels' mean is the gray picture of the same
+    Returns the picture (mode "L", or "RGB" if `colored`, whose channels' mean is the gray picture of the same
     generator, up to rounding; `width` x `height`) and its attributes: `count`, `size`, `tone`, `background`,
     `style` and what else is true of this subject, as `describe_picture` needs them.
     """
@@ -878,7 +878,7 @@ SCENES: dict[str, Callable[[Canvas, np.random.Generator], dict]] = {
 
 @dataclass(frozen=True)
 class Nouns:
-    """What a subject is called: alone, in number, as a whole, and in the wording of the method."""
+    """Names of a subject: alone, in number, as a whole, and in the wording of the method."""
 
     one: tuple[str, ...]
     many: tuple[str, ...]

@@ -44,7 +44,7 @@ class Kind(NamedTuple):
 
 
 class Words(NamedTuple):
-    """What one kind of sound may be called: always, of one voice, of several voices, and by its events.
+    """Names of one kind of sound: always, of one voice, of several voices, and by its events.
 
     The first name is the favourite; names of several voices start with a countable plural; no event, no counting.
     """
