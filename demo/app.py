@@ -48,6 +48,7 @@ RESULT_IS_THERE = '() => { document.querySelector("#result").style.minHeight = "
 SCROLL = '() => { if (innerWidth < 768) document.querySelector("%s").scrollIntoView({ behavior: "smooth" }); }'
 CLICK_START = '() => document.querySelector("#start").click()'
 CLOSE_MESSAGES = '() => document.querySelectorAll(".toast-close").forEach((button) => button.click())'
+STOPPING = '() => ["Stopping …", { __type__: "update", interactive: false }]'
 PLAY = '() => { (%s)(); setTimeout(() => document.querySelector("#player audio").play(), 300); }'
 
 
@@ -79,8 +80,11 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
     parts.paint_button.click(handlers.paint, parts.current, parts.colors, api_visibility="private")
     parts.film_button.click(handlers.film, parts.current, parts.video, api_visibility="private")
     parts.unpaint.click(studio.unwanted.add, parts.current, queue=False, **quiet)
+    presses = [parts.start.click, parts.prompt.submit, parts.audio_prompt.submit]
+    # The first, since each function of an event waits for those before it: it must not close a message of the others.
+    gr.on(presses, None, js=CLOSE_MESSAGES)
     asked = gr.on(
-        [parts.start.click, parts.prompt.submit, parts.audio_prompt.submit],
+        presses,
         handlers.begin,
         [*asking, parts.keep, parts.current, *starting],
         [*results, parts.files, parts.like, parts.seed, parts.start, parts.stop],
@@ -91,16 +95,18 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
     work = asked.success(handlers.make, [*asking, parts.files, parts.runs], made, **quiet)
     work.then(None, js=RESULT_IS_THERE)
     asked.success(None, js=TO_RESULT)
-    parts.stop.click(handlers.cease, outputs=[parts.status, parts.stop], queue=False, **quiet)
-    parts.start.click(None, js=CLOSE_MESSAGES)
+    # Said by the page, since an answer may come after the last word of the run.
+    parts.stop.click(None, None, [parts.status, parts.stop], js=STOPPING)
+    parts.stop.click(handlers.cease, queue=False, **quiet)
     parts.more.click(handlers.again, parts.current, [*asking, parts.like], **quiet).success(None, js=CLICK_START)
     parts.repaint.click(handlers.marking, parts.current, [*asking, *starting], **quiet).success(None, js=to_prompt)
     offered = [parts.drawn, parts.pictured, parts.sounded, parts.strength]
     parts.begins.change(handlers.open_start, parts.begins, offered, queue=False, **quiet)
     # A strength that repainting set is not for the next picture or sound.
     for choice in (parts.begins.input, parts.picture.upload, parts.sound.upload):
-        choice(lambda: START_STRENGTH, None, parts.strength, queue=False, **quiet)
-    parts.seed.input(lambda: True, None, parts.keep, queue=False, **quiet)
+        choice(None, None, parts.strength, js=f"() => {START_STRENGTH}")
+    # By the page, or a click that follows at once would come first.
+    parts.seed.input(None, None, parts.keep, js="() => true")
     for known, words in ((parts.known, parts.prompt), (parts.audio_known, parts.audio_prompt)):
         # A list that is left without a choice says so, too.
         known.input(lambda text: gr.skip() if text is None else text, known, words, queue=False, **quiet)

@@ -1,5 +1,7 @@
 """Bounds on what visitors may send to the page, and on what becomes of it in memory and on the disk."""
 
+import functools
+import inspect
 import io
 import os
 import socket
@@ -9,7 +11,6 @@ from pathlib import Path
 
 import gradio as gr
 import PIL.Image
-from gradio.components.base import server
 from gradio.components.image_editor import AcceptBlobs
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
@@ -91,40 +92,33 @@ def _decoded(path: str) -> PIL.Image.Image:
     return picture
 
 
-class FewValues(dict):
-    """The latest values that editors have sent and nobody has asked for, since a visitor may leave before."""
-
-    def __setitem__(self, key: str, value: object) -> None:
-        super().__setitem__(key, value)
-        while len(self) > MAX_WAITING:
-            del self[next(iter(self))]
-
-
-class BoundedEditor(gr.ImageEditor):
+def bound_editors() -> None:
     """
-    An editor that refuses too many layers and too many pixels before it decodes them. Gradio makes a new object of the
-    class for each visitor whose editor it updates, so that bounds of one object would not last.
+    Makes all editors refuse too many layers and too many pixels before they decode them.
+
+    It changes the class: Gradio makes a new object of it for each visitor whose editor it updates. It would show a
+    subclass without its brush and its size, and write a file beside the module.
     """
+    preprocess, accept_blobs = map(inspect.unwrap, (gr.ImageEditor.preprocess, gr.ImageEditor.accept_blobs))
 
-    # Gradio shows it as an `ImageEditor`.
-    is_template = True
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)
-        self.blob_storage = FewValues()
-
-    def preprocess(self, payload: object) -> object:
+    @functools.wraps(preprocess)
+    def preprocess_few(self: gr.ImageEditor, payload: object) -> object:
         sent = payload if payload is None or payload.id is None else self.blob_storage.get(payload.id)
         if sent is not None:
             _check_layers(sent)
-        return super().preprocess(payload)
+        return preprocess(self, payload)
 
-    @server
-    def accept_blobs(self, data: AcceptBlobs) -> None:
+    @functools.wraps(accept_blobs)
+    def accept_few(self: gr.ImageEditor, data: AcceptBlobs) -> None:
         index = data.data.get("index")
         if index and index != "null" and not 0 <= int(index) < MAX_LAYERS:
             raise gr.Error(f"A drawing may have {MAX_LAYERS} layers.", print_exception=False)
-        super().accept_blobs(data)
+        accept_blobs(self, data)
+        # A visitor may leave before anybody asks for a value.
+        while len(self.blob_storage) > MAX_WAITING:
+            del self.blob_storage[next(iter(self.blob_storage))]
+
+    gr.ImageEditor.preprocess, gr.ImageEditor.accept_blobs = preprocess_few, accept_few
 
 
 def _check_layers(sent: object) -> None:

@@ -217,9 +217,8 @@ class Handlers:
         }
 
     # `cancels` of Gradio loses a run that begins before the last step of the stopped one is done.
-    def cease(self, request: gr.Request) -> dict:
+    def cease(self, request: gr.Request) -> None:
         self.studio.unwanted.add(request.session_hash)
-        return {self.parts.status: "Stopping …", self.parts.stop: gr.Button(interactive=False)}
 
     def pick(self, made: list[Path], event: gr.SelectData) -> dict:
         return self.show(picked(made, event))

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 import PIL.Image
-from bounds import BoundedEditor
+from bounds import bound_editors
 from studio import BOUNDS, MAX_CANDIDATES, MAX_PROMPT_LENGTH, Studio
 from views import blank, finished, on_the_way, remove, remove_hidden
 
@@ -138,6 +138,7 @@ def examples_of(studio: Studio) -> list[tuple[str, str, int]]:
 
 def lay_out(studio: Studio) -> tuple[gr.Blocks, SimpleNamespace]:
     """The page and its components by their names."""
+    bound_editors()
     embedded, parts = studio.models.model == "embedded", SimpleNamespace()
     with gr.Blocks(title="Images that sound", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         # The samples of a visitor's runs, those of the run on show, and the sample on show.
@@ -277,7 +278,7 @@ def _lay_starts(parts: SimpleNamespace, studio: Studio) -> None:
     ground = ground_of(studio)
     ink = "#000000" if ground else "#ffffff"
     with gr.Column(visible=False) as parts.drawn:
-        parts.drawing = BoundedEditor(
+        parts.drawing = gr.ImageEditor(
             blank("strip", ground),
             brush=gr.Brush(6, [ink], ink, "fixed"),
             canvas_size=blank("strip", ground).size,
@@ -290,7 +291,7 @@ def _lay_starts(parts: SimpleNamespace, studio: Studio) -> None:
         parts.resize_mode = gr.Dropdown(RESIZE_MODES, value="center", label="Place", min_width=140)
         parts.anew = gr.Radio(ANEW, value="all", label="Change", elem_id="anew")
         brush = gr.Brush(24, ["#ff4040"], "#ff4040", "fixed")
-        parts.canvas = BoundedEditor(visible=False, brush=brush, elem_id="canvas", **EDITED)
+        parts.canvas = gr.ImageEditor(visible=False, brush=brush, elem_id="canvas", **EDITED)
     with gr.Column(visible=False) as parts.sounded:
         parts.sound = gr.Audio(
             sources=["upload", "microphone"], type="filepath", label="Sound", buttons=[], elem_id="sound"
