@@ -220,6 +220,9 @@ def make(
     for folder in (samples.output_dir.parent, samples.output_dir):
         check_own_folder(folder)
     arguments = with_checkpoint_defaults(comparison.arguments_of(method, pair), pipe)
+    if method == "sds" and arguments.get("width") and arguments.get("crop_width"):
+        # A canvas that is narrower than the checkpoint's crops is seen as a whole.
+        arguments["crop_width"] = min(arguments["crop_width"], arguments["width"])
     further: dict[str, Any] = {"pictures": imprinted_pictures_of} if method == "imprint" else {}
     by = precision_of(accelerator) if method == "sds" else {}
     settings = complete_settings(models_of(comparison, accelerator, METHODS[method][0]), pipe, {**arguments, **by})

@@ -43,27 +43,29 @@ TYPES: dict[str, Callable] = {"int": int, "float": float, "str": str, "dict": js
 class Parser(argparse.ArgumentParser):
     """Takes names of arguments unabbreviated, and says what may have been meant by one that is unknown."""
 
+    words: list[str] = []
+
     def parse_args(
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        args = sys.argv[1:] if args is None else args
+        args = self.words = sys.argv[1:] if args is None else args
         for word in args:
             if not _is_text(word):
                 self.error(f"arguments and names of files have to be text, but this is none: {word[:100]!r}")
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            names = [word.partition("=")[0] for word in unknown if word.startswith("--")]
-            self.error(" ".join(["unrecognized arguments:", *unknown, *map(self._hint, names)]).strip())
+            self.error(" ".join(["unrecognized arguments:", *unknown]))
         return parsed
 
     def error(self, message: str) -> NoReturn:
         # Without the usage, in whose thirty lines nobody would find it.
-        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
+        self.exit(2, f"{self.prog}: error: {one_line(' '.join([message, *self._hints()]))}\n")
 
-    def _hint(self, name: str) -> str:
+    def _hints(self) -> list[str]:
         options = [option for action in self._actions for option in action.option_strings]
-        near = difflib.get_close_matches(name, options, 1, cutoff=0.8)
-        return f"(did you mean {near[0]}?)" if near else ""
+        names = [word.partition("=")[0] for word in self.words if word.startswith("--")]
+        near = [difflib.get_close_matches(name, options, 1, cutoff=0.8) for name in names if name not in options]
+        return [f"(did you mean {found[0]}?)" for found in near if found]
 
 
 def _is_text(word: str) -> bool:

@@ -66,6 +66,10 @@ def test_help_comes_at_once(command):
             "error: unrecognized arguments: --image a.png",
         ),
         (["generate", "--strength", "0.5"], "error: `strength` can't be given without `image` or `audio`."),
+        (
+            ["hide", "a.wav", "--img", "b.png"],
+            "arguments are required: --image (did you mean --image?)",
+        ),
         (["search", "--promt=a"], "error: unrecognized arguments: --promt=a (did you mean --prompt?)"),
         (
             ["play", "a\udcff.png"],

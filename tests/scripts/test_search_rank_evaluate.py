@@ -226,7 +226,7 @@ def test_trackers_get_pictures_sounds_and_scores(samples):
 
 
 def test_compare_makes_each_method_once(tmp_path, capsys):
-    arguments = ["--pairs", "castle-bell", "--num_samples", "1", "--num_sds_iterations", "2"]
+    arguments = ["--pairs", "castle-bell", "--num_samples", "1", "--num_sds_iterations", "2", "--width", "256"]
     compare.main([*arguments, "--methods", "audio", "sds", "--output_dir", str(tmp_path)])
     rows = read(tmp_path / "comparison.json")
     assert [(row["method"], row["num_samples"]) for row in rows] == [("audio", 1), ("sds", 1)]
