@@ -1,7 +1,7 @@
 """Finds the best of many seeds for a part of the price: candidates are judged on the way, the worse ones dropped."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .common.border import run
@@ -79,6 +79,8 @@ def search(request: SearchRequest) -> Iterator[str]:
     if request.rungs is None and memories_of(pipe.scheduler):
         rungs = []
     scorer = load_scorer(judges, models, pipe)
+    if "lift" in judges.scores:
+        judges = replace(judges, lift_by=made_by(models, pipe))
     arguments = with_checkpoint_defaults(request.call, pipe)
     settings = complete_settings(models, pipe, arguments)
     say_unknown_words(settings)

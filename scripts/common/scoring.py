@@ -15,16 +15,16 @@ from accelerate.utils import tqdm
 from ...pipelines import ImagesThatSoundPipeline, MelSpectrogram, audio_problems, audio_remarks
 from ...selection import CLAPScore, CLIPScore, Scorer, choice_score, mean_and_interval
 from .canvases import canvas_of
-from .files import read_json, write_json, write_text
+from .files import json_text, parse_json, read_json, write_json, write_text
 from .loading_errors import checkpoint_errors
 from .loudness import without_gain
 from .models import EMBEDDED, device_of, load_pipeline
 from .presets import WORLD_PROMPTS
 from .requests import shipped_models
 from .samples import find_samples, read_picture, sample_settings
-from .sampling import own_share
+from .sampling import made_by, own_share
 from .sounds import read_waveform
-from .values import Models, Scores
+from .values import PUBLISHED_SCORES, Models, Scores
 
 
 # Other things that a result might be: the prompts of the published examples.
@@ -47,24 +47,24 @@ def load_scorer_for(scores: Scores, models: Models, settings: list[dict]) -> tup
     Returns:
         `tuple[Scorer, Scores]`: The scorer, and its models; if none were given, those that fit the samples.
     """
-    made_by = {(each.get("model"), each.get("audio_model")) for each in settings}
+    pairs = {(each.get("model"), each.get("audio_model")) for each in settings}
     spectrogram = settings[0].get("spectrogram")
-    names = {model for model, _ in made_by}
+    names = {model for model, _ in pairs}
     scores = scores.for_samples_of("embedded" if names == {"embedded"} else None)
     if "lift" not in scores.scores:
         return load_scorer(scores, models), scores
-    if len(made_by) > 1:
+    if len(pairs) > 1:
         raise ValueError(
             f"`scores` may name lift for samples of one model only, but these are of {sorted(map(str, names))}."
         )
     if models.model is None:
-        ((model, audio_model),) = made_by
+        ((model, audio_model),) = pairs
         models = replace(models, **shipped_models({"model": model, "audio_model": audio_model}, "sample_dir"))
     models = replace(models, spectrogram=None if models.audio_model is None else spectrogram)
     if models.model is None:
         raise ValueError("`model` has to be given for lift, since the samples do not name what made them.")
     pipe = load_pipeline(models, ImagesThatSoundPipeline)
-    return load_scorer(scores, models, pipe), scores
+    return load_scorer(scores, models, pipe), replace(scores, lift_by=made_by(models, pipe))
 
 
 def load_scorer(scores: Scores, models: Models, pipe: ImagesThatSoundPipeline | None = None) -> Scorer:
@@ -137,11 +137,13 @@ def remarks_of(folder: Path) -> list[str]:
 
 
 def _known_scores(file: Path, models: dict[str, str]) -> dict[str, float]:
-    """Scores in a file; none if it is of other models or damaged, since it can be made anew."""
+    """Scores in a file by the same models; none if it is damaged, since it can be made anew."""
     try:
         saved = read_json(file)
-        scores = saved["scores"] if saved["models"] == models else {}
-        return {name: math.nan if value is None else float(value) for name, value in scores.items()}
+        made = {name: saved["models"].get(name) == model for name, model in parse_json(json_text(models)).items()}
+        lifts, others = made.get("lift_by"), all(made[name] for name in PUBLISHED_SCORES)
+        known = {name: value for name, value in saved["scores"].items() if (lifts if "_lift" in name else others)}
+        return {name: math.nan if value is None else float(value) for name, value in known.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         return {}
 

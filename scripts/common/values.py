@@ -1,7 +1,7 @@
 """Requests of a command as values: models, samples, scores, and a whole request."""
 
 from argparse import BooleanOptionalAction, Namespace
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,20 +145,26 @@ class Samples(Look):
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Scores of samples."""
+    """
+    Scores of samples.
+
+    Args:
+        lift_by (`dict`): Models that lifts are judged by, and their precision, as settings hold them.
+    """
 
     scores: list[str] = option("Default: %(default)s.", ["clip", "clap"], nargs="+", choices=SCORES)
     clip_model: str | None = option(f"{JUDGE}, or {PUBLISHED_SCORES['clip_model']}.")
     clap_model: str | None = option(f"{JUDGE}, or {PUBLISHED_SCORES['clap_model']}.")
+    lift_by: dict[str, Any] | None = None
 
     def for_samples_of(self, model: str | None) -> "Scores":
         """Samples of the embedded checkpoint are scored by its own scores, all others by the published ones."""
         default = dict.fromkeys(PUBLISHED_SCORES, "embedded") if model == "embedded" else PUBLISHED_SCORES
-        return Scores(scores=self.scores, **{name: model or default[name] for name, model in self.models.items()})
+        return replace(self, **{name: getattr(self, name) or default[name] for name in PUBLISHED_SCORES})
 
     @property
-    def models(self) -> dict[str, str | None]:
-        return {name: getattr(self, name) for name in PUBLISHED_SCORES}
+    def models(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in (*PUBLISHED_SCORES, "lift_by")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,6 +127,14 @@ def test_search_by_the_models_own_lift(tmp_path):
     report = read(tmp_path / "search.json")
     assert report["rungs"][0]["judge_rows"] == 2 * 2 * 16
     assert set(next(iter(report["finalists"].values()))) == {"image_lift", "audio_lift"}
+    (file,) = tmp_path.glob("seed-*/scores.json")
+    other = ["--sample_dir", str(tmp_path), "--scores", "lift", "--dtype", "bfloat16"]
+    rank.main(other)
+    judged, time = read(file), file.stat().st_mtime_ns
+    assert judged["models"]["lift_by"]["dtype"] == "bfloat16"
+    assert judged["scores"]["image_lift"] != next(iter(report["finalists"].values()))["image_lift"]
+    rank.main(other)
+    assert file.stat().st_mtime_ns == time
 
 
 # -------------------- Rank --------------------
