@@ -1,7 +1,7 @@
 """
 Distils the embedded pair by latent consistency (arXiv 2310.04378): one LoRA for each side (arXiv 2311.05556), which
-together say in a step where the guided mean of both leads in many. Stages: canvases that the pair composes, LoRAs. A
-killed run that is started again with the same arguments goes on from its last state.
+together reach in one step what the guided mean of both reaches in many. Stages: canvases that the pair composes,
+LoRAs. A killed run that is started again with the same arguments goes on from its last state.
 """
 
 import numpy as np

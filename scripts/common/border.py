@@ -12,7 +12,7 @@ from .progress import prepare_environment, printable, tell
 
 # Errors that libraries raise, besides OSError, if a file can't be read or written, such as on a full disk.
 FILE_ERRORS = (("soundfile", "LibsndfileError"), ("av.error", "FFmpegError"), ("safetensors", "SafetensorError"))
-# Signals that end a program: asked to, and, where there are terminals, when its terminal is closed.
+# Signals that end a program: on request, and, on systems that tell so, if its terminal is closed.
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 

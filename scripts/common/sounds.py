@@ -139,7 +139,7 @@ def opened_sound(path: str | Path, folder: Path) -> Iterator[soundfile.SoundFile
         folder (`Path`): Gets a decoded copy of what libsndfile can't read, as long as that is open.
 
     Yields:
-        `soundfile.SoundFile`: Of at least one frame.
+        `soundfile.SoundFile`: A sound of at least one frame.
 
     Raises:
         ValueError: If the file can't be read as a sound.

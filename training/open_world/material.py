@@ -97,7 +97,7 @@ def render_drawings(folder: Path) -> dict[str, np.ndarray]:
 
 
 def svg(icon_set: dict, icon: str) -> str | None:
-    """An icon of an Iconify set as a whole SVG file, white where it has no colour; None for one it doesn't hold."""
+    """An icon of an Iconify set as a whole SVG file, white if it has no colour; None for one it doesn't hold."""
     icon = icon_set.get("aliases", {}).get(icon, {}).get("parent", icon)
     entry = icon_set["icons"].get(icon)
     if entry is None:

@@ -31,7 +31,7 @@ FIGURES = tuple(dict.fromkeys(figure for figure, _, _ in MUSIC))
 SPEEDS = {"slow": (0.75, 1.0), "moderate": (0.38, 0.52), "fast": (0.17, 0.24)}
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10), "pentatonic": (0, 2, 4, 7, 9)}
 CHORDS = ((0, 4, 7), (0, 3, 7), (0, 4, 7, 10), (0, 5, 9), (0, 3, 8))
-# Of sixteen steps of a bar, when each part of a drum kit is hit (General MIDI keys).
+# Hits of each part of a drum kit (General MIDI keys) in the sixteen steps of a bar.
 BEATS = (
     {36: (0, 8), 38: (4, 12), 42: range(0, 16, 2)},
     {36: (0, 6, 8), 38: (4, 12), 42: range(0, 16, 2), 46: (14,)},

@@ -31,5 +31,5 @@ def article(word: str) -> str:
 
 
 def one_of(one: str, many: str) -> str:
-    """A singular with its article, or without where it is a plural too: "an owl", "sunglasses"."""
+    """A singular with its article, or without one if it is a plural too: "an owl", "sunglasses"."""
     return one if one == many else article(one)
