@@ -356,11 +356,12 @@ class AudioSideMixin(SelfContainedSavingMixin):
             sides.append(
                 Guided(
                     side,
-                    *(expand_rows(each, batch_size) for each in embeds),
+                    *(expand_rows(each, batch_size * max(len(request.columns), 1)) for each in embeds),
                     guidance_scale=request.guidance_scale,
                     guidance_rescale=request.guidance_rescale,
                     timestep_cond=self._embed_guidance(side, request.guidance_scale, batch_size),
                     guides=guides if request is image else None,
+                    starts=request.columns,
                     unet_kwargs=kwargs,
                     predicts=(is_audio and self.config.get("audio_prediction_type")) or wanted,
                     wanted=wanted,

@@ -50,6 +50,7 @@ LACKING = (
     *("timesteps", "sigmas", "guidance_rescale", "audio_guidance_rescale", "clip_skip", "audio_clip_skip"),
     *("control_image", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"),
     *("guess_mode", "resize_mode", "ip_adapter_image", "ip_adapter_image_embeds"),
+    *("window_width", "window_stride", "audio_window_width", "audio_window_stride", "window_batch_size"),
     *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
 )
 
@@ -195,7 +196,7 @@ class ImagesThatSoundInputStep(PipelineStep):
         requests = []
         for name, scale in zip(("prompt", "audio_prompt"), SCALES):
             values = (given[f"{prefix}{name}{end}"] for end in ("", "_embeds") for prefix in ("", "negative_"))
-            requests.append(pipe.resolve_guidance(Request(name, *values), given[scale]))
+            requests.append(pipe.resolve_request(Request(name, *values), given.canvas, given[scale]))
             given[scale] = requests[-1].guidance_scale
         # Says so if an IP-Adapter is loaded, whose pictures these blocks do not take.
         pipe.read_guides(given.canvas, given.resize_mode, pipe.image_side.is_guided(requests[0].guidance_scale))

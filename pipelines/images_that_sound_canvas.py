@@ -1,5 +1,6 @@
 """The canvas that is seen and played, and how pictures come onto it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,65 @@ MASKS = VaeImageProcessor(do_resize=False, do_normalize=False, do_binarize=True,
 
 
 @dataclass(frozen=True)
+class Windows:
+    """
+    Places at which a model sees a wide canvas, one after the other along time
+    ([arXiv 2302.08113](https://arxiv.org/abs/2302.08113)).
+
+    Args:
+        width (`int`): Pixels of a window.
+        stride (`int`): Pixels from one window to the next, at most `width`. The last window ends with the canvas.
+        total (`int`): Pixels of the canvas, at least `width`.
+        batch_size (`int`, defaults to 1): Windows that a model sees at once.
+    """
+
+    width: int
+    stride: int
+    total: int
+    batch_size: int = 1
+
+    @property
+    def starts(self) -> list[int]:
+        """Left ends of the windows in pixels."""
+        last = self.total - self.width
+        return [*range(0, last, self.stride), last]
+
+    def cut(self, pictures: torch.Tensor, places: list[int]) -> torch.Tensor:
+        """Windows `(P * B, ..., width)` of pictures or latents `(B, ..., total)`, at places among `starts`."""
+        scale = self.total // pictures.shape[-1]
+        return torch.cat([pictures[..., self.starts[i] // scale :][..., : self.width // scale] for i in places])
+
+    def merge(self, latents: torch.Tensor, compute: Callable[[torch.Tensor, list[int]], torch.Tensor]) -> torch.Tensor:
+        """
+        Computes something in windows, and averages it with weights that fall off towards the edges of a window.
+
+        Args:
+            latents (`torch.Tensor` of shape `(B, C, h, w)`): Latents of the canvas.
+            compute (`Callable`): Takes windows `(P * B, C, h, v)` and their places, and returns `(P * B, c, H, V)`.
+
+        Returns:
+            `torch.Tensor` of shape `(B, c, H, w * V / v)`.
+        """
+        merged = weights = None
+        for first in range(0, len(self.starts), self.batch_size):
+            places = list(range(first, min(first + self.batch_size, len(self.starts))))
+            computed = compute(self.cut(latents, places), places)
+            # Pixels of the canvas for each column of the result.
+            scale = self.width / computed.shape[-1]
+            if merged is None:
+                merged = computed.new_zeros(len(latents), *computed.shape[1:-1], round(self.total / scale))
+                weights = computed.new_zeros(merged.shape[-1])
+                rising = torch.arange(1, computed.shape[-1] + 1, device=computed.device, dtype=computed.dtype)
+                falloff = torch.minimum(rising, rising.flip(0))
+            for place, window in zip(places, computed.chunk(len(places))):
+                start = round(self.starts[place] / scale)
+                columns = slice(start, start + len(falloff))
+                merged[..., columns] += window * falloff
+                weights[columns] += falloff
+        return merged / weights
+
+
+@dataclass(frozen=True)
 class Canvas:
     """
     Size of a picture and how it is played, column by column, as a strip of `M` mel bins and `T` columns.
@@ -32,12 +92,16 @@ class Canvas:
         columns (`int`): Columns of the strip that spectrogram and sound keep, from the left.
         folded (`bool`, defaults to `False`): Whether the top half of the picture is played first, then its bottom
             half.
+        windows ([`Windows`], *optional*): Places at which the image side sees the picture, whole by default.
+        audio_windows ([`Windows`], *optional*): Places at which the audio side sees the strip, whole by default.
     """
 
     height: int
     width: int
     columns: int
     folded: bool = False
+    windows: Windows | None = None
+    audio_windows: Windows | None = None
 
     @property
     def strip_width(self) -> int:

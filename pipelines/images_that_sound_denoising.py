@@ -17,7 +17,7 @@ from diffusers import DDPMScheduler, SchedulerMixin
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
 from diffusers.utils import BaseOutput
 
-from .images_that_sound_canvas import Canvas
+from .images_that_sound_canvas import Canvas, Windows
 from .images_that_sound_checks import check_integer, plain_number, shown
 from .images_that_sound_sides import Guided, convert_prediction, prediction_type_of
 
@@ -68,17 +68,23 @@ def average_noise(
         `torch.Tensor` of shape `(B, C, h, w)`: Noise.
     """
     if step.audio_share == 0:
-        return image.predict_noise(latents, step.timestep, step.span)  # (B, C, h, w)
+        return _noise(image, latents, step, canvas.windows)  # (B, C, h, w)
+    strip = canvas.unfold(latents)  # (B, C, h, w), folded (B, C, h / 2, 2 * w)
     if step.audio_share == 1:
-        return _audio_noise(audio, latents, step, canvas)  # (B, C, h, w)
-    image_noise = image.predict_noise(latents, step.timestep, step.span)  # (B, C, h, w)
-    audio_noise = _audio_noise(audio, latents, step, canvas)  # (B, C, h, w)
+        return canvas.fold(_noise(audio, strip, step, canvas.audio_windows))  # (B, C, h, w)
+    image_noise = _noise(image, latents, step, canvas.windows)  # (B, C, h, w)
+    audio_noise = canvas.fold(_noise(audio, strip, step, canvas.audio_windows))  # (B, C, h, w)
     return (1 - step.audio_share) * image_noise + step.audio_share * audio_noise
 
 
-def _audio_noise(audio: Guided, latents: torch.Tensor, step: DenoisingStep, canvas: Canvas) -> torch.Tensor:
-    strip = canvas.unfold(latents)  # (B, C, h, w), folded (B, C, h / 2, 2 * w)
-    return canvas.fold(audio.predict_noise(strip, step.timestep, step.span))
+def _noise(side: Guided, latents: torch.Tensor, step: DenoisingStep, windows: Windows | None) -> torch.Tensor:
+    """Noise of one side, which sees a wide canvas in windows."""
+    if windows is None:
+        return side.predict_noise(latents, step.timestep, step.span)
+    return windows.merge(
+        latents,
+        lambda pieces, places: side.at(windows, places).predict_noise(pieces, step.timestep, step.span),
+    )
 
 
 def denoise(

@@ -11,7 +11,7 @@ from diffusers.image_processor import PipelineImageInput
 from diffusers.models.embeddings import ImageProjection
 from diffusers.utils.torch_utils import is_compiled_module
 
-from .images_that_sound_canvas import check_resize_mode, fit_pictures, read_pictures
+from .images_that_sound_canvas import Windows, check_resize_mode, fit_pictures, read_pictures
 from .images_that_sound_checks import check_number, check_tensor, shown
 from .images_that_sound_lora import AudioSidePipeline
 from .images_that_sound_sides import expand_rows
@@ -98,6 +98,17 @@ class Guides:
         if len(self.pictures) == 1:
             return {"control_image": len(self.pictures[0])}
         return {f"control_image[{i}]": len(pictures) for i, pictures in enumerate(self.pictures)}
+
+    def at(self, windows: Windows, places: list[int], guided: bool) -> "Guides":
+        """
+        The guides at some windows of the canvas: their rows come one window after the other. `guided` says whether
+        the first half of the embeddings is the negative one, which stays the first.
+        """
+        rows = self.image_embeds
+        if rows is not None:
+            halves = [each.chunk(2) if guided else (each,) for each in rows]
+            rows = [torch.cat([half for half in each for _ in places]) for each in halves]
+        return replace(self, pictures=[windows.cut(each, places) for each in self.pictures], image_embeds=rows)
 
     def __call__(
         self, latents: torch.Tensor, timestep: torch.Tensor, embeds: torch.Tensor, span: tuple[float, float]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from .images_that_sound_checks import check_integer, check_number, check_tensor, get_logger, shown
+from .images_that_sound_canvas import Windows
+from .images_that_sound_checks import check_integer, check_number, check_tensor, get_logger, plain_number, shown
 
 
 logger = get_logger(__name__)
@@ -70,6 +72,8 @@ class Guided:
             takes it (arXiv 2210.03142).
         guides (`Callable`, *optional*): Returns further arguments of the UNet, such as [`Guides`].
         unet_kwargs (`dict`): Further arguments of the UNet.
+        starts (`tuple[int]`): If prompts change over time, the first column of each of `K`; `embeds` and
+            `negative_embeds` are then of shape `(K * B, L, D)`, and only windows of the canvas can be predicted.
         predicts (`str`, defaults to `"epsilon"`): Kind of the UNet's prediction: `"epsilon"`, `"v_prediction"` or
             `"sample"`.
         wanted (`str`, *optional*): Kind that `predict_noise` returns, `predicts` by default.
@@ -83,6 +87,7 @@ class Guided:
     timestep_cond: torch.Tensor | None = None
     guides: Callable[..., dict[str, Any]] | None = None
     unet_kwargs: dict[str, Any] = field(default_factory=dict)
+    starts: tuple[int, ...] = ()
     predicts: str = "epsilon"
     wanted: str | None = None
 
@@ -105,6 +110,33 @@ class Guided:
             return replace(changed, embeds=stacked)
         negative_embeds, embeds = stacked.chunk(2)
         return replace(changed, embeds=embeds, negative_embeds=negative_embeds)
+
+    def at(self, windows: Windows, places: list[int]) -> "Guided":
+        """The side at some windows of the canvas: their rows come one window after the other, `(P * B, ...)`."""
+        if "ip_adapter_masks" in self.unet_kwargs.get("cross_attention_kwargs", {}):
+            raise ValueError("`ip_adapter_masks` can't be given for a canvas that is seen in windows.")
+        embeds, negative_embeds = (
+            each if each is None else torch.cat([self._at_place(each, windows, i) for i in places])
+            for each in (self.embeds, self.negative_embeds)
+        )
+        cond = self.timestep_cond
+        return replace(
+            self,
+            embeds=embeds,
+            negative_embeds=negative_embeds,
+            starts=(),
+            timestep_cond=cond if cond is None else torch.cat([cond] * len(places)),
+            guides=None if self.guides is None else self.guides.at(windows, places, self.is_guided),
+        )
+
+    def _at_place(self, embeds: torch.Tensor, windows: Windows, place: int) -> torch.Tensor:
+        """Embeddings `(B, L, D)` of a window: each prompt counts by its share of the window's columns."""
+        if not self.starts:
+            return embeds
+        start, ends = windows.starts[place], [*self.starts[1:], windows.total]
+        counts = [max(min(end, start + windows.width) - max(first, start), 0) for first, end in zip(self.starts, ends)]
+        parts = zip(counts, embeds.chunk(len(counts)))
+        return sum(part * (count / windows.width) for count, part in parts if count)
 
     def predict_noise(
         self, latents: torch.Tensor, timestep: torch.Tensor, span: tuple[float, float] = (0.0, 1.0)
@@ -215,26 +247,45 @@ class Request:
 
     Args:
         name (`str`): `"prompt"` or `"audio_prompt"`.
-        prompt, negative_prompt (`str` or `list[str]`, *optional*): Words.
+        prompt, negative_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Words; or words by the second
+            from which on they count.
         prompt_embeds, negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Their embeddings.
         clip_skip (`int`, *optional*): Number of final text-encoder layers to skip for the prompt.
         guidance_scale, guidance_rescale (`float`): As in [`Guided`].
+        columns (`tuple[int]`): First column of each prompt, if they change over time.
     """
 
     name: str
-    prompt: str | list[str] | None = None
-    negative_prompt: str | list[str] | None = None
+    prompt: str | list[str] | dict[float, str] | None = None
+    negative_prompt: str | list[str] | dict[float, str] | None = None
     prompt_embeds: torch.Tensor | None = None
     negative_prompt_embeds: torch.Tensor | None = None
     clip_skip: int | None = None
     guidance_scale: float = 1.0
     guidance_rescale: float = 0.0
+    columns: tuple[int, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is asked for."""
         values = (self.prompt, self.negative_prompt, self.prompt_embeds, self.negative_prompt_embeds)
         return all(value is None for value in values)
+
+    def over_time(self, columns_per_second: float) -> "Request":
+        """
+        The request with a list of prompts, and of negative ones, for those by seconds, and with the columns at which
+        they begin. Raises `ValueError` for prompts over time that make no sense.
+        """
+        words = {name: getattr(self, name) for name in ("prompt", "negative_prompt")}
+        changing = {name: value for name, value in words.items() if isinstance(value, dict)}
+        for name, value in changing.items():
+            _check_score(self.name if name == "prompt" else f"negative_{self.name}", value)
+        seconds = sorted({second for value in changing.values() for second in value})
+        for name, value in words.items():
+            if changing and isinstance(value, (str, dict)):
+                by_second = {0: value} if isinstance(value, str) else value
+                words[name] = [by_second[max(each for each in by_second if each <= second)] for second in seconds]
+        return replace(self, **words, columns=tuple(round(second * columns_per_second) for second in seconds))
 
     def check(self, side: Side) -> int:
         """Returns the number of prompts. Raises `ValueError` unless the arguments fit together and the side."""
@@ -267,12 +318,15 @@ class Request:
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
         if not are_words(prompts) or not prompts:
             raise ValueError(f"`{self.name}` has to be a string or a list of strings, but is {shown(self.prompt)}.")
-        return len(prompts)
+        if self.columns and len(prompts) != len(self.columns):
+            raise ValueError(f"`{self.name}` has to be one prompt if it changes over time, but is {len(prompts)}.")
+        return 1 if self.columns else len(prompts)
 
     def _check_negative_prompt(self, count: int, hidden_size: int | str) -> None:
         words, embeds, name = self.negative_prompt, self.negative_prompt_embeds, f"negative_{self.name}"
         if words is not None and embeds is not None:
             raise ValueError(f"Only one of `{name}` and `{name}_embeds` can be given, but both are.")
+        count = len(self.columns) or count
         words = [words] * count if isinstance(words, str) else words
         if words is not None and not (are_words(words) and len(words) == count):
             raise ValueError(f"`{name}` has to be a string or a list of {count} strings, but is {shown(words)}.")
@@ -308,6 +362,19 @@ class Request:
                 f" {tuple(embeds.shape)} and {tuple(negative_embeds.shape)}."
             )
         return embeds, negative_embeds
+
+
+def _check_score(name: str, score: dict) -> None:
+    """Raises `ValueError` unless a prompt over time is of words by seconds, the first of them 0."""
+    seconds = [plain_number(each) for each in score]
+    if (
+        0 not in seconds
+        or not are_words(list(score.values()))
+        or not all(isinstance(each, Real) and 0 <= each < float("inf") for each in seconds)
+    ):
+        raise ValueError(
+            f"`{name}` over time has to be a dict from seconds to strings that begins at 0, but is {shown(score)}."
+        )
 
 
 def are_words(value: Any) -> bool:

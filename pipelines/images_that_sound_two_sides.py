@@ -36,7 +36,7 @@ from transformers import (
 
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import HABITS_NAME, AudioSideMixin
-from .images_that_sound_canvas import LAYOUTS, Canvas
+from .images_that_sound_canvas import LAYOUTS, Canvas, Windows
 from .images_that_sound_checks import (
     check_choice,
     check_integer,
@@ -61,6 +61,9 @@ from .images_that_sound_spectrogram import check_audio
 
 logger = get_logger(__name__)
 
+# Windows as wide as a canvas of the checkpoint, each half over the next.
+OWN_WINDOWS = dict.fromkeys(("window_width", "window_stride", "audio_window_width", "audio_window_stride"))
+
 # Defaults of calls that average noise: the paper's settings.
 PAPER_ARGUMENTS = {
     "height": 256,
@@ -74,6 +77,7 @@ PAPER_ARGUMENTS = {
     "image_guidance_end": 1.0,
     "audio_guidance_start": 0.0,
     "audio_guidance_end": 1.0,
+    **OWN_WINDOWS,
 }
 
 
@@ -294,6 +298,33 @@ class TwoSidesMixin(
         height, width = self._check_size(height, width, crop_right, folds)
         return Canvas(height, width, width * folds - crop_right, folded=folds == 2)
 
+    def resolve_windows(self, canvas: Canvas, window_batch_size: int = 1, **sizes: int | None) -> Canvas:
+        """
+        The canvas with the windows that the arguments of a call ask for, `sizes` being `window_width`,
+        `window_stride`, `audio_window_width` and `audio_window_stride`. A canvas that is not wider than a window is
+        seen whole. Raises `ValueError` for sizes that make no sense.
+        """
+        batch_size = check_integer("window_batch_size", window_batch_size)
+        windows = self._windows("window", canvas.width, batch_size, sizes)
+        return replace(
+            canvas,
+            windows=windows,
+            audio_windows=self._windows("audio_window", canvas.strip_width, batch_size, sizes),
+        )
+
+    def _windows(self, name: str, total: int, batch_size: int, sizes: dict[str, int | None]) -> Windows | None:
+        scale = self.vae_scale_factor
+        width, stride = (self.resolve_default(f"{name}_{end}", sizes[f"{name}_{end}"]) for end in ("width", "stride"))
+        width = self.default_arguments["width"] if width is None else check_integer(f"{name}_width", width, scale)
+        if stride is None:
+            # Half of a window, to the latent.
+            stride = max(width // (2 * scale), 1) * scale
+        check_integer(f"{name}_stride", stride, scale, width)
+        for argument, value in ((f"{name}_width", width), (f"{name}_stride", stride)):
+            if value % scale:
+                raise ValueError(f"`{argument}` has to be a multiple of {scale}, but is {value}.")
+        return Windows(width, stride, total, batch_size) if total > width else None
+
     def _check_size(self, height: int, width: int, crop_right: int, folds: int) -> tuple[int, int]:
         height, width = (check_integer(name, each) for name, each in (("height", height), ("width", width)))
         bins = self.mel_spectrogram.num_mel_bins * folds
@@ -353,12 +384,32 @@ class TwoSidesMixin(
             return count_custom_steps(self.scheduler, name, values)
         return self.resolve_num_steps("num_inference_steps", num_inference_steps)
 
-    def resolve_guidance(
-        self, request: Request, guidance_scale: float | None, guidance_rescale: float = 0.0
+    def resolve_request(
+        self, request: Request, canvas: Canvas, guidance_scale: float | None, guidance_rescale: float = 0.0
     ) -> Request:
-        """A request with its guidance scale, by default the checkpoint's, and its rescaling."""
+        """
+        A request with its guidance scale, by default the checkpoint's, its rescaling, and prompts over time as lists.
+        Raises `ValueError` for prompts over time that the canvas has no place for.
+        """
         scale = self.resolve_default(request.name.replace("prompt", "guidance_scale"), guidance_scale)
-        return replace(request, guidance_scale=scale, guidance_rescale=guidance_rescale)
+        request = replace(request, guidance_scale=scale, guidance_rescale=guidance_rescale)
+        request = request.over_time(self.mel_spectrogram.columns_per_second)
+        if not request.columns:
+            return request
+        is_audio = request.name == "audio_prompt"
+        windows = canvas.audio_windows if is_audio else canvas.windows
+        if len(request.columns) > 1 and windows is None:
+            name = "audio_window_width" if is_audio else "window_width"
+            raise ValueError(f"`{request.name}` can't change over time on a canvas that is not wider than `{name}`.")
+        if canvas.folded and not is_audio:
+            raise ValueError("`prompt` can't change over time on a folded canvas, whose columns sound twice.")
+        if request.columns[-1] >= canvas.columns:
+            raise ValueError(
+                f"`{request.name}` has to begin before the sound ends, at"
+                f" {canvas.columns / self.mel_spectrogram.columns_per_second:g} s, but it begins"
+                f" {request.columns[-1] / self.mel_spectrogram.columns_per_second:g} s after the start."
+            )
+        return request
 
     def acting(self, image: Request, audio: Request, audio_noise_shares: list[float]) -> tuple[Request, ...]:
         """The requests of the sides that act at some step, or that ask for something nevertheless."""
@@ -579,10 +630,12 @@ class TwoSidesMixin(
         if canvas is None:
             height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
             canvas = Canvas(height, width, width)
-        images, vae_audio = self.decode_latents(latents, self.vae), self.audio_side.vae  # (B, 3, H, W)
+        vae_audio = self.audio_side.vae
+        images = self.decode_latents(latents, self.vae, canvas.windows)  # (B, 3, H, W)
         spectrograms = images
         if canvas.folded or vae_audio is not self.vae:
-            spectrograms = self.decode_latents(canvas.unfold(latents), vae_audio)  # (B, 3, M, T)
+            strip = canvas.unfold(latents)  # (B, C, h, w), folded (B, C, h / 2, 2 * w)
+            spectrograms = self.decode_latents(strip, vae_audio, canvas.audio_windows)  # (B, 3, M, T)
         spectrograms = spectrograms.mean(dim=1, keepdim=True)  # (B, 1, M, T)
         audios = self.play(spectrograms)[..., : self.mel_spectrogram.num_samples(canvas.columns)]  # (B, N)
         images, spectrograms = canvas.cut_picture(images), canvas.cut(spectrograms)
@@ -590,9 +643,19 @@ class TwoSidesMixin(
         return images, spectrograms, audios
 
     @torch.no_grad()
-    def decode_latents(self, latents: torch.Tensor, vae: AutoencoderKL) -> torch.Tensor:
-        """Pictures `(B, 3, H, W)` in 0..1 of latents `(B, C, H / 8, W / 8)`."""
-        decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+    def decode_latents(
+        self, latents: torch.Tensor, vae: AutoencoderKL, windows: Windows | None = None
+    ) -> torch.Tensor:
+        """Pictures `(B, 3, H, W)` in 0..1 of latents `(B, C, H / 8, W / 8)`. Wide ones are decoded in windows."""
+        latents = latents.to(vae.dtype) / vae.config.scaling_factor
+        if windows is None:
+            decoded = vae.decode(latents, return_dict=False)[0]
+        else:
+            # They overlap even if those of the UNet do not, so that no border shows.
+            scale = self.vae_scale_factor
+            stride = max(windows.width * 7 // (8 * scale), 1) * scale
+            windows = Windows(windows.width, stride, windows.total)
+            decoded = windows.merge(latents, lambda pieces, _: vae.decode(pieces, return_dict=False)[0])
         return self.image_processor.denormalize(decoded)
 
 

@@ -124,10 +124,10 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
     @replace_example_docstring(EXAMPLE_DOC_STRING)
     def __call__(
         self,
-        prompt: str | list[str] | None = None,
-        audio_prompt: str | list[str] | None = None,
-        negative_prompt: str | list[str] | None = None,
-        negative_audio_prompt: str | list[str] | None = None,
+        prompt: str | list[str] | dict[float, str] | None = None,
+        audio_prompt: str | list[str] | dict[float, str] | None = None,
+        negative_prompt: str | list[str] | dict[float, str] | None = None,
+        negative_audio_prompt: str | list[str] | dict[float, str] | None = None,
         height: int | None = None,
         width: int | None = None,
         audio_length_in_s: float | None = None,
@@ -153,6 +153,11 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         denoising_end: float = 1.0,
         canvas_layout: Literal["strip", "folded"] = "strip",
         crop_right: int | None = None,
+        window_width: int | None = None,
+        window_stride: int | None = None,
+        audio_window_width: int | None = None,
+        audio_window_stride: int | None = None,
+        window_batch_size: int = 1,
         num_images_per_prompt: int = 1,
         eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -243,6 +248,16 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
             crop_right (`int`, *optional*, checkpoint, defaults to 32): Columns to cut from the right end of canvas and
                 sound: the dark strip that Auffusion learned. A folded picture stays whole; its spectrogram and sound
                 are cut.
+            window_width (`int`, *optional*, checkpoint, defaults to the checkpoint's width): Pixels of the windows in
+                which the image side sees a canvas that is wider, a multiple of 8.
+            window_stride (`int`, *optional*, checkpoint, defaults to half of the window): Pixels from one window to
+                the next. Windows that overlap are averaged.
+            audio_window_width (`int`, *optional*, checkpoint, defaults to the checkpoint's width): Pixels of the
+                windows of the audio side.
+            audio_window_stride (`int`, *optional*, checkpoint, defaults to half of the window): Pixels from one window
+                of the audio side to the next.
+            window_batch_size (`int`, defaults to 1): Windows that a model sees at once. More are faster and take more
+                memory.
             num_images_per_prompt (`int`, defaults to 1): Samples for each pair of prompts.
             eta (`float`, *optional*): Share of fresh noise, 0 to 1, for schedulers that take it (DDIM, arXiv
                 2010.02502, equation 16). The scheduler's default is 0 for DDIM and 0.3 for TCD.
@@ -294,6 +309,14 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         self._check_audio_prior()
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         canvas = self.resolve_size(height, width, audio_length_in_s, crop_right, canvas_layout)
+        canvas = self.resolve_windows(
+            canvas,
+            window_batch_size,
+            window_width=window_width,
+            window_stride=window_stride,
+            audio_window_width=audio_window_width,
+            audio_window_stride=audio_window_stride,
+        )
         shares = self.resolve_shares(
             num_inference_steps,
             audio_weight,
@@ -305,10 +328,10 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
             audio_guidance_end=audio_guidance_end,
         )
         image = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
-        image = self.resolve_guidance(image, guidance_scale, guidance_rescale)
+        image = self.resolve_request(image, canvas, guidance_scale, guidance_rescale)
         audio_embeds = (audio_prompt_embeds, negative_audio_prompt_embeds)
         audio = Request("audio_prompt", audio_prompt, negative_audio_prompt, *audio_embeds, audio_clip_skip)
-        audio = self.resolve_guidance(audio, audio_guidance_scale, audio_guidance_rescale)
+        audio = self.resolve_request(audio, canvas, audio_guidance_scale, audio_guidance_rescale)
         guides = self.read_guides(
             canvas,
             resize_mode,

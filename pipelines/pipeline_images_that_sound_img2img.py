@@ -164,8 +164,8 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
     @replace_example_docstring(EXAMPLE_DOC_STRING)
     def __call__(
         self,
-        prompt: str | list[str] | None = None,
-        audio_prompt: str | list[str] | None = None,
+        prompt: str | list[str] | dict[float, str] | None = None,
+        audio_prompt: str | list[str] | dict[float, str] | None = None,
         image: PipelineImageInput | None = None,
         audio: np.ndarray | torch.Tensor | None = None,
         strength: float = 0.8,
@@ -173,8 +173,8 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         mask_start_in_s: float | None = None,
         mask_end_in_s: float | None = None,
         magnitude_ratio: float = 0.5,
-        negative_prompt: str | list[str] | None = None,
-        negative_audio_prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | dict[float, str] | None = None,
+        negative_audio_prompt: str | list[str] | dict[float, str] | None = None,
         height: int | None = None,
         width: int | None = None,
         audio_length_in_s: float | None = None,
@@ -198,6 +198,11 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         resize_mode: Literal["center", "repeat", "crop", "stretch"] = "center",
         canvas_layout: Literal["strip", "folded"] = "strip",
         crop_right: int | None = None,
+        window_width: int | None = None,
+        window_stride: int | None = None,
+        audio_window_width: int | None = None,
+        audio_window_stride: int | None = None,
+        window_batch_size: int = 1,
         num_images_per_prompt: int = 1,
         eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -298,6 +303,16 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
             crop_right (`int`, *optional*, checkpoint, defaults to 32): Columns to cut from the right end of canvas and
                 sound: the dark strip that Auffusion learned. A folded picture stays whole; its spectrogram and sound
                 are cut.
+            window_width (`int`, *optional*, checkpoint, defaults to the checkpoint's width): Pixels of the windows in
+                which the image side sees a canvas that is wider, a multiple of 8.
+            window_stride (`int`, *optional*, checkpoint, defaults to half of the window): Pixels from one window to
+                the next. Windows that overlap are averaged.
+            audio_window_width (`int`, *optional*, checkpoint, defaults to the checkpoint's width): Pixels of the
+                windows of the audio side.
+            audio_window_stride (`int`, *optional*, checkpoint, defaults to half of the window): Pixels from one window
+                of the audio side to the next.
+            window_batch_size (`int`, defaults to 1): Windows that a model sees at once. More are faster and take more
+                memory.
             num_images_per_prompt (`int`, defaults to 1): Samples for each pair of prompts.
             eta (`float`, *optional*): Share of fresh noise, 0 to 1, for schedulers that take it (DDIM, arXiv
                 2010.02502, equation 16). The scheduler's default is 0 for DDIM and 0.3 for TCD.
@@ -350,6 +365,14 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         if spectrograms is not None:
             crop_right, audio_length_in_s = 0, self.length_of(spectrograms, width, audio_length_in_s)
         canvas = self.resolve_size(height, width, audio_length_in_s, crop_right, canvas_layout)
+        canvas = self.resolve_windows(
+            canvas,
+            window_batch_size,
+            window_width=window_width,
+            window_stride=window_stride,
+            audio_window_width=audio_window_width,
+            audio_window_stride=audio_window_stride,
+        )
         shares = self.resolve_shares(
             num_inference_steps,
             audio_weight,
@@ -368,10 +391,10 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         )
         masks = self._read_masks(mask_image, mask_start_in_s, mask_end_in_s, canvas)
         image = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
-        image = self.resolve_guidance(image, guidance_scale, guidance_rescale)
+        image = self.resolve_request(image, canvas, guidance_scale, guidance_rescale)
         audio_embeds = (audio_prompt_embeds, negative_audio_prompt_embeds)
         audio = Request("audio_prompt", audio_prompt, negative_audio_prompt, *audio_embeds, audio_clip_skip)
-        audio = self.resolve_guidance(audio, audio_guidance_scale, audio_guidance_rescale)
+        audio = self.resolve_request(audio, canvas, audio_guidance_scale, audio_guidance_rescale)
         guides = self.read_guides(
             canvas,
             resize_mode,

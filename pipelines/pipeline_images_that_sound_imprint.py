@@ -24,7 +24,7 @@ from .images_that_sound_lora import FewStepsMixin
 from .images_that_sound_picture_reading import upright
 from .images_that_sound_sides import Request, expand_rows
 from .images_that_sound_spectrogram import MelSpectrogram
-from .images_that_sound_two_sides import TwoSidesMixin
+from .images_that_sound_two_sides import OWN_WINDOWS, TwoSidesMixin
 
 
 # Defaults of a call: the paper's settings.
@@ -36,6 +36,7 @@ PAPER_ARGUMENTS = {
     "num_audio_inference_steps": 100,
     "guidance_scale": 7.5,
     "audio_guidance_scale": 7.5,
+    **OWN_WINDOWS,
 }
 
 EXAMPLE_DOC_STRING = """
@@ -131,14 +132,14 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
     @replace_example_docstring(EXAMPLE_DOC_STRING)
     def __call__(
         self,
-        prompt: str | list[str] | None = None,
-        audio_prompt: str | list[str] | None = None,
+        prompt: str | list[str] | dict[float, str] | None = None,
+        audio_prompt: str | list[str] | dict[float, str] | None = None,
         image: PipelineImageInput | None = None,
         audio: np.ndarray | torch.Tensor | None = None,
         magnitude_ratio: float = 0.5,
         invert_image: bool = True,
-        negative_prompt: str | list[str] | None = None,
-        negative_audio_prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | dict[float, str] | None = None,
+        negative_audio_prompt: str | list[str] | dict[float, str] | None = None,
         height: int | None = None,
         width: int | None = None,
         audio_length_in_s: float | None = None,
@@ -155,6 +156,11 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         guess_mode: bool = False,
         resize_mode: Literal["center", "repeat", "crop", "stretch"] = "center",
         crop_right: int | None = None,
+        window_width: int | None = None,
+        window_stride: int | None = None,
+        audio_window_width: int | None = None,
+        audio_window_stride: int | None = None,
+        window_batch_size: int = 1,
         num_images_per_prompt: int = 1,
         eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -234,6 +240,16 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
                 shape.
             crop_right (`int`, *optional*, checkpoint, defaults to 32): Columns to cut from the right end of canvas and
                 sound: the dark strip that Auffusion learned. A given sound is not cut.
+            window_width (`int`, *optional*, checkpoint, defaults to the checkpoint's width): Pixels of the windows in
+                which the image side sees a canvas that is wider, a multiple of 8.
+            window_stride (`int`, *optional*, checkpoint, defaults to half of the window): Pixels from one window to
+                the next. Windows that overlap are averaged.
+            audio_window_width (`int`, *optional*, checkpoint, defaults to the checkpoint's width): Pixels of the
+                windows of the audio side.
+            audio_window_stride (`int`, *optional*, checkpoint, defaults to half of the window): Pixels from one window
+                of the audio side to the next.
+            window_batch_size (`int`, defaults to 1): Windows that a model sees at once. More are faster and take more
+                memory.
             num_images_per_prompt (`int`, defaults to 1): Samples for each pair.
             eta (`float`, *optional*): Share of fresh noise, 0 to 1, for schedulers that take it (DDIM, arXiv
                 2010.02502, equation 16). The scheduler's default is 0 for DDIM and 0.3 for TCD.
@@ -295,11 +311,19 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         if spectrograms is not None:
             crop_right, audio_length_in_s = 0, self.length_of(spectrograms, width, audio_length_in_s)
         canvas = self.resolve_size(height, width, audio_length_in_s, crop_right)
+        canvas = self.resolve_windows(
+            canvas,
+            window_batch_size,
+            window_width=window_width,
+            window_stride=window_stride,
+            audio_window_width=audio_window_width,
+            audio_window_stride=audio_window_stride,
+        )
         image = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
-        image = self.resolve_guidance(image, guidance_scale)
+        image = self.resolve_request(image, canvas, guidance_scale)
         audio_embeds = (audio_prompt_embeds, negative_audio_prompt_embeds)
         audio = Request("audio_prompt", audio_prompt, negative_audio_prompt, *audio_embeds, audio_clip_skip)
-        audio = self.resolve_guidance(audio, audio_guidance_scale)
+        audio = self.resolve_request(audio, canvas, audio_guidance_scale)
         guides = self.read_guides(
             canvas,
             resize_mode,
@@ -365,12 +389,12 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         # 5. Decode both, cut to the columns that are kept
         silence = self.mel_spectrogram.silence
         if images is None:
-            images = canvas.cut(self.decode_latents(latents, self.vae))  # (B, 3, M, T)
+            images = canvas.cut(self.decode_latents(latents, self.vae, canvas.windows))  # (B, 3, M, T)
         else:
             images = fit_pictures(images, canvas.height, canvas.columns, resize_mode, silence)
             images = images.to(self._execution_device).expand(-1, 3, -1, -1)
         if spectrograms is None:
-            spectrograms = canvas.cut(self.decode_latents(audio_latents, self.audio_side.vae))
+            spectrograms = canvas.cut(self.decode_latents(audio_latents, self.audio_side.vae, canvas.audio_windows))
             spectrograms = spectrograms.mean(dim=1, keepdim=True)  # (B, 1, M, T)
         images, spectrograms = expand_rows(images, batch_size), expand_rows(spectrograms, batch_size)
 

@@ -1,0 +1,166 @@
+"""Wide canvases in windows: compared with the formula, and with calls for each window alone."""
+
+import pytest
+import torch
+from conftest import STABLE_DIFFUSION, controlnet_of, save_ip_adapter, two_sides
+from diffusers import ControlNetModel
+
+from images_that_sound.pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
+from images_that_sound.pipelines.images_that_sound_canvas import Windows
+
+
+PROMPTS = {"prompt": "a castle", "audio_prompt": "a bell"}
+CALL = {
+    **PROMPTS,
+    **{"width": 192, "crop_right": 0, "num_inference_steps": 2, "image_guidance_start": 0.0},
+    **{"guidance_scale": 2.0, "audio_guidance_scale": 3.0, "output_type": "latent"},
+}
+APART = {"window_width": 64, "window_stride": 64, "audio_window_width": 64, "audio_window_stride": 64}
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """One pipeline in float64 for tests that leave it as it was."""
+    return two_sides(ImagesThatSoundPipeline, STABLE_DIFFUSION).to(torch.float64)
+
+
+def noise(width: int = 192) -> torch.Tensor:
+    return torch.randn(1, 4, 32, width // 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def latents_of(pipe, **arguments) -> torch.Tensor:
+    return pipe(**{**CALL, "latents": noise(), **arguments}).images
+
+
+def pieces_of(pipe, calls: list[dict]) -> torch.Tensor:
+    """Calls of 64 pixels for parts of the noise, side by side."""
+    parts = noise().chunk(len(calls), dim=-1)
+    return torch.cat([latents_of(pipe, **{"width": 64, "latents": p, **call}) for p, call in zip(parts, calls)], -1)
+
+
+@torch.no_grad()
+def test_overlapping_windows_are_averaged_before_each_step(shared):
+    """MultiDiffusion's equation 5 with weights that fall off linearly, for each side apart."""
+    embeds = shared.encode_prompt(**PROMPTS)
+    latents, scheduler = noise(), shared.scheduler
+    scheduler.set_timesteps(2)
+    sides = (
+        (shared.unet, embeds[:2], 2.0, 64, (0, 48, 96, 128)),
+        (shared.unet_audio, embeds[2:], 3.0, 96, (0, 80, 96)),
+    )
+    for timestep in scheduler.timesteps:
+        averages = []
+        for unet, (prompted, unprompted), scale, width, starts in sides:
+            total, weights = torch.zeros_like(latents), torch.zeros(24, dtype=torch.float64)
+            for start in starts:
+                columns = range(start // 8, (start + width) // 8)
+                window = latents[..., list(columns)]
+                told, free = (unet(window, timestep, each, return_dict=False)[0] for each in (prompted, unprompted))
+                for i, column in enumerate(columns):
+                    weight = min(i + 1, len(columns) - i)
+                    total[..., column] += weight * (free + scale * (told - free))[..., i]
+                    weights[column] += weight
+            averages.append(total / weights)
+        latents = scheduler.step(sum(averages) / 2, timestep, latents).prev_sample
+    windows = {"window_width": 64, "window_stride": 48, "audio_window_width": 96, "audio_window_stride": 80}
+    torch.testing.assert_close(latents_of(shared, **windows), latents, atol=1e-9, rtol=0)
+    torch.testing.assert_close(latents_of(shared, **windows, window_batch_size=3), latents, atol=1e-9, rtol=0)
+
+
+def test_windows_that_do_not_overlap_are_calls_of_their_own(shared):
+    torch.testing.assert_close(latents_of(shared, **APART), pieces_of(shared, [{}] * 3), atol=1e-9, rtol=0)
+    assert (latents_of(shared) - pieces_of(shared, [{}] * 3)).abs().max() > 0.01
+
+
+def test_a_canvas_of_a_windows_width_is_seen_whole(shared):
+    assert torch.equal(latents_of(shared, window_width=192, audio_window_width=256), latents_of(shared))
+
+
+def test_prompts_over_time_are_those_of_their_windows(shared):
+    over_time = {
+        "prompt": {0: "a castle", 0.64: "kittens"},
+        "audio_prompt": {0.0: "a bell", 1.28: "rain"},
+        "negative_prompt": {0: "fog", 1.28: "night"},
+    }
+    alone = [
+        {"negative_prompt": "fog"},
+        {"prompt": "kittens", "negative_prompt": "fog"},
+        {"prompt": "kittens", "audio_prompt": "rain", "negative_prompt": "night"},
+    ]
+    expected = pieces_of(shared, alone)
+    torch.testing.assert_close(latents_of(shared, **APART, **over_time), expected, atol=1e-9, rtol=0)
+    batch = latents_of(shared, **APART, **over_time, num_images_per_prompt=2, latents=torch.cat([noise()] * 2))
+    torch.testing.assert_close(batch, torch.cat([expected] * 2), atol=1e-9, rtol=0)
+
+
+def test_a_window_across_two_prompts_reads_both_by_their_shares(shared):
+    castle, kittens = (
+        shared.encode_prompt(each, None, do_classifier_free_guidance=False)[0] for each in ("a castle", "kittens")
+    )
+    mixed = {"prompt": None, "prompt_embeds": 0.25 * castle + 0.75 * kittens}
+    mixed["negative_prompt_embeds"] = shared.encode_prompt("", None, do_classifier_free_guidance=False)[0]
+    expected = pieces_of(shared, [mixed, {"prompt": "kittens"}, {"prompt": "kittens"}])
+    found = latents_of(shared, **APART, prompt={0: "a castle", 0.16: "kittens"})
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+
+
+def test_guides_are_cut_as_the_canvas_is(tmp_path):
+    pipe = two_sides(ImagesThatSoundPipeline, STABLE_DIFFUSION)
+    pipe.register_modules(controlnet=controlnet_of(pipe.unet, 0))
+    save_ip_adapter(pipe.unet, tmp_path / "adapter.safetensors")
+    pipe.load_ip_adapter(str(tmp_path), "", "adapter.safetensors", image_encoder_folder="image_encoder")
+    pipe.to(torch.float64)
+    control = torch.rand(1, 3, 256, 192, generator=torch.Generator().manual_seed(1))
+    seen = {"ip_adapter_image_embeds": [torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(2)).double()]}
+    expected = pieces_of(pipe, [{**seen, "control_image": part} for part in control.chunk(3, dim=-1)])
+    for batch_size in (1, 2):
+        found = latents_of(pipe, **APART, **seen, control_image=control, window_batch_size=batch_size)
+        torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+    assert isinstance(pipe.controlnet, ControlNetModel)
+
+
+def test_starts_are_denoised_in_windows_too(shared):
+    pipe = ImagesThatSoundImg2ImgPipeline(**shared.components)
+    pipe.set_progress_bar_config(disable=True)
+    start = noise()
+    found, whole = (
+        pipe(**{**CALL, "strength": 0.5, **windows}, image=start, generator=torch.Generator().manual_seed(0)).images
+        for windows in (APART, {})
+    )
+    assert found.shape == start.shape and not torch.equal(found, whole)
+
+
+@torch.no_grad()
+def test_wide_canvases_are_decoded_in_windows_that_overlap(shared):
+    """Even if those of the UNets do not: an eighth of each is faded over into the next."""
+    found = shared.decode_latents(noise(), shared.vae, Windows(64, 64, 192))
+    assert found.shape == (1, 3, 256, 192)
+    latents = noise() / shared.vae.config.scaling_factor
+    first, second = (shared.vae.decode(latents[..., i : i + 8]).sample / 2 + 0.5 for i in (0, 7))
+    rising = torch.arange(1, 9, dtype=torch.float64)
+    faded = (first[..., 56:] * rising.flip(0) + second[..., :8] * rising) / 9
+    expected = torch.cat([first[..., :56], faded], dim=-1).clamp(0, 1)
+    torch.testing.assert_close(found[..., :64], expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"window_width": 60}, "`window_width` has to be a multiple of 8, but is 60"),
+        ({"audio_window_width": 4}, "`audio_window_width` has to be an integer from 8 on, but is 4"),
+        ({"window_width": 64, "window_stride": 72}, "`window_stride` has to be an integer from 8 to 64, but is 72"),
+        ({"audio_window_stride": 12}, "`audio_window_stride` has to be a multiple of 8, but is 12"),
+        ({"window_batch_size": 0}, "`window_batch_size` has to be a positive integer, but is 0"),
+        ({**APART, "prompt": {1: "a castle"}}, "`prompt` over time has to be a dict .* begins at 0"),
+        ({**APART, "prompt": {0: "a castle", "end": "fog"}}, "`prompt` over time has to be a dict"),
+        ({**APART, "negative_audio_prompt": {0: 3}}, "`negative_audio_prompt` over time has to be a dict"),
+        ({**APART, "audio_prompt": {0: "a bell", 2: "rain"}}, "`audio_prompt` has to begin before .* 1.92 s, .* 2 s"),
+        ({"prompt": {0: "a castle", 1: "fog"}}, "`prompt` can't change over time on a canvas .* `window_width`"),
+        ({**APART, "prompt": {0: "a castle"}, "negative_prompt": ["fog", "rain"]}, "`negative_prompt` has to be"),
+        ({**APART, "prompt": ["a castle", "fog"], "negative_prompt": {0: "rain"}}, "`prompt` has to be one prompt"),
+        ({**APART, "cross_attention_kwargs": {"ip_adapter_masks": []}}, "`ip_adapter_masks` can't be given"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(shared, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        latents_of(shared, **arguments)
