@@ -35,6 +35,8 @@ logger = get_logger(__name__)
 
 # Parts that the audio side may have itself, by the image side's names.
 SHARED_PARTS = ("text_encoder", "tokenizer", "vae", "scheduler")
+# Columns of a loop that are played once more after its end.
+LOOP_OVERLAP = 32
 # Attribute of an audio UNet with its spectrogram constants and default arguments.
 HABITS_NAME = "_images_that_sound_habits"
 
@@ -442,11 +444,22 @@ class AudioSideMixin(SelfContainedSavingMixin):
         if self.vocoder is None and columns < least:
             raise ValueError(f"`{name}` has to give at least {least} columns to Griffin-Lim, but gives {columns}.")
 
-    def play(self, spectrograms: torch.Tensor) -> torch.Tensor:
-        """Waveforms `(B, N)` of gray canvases `(B, 1, M, T)` in 0..1, by the vocoder, else by Griffin-Lim."""
+    @torch.no_grad()
+    def play(self, spectrograms: torch.Tensor, circular: bool = False) -> torch.Tensor:
+        """
+        Waveforms `(B, N)` of gray canvases `(B, 1, M, T)` in 0..1, by the vocoder, else by Griffin-Lim. Circular ones
+        go on at their beginning: what follows the end fades over into it.
+        """
         check_tensor("spectrograms", spectrograms, ("B", 1, self.mel_spectrogram.num_mel_bins, "T"))
-        with torch.no_grad():
+        if not circular:
             return self.mel_spectrogram.canvas_to_audio(spectrograms, self.vocoder)
+        padded = torch.cat([spectrograms, spectrograms[..., :LOOP_OVERLAP]], dim=-1)
+        end = spectrograms.shape[-1] * self.mel_spectrogram.hop_length
+        audios = self.mel_spectrogram.canvas_to_audio(padded, self.vocoder)
+        audios, following = audios[..., :end], audios[..., end:]
+        rising = torch.linspace(0, 1, following.shape[-1], device=audios.device)
+        audios[..., : len(rising)] = torch.lerp(following, audios[..., : len(rising)], rising)
+        return audios
 
     def convert(
         self, images: torch.Tensor, spectrograms: torch.Tensor, audios: torch.Tensor, output_type: str

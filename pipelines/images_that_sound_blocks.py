@@ -50,7 +50,7 @@ LACKING = (
     *("timesteps", "sigmas", "guidance_rescale", "audio_guidance_rescale", "clip_skip", "audio_clip_skip"),
     *("control_image", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"),
     *("guess_mode", "resize_mode", "ip_adapter_image", "ip_adapter_image_embeds"),
-    *("window_width", "window_stride", "audio_window_width", "audio_window_stride", "window_batch_size"),
+    *("circular", "window_width", "window_stride", "audio_window_width", "audio_window_stride", "window_batch_size"),
     *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
 )
 

@@ -30,26 +30,36 @@ class Windows:
 
     Args:
         width (`int`): Pixels of a window.
-        stride (`int`): Pixels from one window to the next, at most `width`. The last window ends with the canvas.
+        stride (`int`): Pixels from one window to the next, at most `width`.
         total (`int`): Pixels of the canvas, at least `width`.
         batch_size (`int`, defaults to 1): Windows that a model sees at once.
+        circular (`bool`, defaults to `False`): Whether the canvas goes on at its left end, so that windows cross its
+            right end; else the last window ends with the canvas.
     """
 
     width: int
     stride: int
     total: int
     batch_size: int = 1
+    circular: bool = False
 
     @property
     def starts(self) -> list[int]:
         """Left ends of the windows in pixels."""
+        if self.circular:
+            return list(range(0, self.total, self.stride))
         last = self.total - self.width
         return [*range(0, last, self.stride), last]
 
     def cut(self, pictures: torch.Tensor, places: list[int]) -> torch.Tensor:
         """Windows `(P * B, ..., width)` of pictures or latents `(B, ..., total)`, at places among `starts`."""
         scale = self.total // pictures.shape[-1]
-        return torch.cat([pictures[..., self.starts[i] // scale :][..., : self.width // scale] for i in places])
+        return torch.cat([pictures[..., self._columns(place, scale, pictures.device)] for place in places])
+
+    def _columns(self, place: int, scale: int, device: torch.device) -> torch.Tensor:
+        """Columns of a window, each of `scale` pixels."""
+        columns = torch.arange(self.width // scale, device=device) + self.starts[place] // scale
+        return columns % (self.total // scale)
 
     def merge(self, latents: torch.Tensor, compute: Callable[[torch.Tensor, list[int]], torch.Tensor]) -> torch.Tensor:
         """
@@ -66,19 +76,27 @@ class Windows:
         for first in range(0, len(self.starts), self.batch_size):
             places = list(range(first, min(first + self.batch_size, len(self.starts))))
             computed = compute(self.cut(latents, places), places)
-            # Pixels of the canvas for each column of the result.
-            scale = self.width / computed.shape[-1]
+            scale, size = self.width // computed.shape[-1], computed.shape[-1]
             if merged is None:
-                merged = computed.new_zeros(len(latents), *computed.shape[1:-1], round(self.total / scale))
+                merged = computed.new_zeros(len(latents), *computed.shape[1:-1], self.total // scale)
                 weights = computed.new_zeros(merged.shape[-1])
-                rising = torch.arange(1, computed.shape[-1] + 1, device=computed.device, dtype=computed.dtype)
+                rising = torch.arange(1, size + 1, device=computed.device, dtype=computed.dtype)
                 falloff = torch.minimum(rising, rising.flip(0))
             for place, window in zip(places, computed.chunk(len(places))):
-                start = round(self.starts[place] / scale)
-                columns = slice(start, start + len(falloff))
-                merged[..., columns] += window * falloff
-                weights[columns] += falloff
+                columns = self._columns(place, scale, computed.device)
+                merged.index_add_(-1, columns, window * falloff)
+                weights.index_add_(0, columns, falloff)
         return merged / weights
+
+    def shares(self, place: int, starts: tuple[int, ...]) -> list[float]:
+        """Shares of a window, 0 to 1, that lie in each of the parts of a canvas that begin at `starts`, from 0 on."""
+        first = self.starts[place]
+        spans = [(first, first + self.width), (first - self.total, first - self.total + self.width)]
+        counts = [
+            sum(max(min(end, right) - max(start, left), 0) for left, right in spans)
+            for start, end in zip(starts, [*starts[1:], self.total])
+        ]
+        return [count / self.width for count in counts]
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,7 @@ class Canvas:
             half.
         windows ([`Windows`], *optional*): Places at which the image side sees the picture, whole by default.
         audio_windows ([`Windows`], *optional*): Places at which the audio side sees the strip, whole by default.
+        circular (`bool`, defaults to `False`): Whether picture and sound go on at their beginning.
     """
 
     height: int
@@ -102,6 +121,7 @@ class Canvas:
     folded: bool = False
     windows: Windows | None = None
     audio_windows: Windows | None = None
+    circular: bool = False
 
     @property
     def strip_width(self) -> int:

@@ -133,10 +133,9 @@ class Guided:
         """Embeddings `(B, L, D)` of a window: each prompt counts by its share of the window's columns."""
         if not self.starts:
             return embeds
-        start, ends = windows.starts[place], [*self.starts[1:], windows.total]
-        counts = [max(min(end, start + windows.width) - max(first, start), 0) for first, end in zip(self.starts, ends)]
-        parts = zip(counts, embeds.chunk(len(counts)))
-        return sum(part * (count / windows.width) for count, part in parts if count)
+        shares = windows.shares(place, self.starts)
+        parts = embeds.chunk(len(shares))
+        return sum(part * share for part, share in zip(parts, shares) if share)
 
     def predict_noise(
         self, latents: torch.Tensor, timestep: torch.Tensor, span: tuple[float, float] = (0.0, 1.0)

@@ -273,6 +273,7 @@ class TwoSidesMixin(
         audio_length_in_s: float | None = None,
         crop_right: int | None = None,
         canvas_layout: str = "strip",
+        circular: bool = False,
     ) -> Canvas:
         """
         The canvas that the arguments of a call ask for. The checkpoint's defaults stand in for missing ones.
@@ -282,6 +283,9 @@ class TwoSidesMixin(
         """
         check_choice("canvas_layout", canvas_layout, LAYOUTS)
         folds = 2 if canvas_layout == "folded" else 1
+        if circular and folds == 2:
+            raise ValueError("`circular` is for `canvas_layout='strip'`, since rows of a folded canvas do not meet.")
+        crop_right = 0 if circular and crop_right is None else crop_right
         crop_right = check_integer("crop_right", self.resolve_default("crop_right", crop_right), least=0)
         height = self.default_arguments["height"] * folds if height is None else height
         if audio_length_in_s is None:
@@ -296,34 +300,44 @@ class TwoSidesMixin(
             width = -(-(columns + crop_right) // (folds * self.vae_scale_factor)) * self.vae_scale_factor
             crop_right = width * folds - columns
         height, width = self._check_size(height, width, crop_right, folds)
-        return Canvas(height, width, width * folds - crop_right, folded=folds == 2)
+        if circular and crop_right:
+            raise ValueError(
+                f"`circular` keeps the whole canvas, a multiple of {self.vae_scale_factor} columns, but the last"
+                f" {crop_right} of {width} would be cut."
+            )
+        return Canvas(height, width, width * folds - crop_right, folded=folds == 2, circular=circular)
 
     def resolve_windows(self, canvas: Canvas, window_batch_size: int = 1, **sizes: int | None) -> Canvas:
         """
         The canvas with the windows that the arguments of a call ask for, `sizes` being `window_width`,
         `window_stride`, `audio_window_width` and `audio_window_stride`. A canvas that is not wider than a window is
-        seen whole. Raises `ValueError` for sizes that make no sense.
+        seen whole, or in two windows if it is circular. Raises `ValueError` for arguments that make no sense.
         """
         batch_size = check_integer("window_batch_size", window_batch_size)
-        windows = self._windows("window", canvas.width, batch_size, sizes)
-        return replace(
-            canvas,
-            windows=windows,
-            audio_windows=self._windows("audio_window", canvas.strip_width, batch_size, sizes),
+        windows, audio_windows = (
+            self._windows(name, total, canvas.circular, batch_size, sizes)
+            for name, total in (("window", canvas.width), ("audio_window", canvas.strip_width))
         )
+        return replace(canvas, windows=windows, audio_windows=audio_windows)
 
-    def _windows(self, name: str, total: int, batch_size: int, sizes: dict[str, int | None]) -> Windows | None:
+    def _windows(
+        self, name: str, total: int, circular: bool, batch_size: int, sizes: dict[str, int | None]
+    ) -> Windows | None:
         scale = self.vae_scale_factor
         width, stride = (self.resolve_default(f"{name}_{end}", sizes[f"{name}_{end}"]) for end in ("width", "stride"))
         width = self.default_arguments["width"] if width is None else check_integer(f"{name}_width", width, scale)
-        if stride is None:
-            # Half of a window, to the latent.
-            stride = max(width // (2 * scale), 1) * scale
-        check_integer(f"{name}_stride", stride, scale, width)
+        if stride is not None:
+            check_integer(f"{name}_stride", stride, scale, width)
         for argument, value in ((f"{name}_width", width), (f"{name}_stride", stride)):
-            if value % scale:
+            if value is not None and value % scale:
                 raise ValueError(f"`{argument}` has to be a multiple of {scale}, but is {value}.")
-        return Windows(width, stride, total, batch_size) if total > width else None
+        if total <= width and not circular:
+            return None
+        width = min(width, total)
+        # Half of a window by default, to the latent, and at a circular canvas' seam.
+        half = max(width // (2 * scale), 1) * scale
+        stride = half if stride is None or width == total else stride
+        return Windows(width, stride, total, batch_size, circular)
 
     def _check_size(self, height: int, width: int, crop_right: int, folds: int) -> tuple[int, int]:
         height, width = (check_integer(name, each) for name, each in (("height", height), ("width", width)))
@@ -398,7 +412,7 @@ class TwoSidesMixin(
             return request
         is_audio = request.name == "audio_prompt"
         windows = canvas.audio_windows if is_audio else canvas.windows
-        if len(request.columns) > 1 and windows is None:
+        if len(request.columns) > 1 and (windows is None or windows.width == windows.total):
             name = "audio_window_width" if is_audio else "window_width"
             raise ValueError(f"`{request.name}` can't change over time on a canvas that is not wider than `{name}`.")
         if canvas.folded and not is_audio:
@@ -637,7 +651,8 @@ class TwoSidesMixin(
             strip = canvas.unfold(latents)  # (B, C, h, w), folded (B, C, h / 2, 2 * w)
             spectrograms = self.decode_latents(strip, vae_audio, canvas.audio_windows)  # (B, 3, M, T)
         spectrograms = spectrograms.mean(dim=1, keepdim=True)  # (B, 1, M, T)
-        audios = self.play(spectrograms)[..., : self.mel_spectrogram.num_samples(canvas.columns)]  # (B, N)
+        audios = self.play(spectrograms, canvas.circular)  # (B, N)
+        audios = audios if canvas.circular else audios[..., : self.mel_spectrogram.num_samples(canvas.columns)]
         images, spectrograms = canvas.cut_picture(images), canvas.cut(spectrograms)
         self._report(images, spectrograms, audios)
         return images, spectrograms, audios
@@ -654,7 +669,7 @@ class TwoSidesMixin(
             # They overlap even if those of the UNet do not, so that no border shows.
             scale = self.vae_scale_factor
             stride = max(windows.width * 7 // (8 * scale), 1) * scale
-            windows = Windows(windows.width, stride, windows.total)
+            windows = replace(windows, stride=min(stride, windows.total // 2 // scale * scale), batch_size=1)
             decoded = windows.merge(latents, lambda pieces, _: vae.decode(pieces, return_dict=False)[0])
         return self.image_processor.denormalize(decoded)
 

@@ -153,6 +153,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         denoising_end: float = 1.0,
         canvas_layout: Literal["strip", "folded"] = "strip",
         crop_right: int | None = None,
+        circular: bool = False,
         window_width: int | None = None,
         window_stride: int | None = None,
         audio_window_width: int | None = None,
@@ -248,6 +249,8 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
             crop_right (`int`, *optional*, checkpoint, defaults to 32): Columns to cut from the right end of canvas and
                 sound: the dark strip that Auffusion learned. A folded picture stays whole; its spectrogram and sound
                 are cut.
+            circular (`bool`, defaults to `False`): Whether picture and sound go on at their beginning: the picture
+                tiles and the sound loops. Nothing is cut then. A canvas of a window's width takes twice the time.
             window_width (`int`, *optional*, checkpoint, defaults to the checkpoint's width): Pixels of the windows in
                 which the image side sees a canvas that is wider, a multiple of 8.
             window_stride (`int`, *optional*, checkpoint, defaults to half of the window): Pixels from one window to
@@ -308,7 +311,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         # 0. Resolve what is left open
         self._check_audio_prior()
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        canvas = self.resolve_size(height, width, audio_length_in_s, crop_right, canvas_layout)
+        canvas = self.resolve_size(height, width, audio_length_in_s, crop_right, canvas_layout, circular)
         canvas = self.resolve_windows(
             canvas,
             window_batch_size,

@@ -156,6 +156,7 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         guess_mode: bool = False,
         resize_mode: Literal["center", "repeat", "crop", "stretch"] = "center",
         crop_right: int | None = None,
+        circular: bool = False,
         window_width: int | None = None,
         window_stride: int | None = None,
         audio_window_width: int | None = None,
@@ -240,6 +241,8 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
                 shape.
             crop_right (`int`, *optional*, checkpoint, defaults to 32): Columns to cut from the right end of canvas and
                 sound: the dark strip that Auffusion learned. A given sound is not cut.
+            circular (`bool`, defaults to `False`): Whether picture and sound go on at their beginning: the picture
+                tiles and the sound loops. Nothing is cut then. A canvas of a window's width takes twice the time.
             window_width (`int`, *optional*, checkpoint, defaults to the checkpoint's width): Pixels of the windows in
                 which the image side sees a canvas that is wider, a multiple of 8.
             window_stride (`int`, *optional*, checkpoint, defaults to half of the window): Pixels from one window to
@@ -310,7 +313,7 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         spectrograms = self.preprocess_audio(audio)
         if spectrograms is not None:
             crop_right, audio_length_in_s = 0, self.length_of(spectrograms, width, audio_length_in_s)
-        canvas = self.resolve_size(height, width, audio_length_in_s, crop_right)
+        canvas = self.resolve_size(height, width, audio_length_in_s, crop_right, circular=circular)
         canvas = self.resolve_windows(
             canvas,
             window_batch_size,
@@ -400,7 +403,7 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
 
         # 6. Paint the picture into the spectrogram, play it, and convert
         spectrograms = imprint(spectrograms.float(), images.float(), magnitude_ratio, invert_image, silence)
-        audios = self.play(spectrograms)
+        audios = self.play(spectrograms, circular)
         self._report(images, spectrograms, audios)
         self.maybe_free_model_hooks()
         output = self.convert(images, spectrograms, audios, output_type)

@@ -143,6 +143,57 @@ def test_wide_canvases_are_decoded_in_windows_that_overlap(shared):
     torch.testing.assert_close(found[..., :64], expected, atol=1e-9, rtol=0)
 
 
+# -------------------- Loops --------------------
+
+
+def test_windows_of_a_circular_canvas_cross_its_end():
+    windows = Windows(64, 48, 160, circular=True)
+    columns = torch.arange(160.0)[None, None, None]
+    assert windows.starts == [0, 48, 96, 144]
+    assert windows.cut(columns, [3]).flatten().tolist() == [*range(144, 160), *range(48)]
+    torch.testing.assert_close(windows.merge(columns, lambda pieces, _: pieces), columns)
+    assert windows.shares(3, (0, 40, 150)) == [40 / 64, 8 / 64 + 6 / 64, 10 / 64]
+    assert Windows(64, 48, 160).shares(2, (0, 150)) == [54 / 64, 10 / 64]
+
+
+def test_a_circular_canvas_turns_with_its_noise(shared):
+    """No column is the first: noise that is turned by a window's stride gives the same, turned."""
+    circular = {"circular": True, "window_width": 64, "window_stride": 32, "audio_window_width": 96}
+    circular |= {"audio_window_stride": 32}
+    straight, turned = (latents_of(shared, **circular, latents=noise().roll(by, -1)) for by in (0, 8))
+    torch.testing.assert_close(turned, straight.roll(8, -1), atol=1e-9, rtol=0)
+    whole, half = (latents_of(shared, circular=True, latents=noise().roll(by, -1)) for by in (0, 12))
+    torch.testing.assert_close(half, whole.roll(12, -1), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("vocoder", ["neural", "griffin-lim"])
+def test_the_sound_of_a_loop_goes_on_at_its_beginning(shared, vocoder):
+    pipe = ImagesThatSoundPipeline(**{**shared.components, **({} if vocoder == "neural" else {"vocoder": None})})
+    # A tone that does not fit into the loop: it would jump at its end.
+    seconds = torch.arange(16000 * 96 // 100) / 16000
+    tone = 0.5 * torch.sin(2 * torch.pi * 300.7 * seconds)
+    canvas = pipe.mel_spectrogram.audio_to_canvas(tone[None])
+    loop, once = pipe.play(canvas, circular=True), pipe.play(canvas)
+    assert loop.shape == once.shape == (1, 16000 * 96 // 100)
+    # Behind the overlap both are alike; the loop's first sample follows its last as others do.
+    if vocoder == "neural":
+        torch.testing.assert_close(loop[:, 32 * 160 : 64 * 160], once[:, 32 * 160 : 64 * 160], atol=1e-5, rtol=0)
+    steps = loop.diff(dim=-1).abs()
+    assert (loop[0, 0] - loop[0, -1]).abs() <= steps.max()
+
+
+def test_loops_are_whole_and_in_one_strip(shared):
+    output = shared(**{**CALL, "crop_right": None, "output_type": "pt"}, circular=True)
+    assert output.images.shape[-1] == 192 and output.audios.shape == (1, 192 * 160)
+    for arguments, message in (
+        ({"crop_right": 8}, "`circular` keeps the whole canvas, .* but the last 8 of 192 would be cut"),
+        ({"width": None, "crop_right": None, "audio_length_in_s": 1.0}, "the last 4 of 104 would be cut"),
+        ({"canvas_layout": "folded", "width": 96}, "`circular` is for `canvas_layout='strip'`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            shared(**{**CALL, **arguments}, circular=True)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
