@@ -208,7 +208,7 @@ class Studio:
             self._check_wanted(visitor)
             if is_left.is_set():
                 raise Stopped
-            if (done := step + 1 - (num_steps - total)) in shown:
+            if (done := step + 1) in shown:
                 canvases = pipe.decode_latents(tensors["pred_original_sample"], pipe.vae)
                 seen.put((done, total, pipe.image_processor.postprocess(canvases, "pil", [False] * len(seeds)), None))
             return {}

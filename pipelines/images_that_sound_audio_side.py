@@ -392,7 +392,9 @@ class AudioSideMixin(SelfContainedSavingMixin):
         """Embeddings and negative embeddings `(b, L, D)` in the UNet's precision, one row for each prompt."""
         device = device or self._execution_device
         dtype = (side.text_encoder if self.unet is None else self.unet).dtype
-        with _lora_scaled(side.text_encoder, lora_scale):
+        # A LoRA of the image side must not change how audio prompts are read by a text encoder that both share.
+        is_shared = request.name == "audio_prompt" and side.text_encoder is self.text_encoder
+        with _lora_scaled(side.text_encoder, lora_scale), _lora_off(side.text_encoder if is_shared else None):
             pair = request.encode(partial(self._encode_words, side, name=request.name, device=device), guided)
         return tuple(each if each is None else each.to(device, dtype) for each in pair)
 
@@ -479,6 +481,20 @@ class AudioSideMixin(SelfContainedSavingMixin):
                     problems.insert(0, f"the {name} has values that are not finite")
             if problems:
                 logger.warning(f"Sample {i}: {'; '.join(problems)}.")
+
+
+@contextmanager
+def _lora_off(text_encoder: PreTrainedModel | None) -> Iterator[None]:
+    """Leaves out the LoRA layers of a text encoder inside the context, but for those that are fused."""
+    modules = [] if text_encoder is None else text_encoder.modules()
+    layers = [each for each in modules if hasattr(each, "lora_A") and not (each.disable_adapters or each.merged)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 @contextmanager

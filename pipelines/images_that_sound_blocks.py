@@ -197,6 +197,8 @@ class ImagesThatSoundInputStep(PipelineStep):
         for name, scale in zip(("prompt", "audio_prompt"), SCALES):
             values = (given[f"{prefix}{name}{end}"] for end in ("", "_embeds") for prefix in ("", "negative_"))
             requests.append(pipe.resolve_request(Request(name, *values), given.canvas, given[scale]))
+            if requests[-1].columns:
+                raise ValueError(f"`{name}` over time can't be given to these blocks. The pipeline takes it.")
             given[scale] = requests[-1].guidance_scale
         # Says so if an IP-Adapter is loaded, whose pictures these blocks do not take.
         pipe.read_guides(given.canvas, given.resize_mode, pipe.image_side.is_guided(requests[0].guidance_scale))

@@ -78,15 +78,17 @@ class Windows:
             computed = compute(self.cut(latents, places), places)
             scale, size = self.width // computed.shape[-1], computed.shape[-1]
             if merged is None:
-                merged = computed.new_zeros(len(latents), *computed.shape[1:-1], self.total // scale)
-                weights = computed.new_zeros(merged.shape[-1])
-                rising = torch.arange(1, size + 1, device=computed.device, dtype=computed.dtype)
+                # In half precision, sums of many columns would round.
+                kind = {"device": computed.device, "dtype": torch.promote_types(computed.dtype, torch.float32)}
+                merged = torch.zeros(len(latents), *computed.shape[1:-1], self.total // scale, **kind)
+                weights = torch.zeros(merged.shape[-1], **kind)
+                rising = torch.arange(1, size + 1, **kind)
                 falloff = torch.minimum(rising, rising.flip(0))
             for place, window in zip(places, computed.chunk(len(places))):
                 columns = self._columns(place, scale, computed.device)
                 merged.index_add_(-1, columns, window * falloff)
                 weights.index_add_(0, columns, falloff)
-        return merged / weights
+        return (merged / weights).to(computed.dtype)
 
     def shares(self, place: int, starts: tuple[int, ...]) -> list[float]:
         """Shares of a window, 0 to 1, that lie in each of the parts of a canvas that begin at `starts`, from 0 on."""
@@ -168,10 +170,14 @@ class Canvas:
         most = self.strip_width / columns_per_second
         start = check_number("mask_start_in_s", 0.0 if start_in_s is None else start_in_s, 0, most)
         end = check_number("mask_end_in_s", most if end_in_s is None else end_in_s, 0, most)
-        if start >= end:
-            raise ValueError(f"`mask_start_in_s` has to be before `mask_end_in_s`, but they are {start} and {end}.")
+        first, last = round(start * columns_per_second), round(end * columns_per_second)
+        if first >= last:
+            raise ValueError(
+                f"`mask_start_in_s` has to be before `mask_end_in_s`, by {1 / columns_per_second:g} s at least, but"
+                f" they are {start} and {end}."
+            )
         columns = torch.arange(self.strip_width)
-        inside = (columns >= round(start * columns_per_second)) & (columns < round(end * columns_per_second))
+        inside = (columns >= first) & (columns < last)
         bins = self.height // 2 if self.folded else self.height
         return self.fold(inside.float().expand(1, 1, bins, -1))
 

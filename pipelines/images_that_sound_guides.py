@@ -99,16 +99,15 @@ class Guides:
             return {"control_image": len(self.pictures[0])}
         return {f"control_image[{i}]": len(pictures) for i, pictures in enumerate(self.pictures)}
 
-    def at(self, windows: Windows, places: list[int], guided: bool) -> "Guides":
+    def at(self, windows: Windows, places: list[int], rows: int) -> "Guides":
         """
-        The guides at some windows of the canvas: their rows come one window after the other. `guided` says whether
-        the first half of the embeddings is the negative one, which stays the first.
+        The guides at some windows of the canvas, for a batch of `rows`: they come one window after the other, and
+        negative embeddings stay the first.
         """
-        rows = self.image_embeds
-        if rows is not None:
-            halves = [each.chunk(2) if guided else (each,) for each in rows]
-            rows = [torch.cat([half for half in each for _ in places]) for each in halves]
-        return replace(self, pictures=[windows.cut(each, places) for each in self.pictures], image_embeds=rows)
+        embeds = self.image_embeds
+        if embeds is not None:
+            embeds = [torch.cat([half for half in each.split(rows) for _ in places]) for each in embeds]
+        return replace(self, pictures=[windows.cut(each, places) for each in self.pictures], image_embeds=embeds)
 
     def __call__(
         self, latents: torch.Tensor, timestep: torch.Tensor, embeds: torch.Tensor, span: tuple[float, float]

@@ -179,6 +179,12 @@ class FewStepsMixin:
             separate_text_encoders(kwargs["_pipeline"])
         super().load_lora_into_text_encoder(state_dict, network_alphas, text_encoder, **kwargs)
 
+    def fuse_lora(self, components: list[str] = ["unet", "text_encoder"], *args: Any, **kwargs: Any) -> None:
+        """[`StableDiffusionLoraLoaderMixin.fuse_lora`], which leaves the audio side as it is."""
+        if "text_encoder" in components and hasattr(self.text_encoder, "peft_config"):
+            separate_text_encoders(self)
+        super().fuse_lora(components, *args, **kwargs)
+
     def load_few_step_lora_weights(
         self,
         pretrained_model_name_or_path_or_dict: str | os.PathLike | dict[str, torch.Tensor],

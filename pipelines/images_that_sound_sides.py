@@ -97,6 +97,11 @@ class Guided:
         return self.side.is_guided(self.guidance_scale)
 
     @property
+    def rows(self) -> int:
+        """`B`."""
+        return len(self.embeds) // max(len(self.starts), 1)
+
+    @property
     def stacked_embeds(self) -> torch.Tensor | None:
         """Embeddings for the UNet: `(2 * B, L, D)` with guidance, the negative ones first, else `(B, L, D)`."""
         if self.embeds is None or not self.is_guided:
@@ -106,6 +111,11 @@ class Guided:
     def with_stacked(self, stacked: torch.Tensor, guidance_scale: float) -> "Guided":
         """The same side with other `stacked_embeds`, `(2 * B, L, D)` or `(B, L, D)`, and another guidance scale."""
         changed = replace(self, guidance_scale=guidance_scale)
+        if self.starts and len(stacked) != len(changed.stacked_embeds):
+            raise ValueError(
+                "`callback_on_step_end` may not change the number of embeddings of prompts that change over time, from"
+                f" {len(changed.stacked_embeds)} to {len(stacked)}."
+            )
         if not changed.is_guided:
             return replace(changed, embeds=stacked)
         negative_embeds, embeds = stacked.chunk(2)
@@ -113,8 +123,6 @@ class Guided:
 
     def at(self, windows: Windows, places: list[int]) -> "Guided":
         """The side at some windows of the canvas: their rows come one window after the other, `(P * B, ...)`."""
-        if "ip_adapter_masks" in self.unet_kwargs.get("cross_attention_kwargs", {}):
-            raise ValueError("`ip_adapter_masks` can't be given for a canvas that is seen in windows.")
         embeds, negative_embeds = (
             each if each is None else torch.cat([self._at_place(each, windows, i) for i in places])
             for each in (self.embeds, self.negative_embeds)
@@ -126,7 +134,7 @@ class Guided:
             negative_embeds=negative_embeds,
             starts=(),
             timestep_cond=cond if cond is None else torch.cat([cond] * len(places)),
-            guides=None if self.guides is None else self.guides.at(windows, places, self.is_guided),
+            guides=None if self.guides is None else self.guides.at(windows, places, rows=self.rows),
         )
 
     def _at_place(self, embeds: torch.Tensor, windows: Windows, place: int) -> torch.Tensor:
@@ -134,7 +142,7 @@ class Guided:
         if not self.starts:
             return embeds
         shares = windows.shares(place, self.starts)
-        parts = embeds.chunk(len(shares))
+        parts = embeds.unflatten(0, (len(shares), -1))
         return sum(part * share for part, share in zip(parts, shares) if share)
 
     def predict_noise(
@@ -280,8 +288,13 @@ class Request:
         for name, value in changing.items():
             _check_score(self.name if name == "prompt" else f"negative_{self.name}", value)
         seconds = sorted({second for value in changing.values() for second in value})
-        for name, value in words.items():
-            if changing and isinstance(value, (str, dict)):
+        for name, value in words.items() if changing else ():
+            if not isinstance(value, (str, dict, type(None))) or self.prompt_embeds is not None:
+                raise ValueError(
+                    f"`{self.name}` and its negative have to be a string each, or words over time, if one of them"
+                    f" changes over time, but there are {shown(self.prompt)} and {shown(self.negative_prompt)}."
+                )
+            if value is not None:
                 by_second = {0: value} if isinstance(value, str) else value
                 words[name] = [by_second[max(each for each in by_second if each <= second)] for second in seconds]
         return replace(self, **words, columns=tuple(round(second * columns_per_second) for second in seconds))
@@ -317,8 +330,6 @@ class Request:
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
         if not are_words(prompts) or not prompts:
             raise ValueError(f"`{self.name}` has to be a string or a list of strings, but is {shown(self.prompt)}.")
-        if self.columns and len(prompts) != len(self.columns):
-            raise ValueError(f"`{self.name}` has to be one prompt if it changes over time, but is {len(prompts)}.")
         return 1 if self.columns else len(prompts)
 
     def _check_negative_prompt(self, count: int, hidden_size: int | str) -> None:

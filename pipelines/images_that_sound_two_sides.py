@@ -307,24 +307,30 @@ class TwoSidesMixin(
             )
         return Canvas(height, width, width * folds - crop_right, folded=folds == 2, circular=circular)
 
-    def resolve_windows(self, canvas: Canvas, window_batch_size: int = 1, **sizes: int | None) -> Canvas:
+    def resolve_windows(
+        self,
+        canvas: Canvas,
+        window_width: int | None = None,
+        window_stride: int | None = None,
+        audio_window_width: int | None = None,
+        audio_window_stride: int | None = None,
+        window_batch_size: int = 1,
+    ) -> Canvas:
         """
-        The canvas with the windows that the arguments of a call ask for, `sizes` being `window_width`,
-        `window_stride`, `audio_window_width` and `audio_window_stride`. A canvas that is not wider than a window is
-        seen whole, or in two windows if it is circular. Raises `ValueError` for arguments that make no sense.
+        The canvas with the windows that the arguments of a call ask for. A canvas that is not wider than a window is
+        seen whole, or in windows of its own width if it is circular. Raises `ValueError` for arguments that make no
+        sense.
         """
-        batch_size = check_integer("window_batch_size", window_batch_size)
-        windows, audio_windows = (
-            self._windows(name, total, canvas.circular, batch_size, sizes)
-            for name, total in (("window", canvas.width), ("audio_window", canvas.strip_width))
-        )
-        return replace(canvas, windows=windows, audio_windows=audio_windows)
+        check_integer("window_batch_size", window_batch_size)
+        image = self._windows("window", canvas.width, window_width, window_stride, canvas.circular)
+        total = canvas.strip_width
+        audio = self._windows("audio_window", total, audio_window_width, audio_window_stride, canvas.circular)
+        image, audio = (each and replace(each, batch_size=window_batch_size) for each in (image, audio))
+        return replace(canvas, windows=image, audio_windows=audio)
 
-    def _windows(
-        self, name: str, total: int, circular: bool, batch_size: int, sizes: dict[str, int | None]
-    ) -> Windows | None:
+    def _windows(self, name: str, total: int, width: int | None, stride: int | None, circular: bool) -> Windows | None:
         scale = self.vae_scale_factor
-        width, stride = (self.resolve_default(f"{name}_{end}", sizes[f"{name}_{end}"]) for end in ("width", "stride"))
+        width, stride = (self.resolve_default(f"{name}_{end}", n) for end, n in (("width", width), ("stride", stride)))
         width = self.default_arguments["width"] if width is None else check_integer(f"{name}_width", width, scale)
         if stride is not None:
             check_integer(f"{name}_stride", stride, scale, width)
@@ -333,11 +339,15 @@ class TwoSidesMixin(
                 raise ValueError(f"`{argument}` has to be a multiple of {scale}, but is {value}.")
         if total <= width and not circular:
             return None
+        # Half of a window by default, to the latent.
         width = min(width, total)
-        # Half of a window by default, to the latent, and at a circular canvas' seam.
-        half = max(width // (2 * scale), 1) * scale
-        stride = half if stride is None or width == total else stride
-        return Windows(width, stride, total, batch_size, circular)
+        stride = max(width // (2 * scale), 1) * scale if stride is None else stride
+        if circular and min(stride, total) == total:
+            raise ValueError(
+                f"`{name}_stride` has to be below the {total} columns of a circular canvas, so that a window crosses"
+                f" its end, but is {stride}."
+            )
+        return Windows(width, min(stride, width), total, circular=circular)
 
     def _check_size(self, height: int, width: int, crop_right: int, folds: int) -> tuple[int, int]:
         height, width = (check_integer(name, each) for name, each in (("height", height), ("width", width)))
@@ -575,6 +585,8 @@ class TwoSidesMixin(
             `torch.Tensor` of shape `(B, C, H / 8, W / 8)`: Latents after the last step, or after the step in which
             `pipe._interrupt` was set.
         """
+        if canvas.windows is not None and "ip_adapter_masks" in image.unet_kwargs.get("cross_attention_kwargs", {}):
+            raise ValueError("`ip_adapter_masks` can't be given for a canvas that is seen in windows.")
         self._guidance_scale, self._audio_guidance_scale = image.guidance_scale, audio.guidance_scale
         self._num_timesteps, self._interrupt = len(steps), False
         latents = latents.to(self._execution_device, self.unet.dtype)
@@ -668,8 +680,9 @@ class TwoSidesMixin(
         else:
             # They overlap even if those of the UNet do not, so that no border shows.
             scale = self.vae_scale_factor
-            stride = max(windows.width * 7 // (8 * scale), 1) * scale
-            windows = replace(windows, stride=min(stride, windows.total // 2 // scale * scale), batch_size=1)
+            share = 0.5 if windows.width == windows.total else 0.875
+            stride = max(int(windows.width * share) // scale, 1) * scale
+            windows = replace(windows, stride=stride, batch_size=1)
             decoded = windows.merge(latents, lambda pieces, _: vae.decode(pieces, return_dict=False)[0])
         return self.image_processor.denormalize(decoded)
 

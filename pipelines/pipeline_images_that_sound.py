@@ -313,12 +313,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         canvas = self.resolve_size(height, width, audio_length_in_s, crop_right, canvas_layout, circular)
         canvas = self.resolve_windows(
-            canvas,
-            window_batch_size,
-            window_width=window_width,
-            window_stride=window_stride,
-            audio_window_width=audio_window_width,
-            audio_window_stride=audio_window_stride,
+            canvas, window_width, window_stride, audio_window_width, audio_window_stride, window_batch_size
         )
         shares = self.resolve_shares(
             num_inference_steps,

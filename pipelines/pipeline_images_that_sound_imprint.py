@@ -315,12 +315,7 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
             crop_right, audio_length_in_s = 0, self.length_of(spectrograms, width, audio_length_in_s)
         canvas = self.resolve_size(height, width, audio_length_in_s, crop_right, circular=circular)
         canvas = self.resolve_windows(
-            canvas,
-            window_batch_size,
-            window_width=window_width,
-            window_stride=window_stride,
-            audio_window_width=audio_window_width,
-            audio_window_stride=audio_window_stride,
+            canvas, window_width, window_stride, audio_window_width, audio_window_stride, window_batch_size
         )
         image = Request("prompt", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip)
         image = self.resolve_request(image, canvas, guidance_scale)

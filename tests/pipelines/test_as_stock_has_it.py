@@ -358,6 +358,21 @@ def test_a_textual_inversion_that_one_side_can_not_read_says_so(shared):
         shared.encode_prompt("a castle", "<drawn>")
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_lora_that_is_added_by_hand_leaves_the_audio_prompts_alone(fused):
+    """Also one that diffusers' loading did not bring, and in a text encoder that both sides share."""
+    pipe = ImagesThatSoundPipeline.from_pretrained(STABLE_DIFFUSION)
+    pipe.register_modules(unet_audio=copy.deepcopy(pipe.unet))
+    plain = pipe.encode_prompt("a castle", "a bell")
+    torch.manual_seed(0)
+    pipe.text_encoder.add_adapter(LoraConfig(r=4, init_lora_weights=False, target_modules=["q_proj", "v_proj"]), "a")
+    if fused:
+        pipe.fuse_lora(components=["text_encoder"])
+    drawn = pipe.encode_prompt("a castle", "a bell")
+    assert not torch.allclose(drawn[0], plain[0], atol=1e-3) and torch.equal(drawn[2], plain[2])
+    assert torch.equal(pipe.encode_prompt("a castle", "a bell")[0], drawn[0])
+
+
 def _unet_keys(layers):
     return {f"unet.{name}": value for name, value in layers.items()}
 

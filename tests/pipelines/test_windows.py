@@ -207,8 +207,9 @@ def test_loops_are_whole_and_in_one_strip(shared):
         ({**APART, "negative_audio_prompt": {0: 3}}, "`negative_audio_prompt` over time has to be a dict"),
         ({**APART, "audio_prompt": {0: "a bell", 2: "rain"}}, "`audio_prompt` has to begin before .* 1.92 s, .* 2 s"),
         ({"prompt": {0: "a castle", 1: "fog"}}, "`prompt` can't change over time on a canvas .* `window_width`"),
-        ({**APART, "prompt": {0: "a castle"}, "negative_prompt": ["fog", "rain"]}, "`negative_prompt` has to be"),
-        ({**APART, "prompt": ["a castle", "fog"], "negative_prompt": {0: "rain"}}, "`prompt` has to be one prompt"),
+        ({**APART, "prompt": {0: "a"}, "negative_prompt": ["b"]}, "`prompt` and its negative have to be a string"),
+        ({**APART, "prompt": ["a", "b"], "negative_prompt": {0: "c", 1: "d"}}, "`prompt` and its negative have to be"),
+        ({"circular": True, "window_stride": 192, "window_width": 256}, "`window_stride` has to be below the 192"),
         ({**APART, "cross_attention_kwargs": {"ip_adapter_masks": []}}, "`ip_adapter_masks` can't be given"),
     ],
 )  # fmt: skip
