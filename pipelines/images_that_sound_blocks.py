@@ -19,7 +19,7 @@ from diffusers.modular_pipelines.modular_pipeline_utils import (
 )
 from transformers import CLIPTextModel, CLIPTokenizer, SpeechT5HifiGan
 
-# diffusers copies only the files that this one names, each of them.
+# Named although unused: diffusers copies the files that this one names, and no others.
 from .images_that_sound_audio_prior import HUB_ARGUMENTS, load_vocoder
 from .images_that_sound_audio_side import AudioSideMixin
 from .images_that_sound_canvas import Canvas

@@ -33,8 +33,8 @@ class Windows:
         stride (`int`): Pixels from one window to the next, at most `width`.
         total (`int`): Pixels of the canvas, at least `width`.
         batch_size (`int`, defaults to 1): Windows that a model sees at once.
-        circular (`bool`, defaults to `False`): Whether the canvas goes on at its left end, so that windows cross its
-            right end; else the last window ends with the canvas.
+        circular (`bool`, defaults to `False`): Whether the right end of the canvas meets its left end, so that windows
+            cross it. Otherwise the last window ends with the canvas.
     """
 
     width: int
@@ -67,7 +67,8 @@ class Windows:
 
         Args:
             latents (`torch.Tensor` of shape `(B, C, h, w)`): Latents of the canvas.
-            compute (`Callable`): Takes windows `(P * B, C, h, v)` and their places, and returns `(P * B, c, H, V)`.
+            compute (`Callable`): Takes `P` windows `(P * B, C, h, v)`, each of `v` columns, and their places. Returns
+                `(P * B, c, H, V)`, such as noise or decoded pictures.
 
         Returns:
             `torch.Tensor` of shape `(B, c, H, w * V / v)`.
@@ -90,8 +91,11 @@ class Windows:
                 weights.index_add_(0, columns, falloff)
         return (merged / weights).to(computed.dtype)
 
-    def shares(self, place: int, starts: tuple[int, ...]) -> list[float]:
-        """Shares of a window, 0 to 1, that lie in each of the parts of a canvas that begin at `starts`, from 0 on."""
+    def fractions(self, place: int, starts: tuple[int, ...]) -> list[float]:
+        """
+        Fractions of a window, 0 to 1, in each part of the canvas. The parts begin at the columns `starts`, the first
+        of them 0.
+        """
         first = self.starts[place]
         spans = [(first, first + self.width), (first - self.total, first - self.total + self.width)]
         counts = [

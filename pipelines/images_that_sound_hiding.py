@@ -25,7 +25,7 @@ FAINTEST = 1e-3
 NOISE_IN_DB = 25.0
 NOISE_PERIOD = 2**19
 MOST_COLUMNS = 2**15
-# Of the search for a sound that stays within full scale, which 16 bits can hold.
+# Rounds of the search for a sound that stays within full scale, and the full scale of 16 bits.
 ROUNDS, FULL_SCALE = 12, 1 - 2**-15
 FEWEST_BINS = 8
 # From hertz to where a frequency is on a scale; "mel" is HTK's.
@@ -189,8 +189,8 @@ def level_of(parts: Iterable[tuple[int, np.ndarray]], picture: HiddenPicture) ->
 
     Args:
         parts (`Iterable[tuple[int, np.ndarray]]`): Parts `(n, C)` of the sound, each with the number of its first
-            sample. A frame counts where a part holds all of it, so that parts overlap by less than a frame.
-        picture ([`HiddenPicture`]): What is to be hidden.
+            sample. A frame counts if a part holds all of it, so that parts overlap by less than a frame.
+        picture ([`HiddenPicture`]): The picture to hide.
 
     Returns:
         `float`: Power of a bin in dB.
@@ -210,12 +210,12 @@ def level_of(parts: Iterable[tuple[int, np.ndarray]], picture: HiddenPicture) ->
 
 def difference(part: np.ndarray, begin: int, picture: HiddenPicture, level: float) -> np.ndarray:
     """
-    What to add to a part of a sound so that it holds a picture.
+    Samples to add to a part of a sound so that it holds a picture.
 
     Args:
         part (`np.ndarray` of shape `(n, C)`): Samples of the sound.
         begin (`int`): The number of the first.
-        picture ([`HiddenPicture`]): What is to be hidden.
+        picture ([`HiddenPicture`]): The picture to hide.
         level (`float`): That of [`level_of`].
 
     Returns:
@@ -233,26 +233,26 @@ def difference(part: np.ndarray, begin: int, picture: HiddenPicture, level: floa
     moved = 1 - (1 - picture.strength) ** 2
     floor = moved * 10 ** ((level - NOISE_IN_DB) / 20) / math.sqrt((window**2).sum())
     for channel, spectrum in enumerate(spectra):
-        own = spectrum[picture.bins]
-        carrier = own + floor * noise_spectrum[picture.bins]
+        before = spectrum[picture.bins]
+        carrier = before + floor * noise_spectrum[picture.bins]
         magnitude = np.abs(carrier).clip(1e-30)
         exponent = moved * (wanted / 20 - np.log10(magnitude))
         spectrum[:] = 0
-        spectrum[picture.bins] = carrier * 10**exponent - own
+        spectrum[picture.bins] = carrier * 10**exponent - before
         _overlap_add(added[:, channel], spectrum, frames + start - begin, picture)
     return added
 
 
 def within_full_scale(part: np.ndarray, begin: int, added: np.ndarray, pictures: list[HiddenPicture]) -> np.ndarray:
     """
-    What to add instead, so that fewer samples leave -1..1: what is beyond is taken away in the pictures' bands, which
-    raises other samples, some of them beyond again, and so on for `ROUNDS`.
+    Samples to add instead, so that fewer leave -1..1. The excess is taken away in the pictures' bands. That raises
+    other samples, some of them above full scale again, and so on for `ROUNDS`.
 
     Args:
         part (`np.ndarray` of shape `(n, C)`): Samples of the sound.
         begin (`int`): The number of the first.
         added (`np.ndarray` of shape `(n, C)`): The sum of `difference` for all pictures.
-        pictures (`list[HiddenPicture]`): What is hidden.
+        pictures (`list[HiddenPicture]`): The hidden pictures.
 
     Returns:
         `np.ndarray` of shape `(n, C)`: True but for `ROUNDS + 1` frames at either end.
@@ -269,7 +269,7 @@ def within_full_scale(part: np.ndarray, begin: int, added: np.ndarray, pictures:
 
 
 def _in_band(part: np.ndarray, begin: int, picture: HiddenPicture) -> np.ndarray:
-    """What of a part is in a picture's span and band."""
+    """The share of a part in a picture's span and band."""
     frames, spectra = _spectra(part, begin, picture)
     kept = np.zeros(part.shape)
     for channel, spectrum in enumerate(spectra):
@@ -308,7 +308,7 @@ def frame_length_of(sampling_rate: int) -> int:
 
 
 def shares(low: np.ndarray, high: np.ndarray, number: int) -> np.ndarray:
-    """Of intervals `(n,)` in 0..1, the share of each that lies in each of `number` equal parts: `(n, number)`."""
+    """Shares `(n, number)` of intervals `(n,)` in 0..1 that lie in each of `number` equal parts."""
     edges = np.arange(number)
     low, high = low[:, None] * number, high[:, None] * number
     shares = (np.minimum(high, edges + 1) - np.maximum(low, edges)).clip(0).astype(np.float32)

@@ -6,12 +6,13 @@ import PIL.ImageOps
 from PIL.ImageFilter import BoxBlur, MaxFilter
 
 
-# Of a border's pixels, and of all pixels, from which on they are paper. Paper is almost as light as what is lightest
-# around, so that it is known in the uneven light of a photograph; of a portrait before a light wall less is.
+# Least shares of a border's pixels, and of all pixels, that make a picture a drawing on paper. Paper is almost as
+# light as the lightest pixels around it, also in the uneven light of a photograph. A portrait before a light wall has
+# less of it.
 BORDER_SHARE = 0.75
 PAPER_SHARE = 0.55
 PAPER_LIGHTNESS = 0.85
-# Of a drawing on transparency, from which on it is of one side alone.
+# Least share of the drawn pixels that makes a drawing on transparency light, or dark.
 DRAWN_SHARE = 0.9
 
 
@@ -21,10 +22,10 @@ def upright(picture: PIL.Image.Image) -> PIL.Image.Image:
     their transparency.
 
     Args:
-        picture (`PIL.Image.Image`): Of any mode.
+        picture (`PIL.Image.Image`): A picture of any mode.
 
     Returns:
-        `PIL.Image.Image`: Of 8 bits per channel.
+        `PIL.Image.Image`: A picture of 8 bits per channel.
 
     Raises:
         ValueError: If gray values are outside of 0..1 and 0..255.
@@ -65,11 +66,11 @@ def as_drawing(
     A picture as a canvas wants it: the ground looks like silence, and the drawing does not.
 
     Args:
-        picture (`PIL.Image.Image`): Of [`upright`].
+        picture (`PIL.Image.Image`): A picture from [`upright`].
         silence (`float`, defaults to 0.0): How silence looks: 0 is black, 1 is white.
-        invert (`bool`, *optional*): Whether light and dark are swapped. Default: they are where at least three
-            quarters of the border and most of the picture are paper, unlike silence; on transparency, where the
-            drawing itself looks like silence.
+        invert (`bool`, *optional*): Whether light and dark are swapped. Default: they are if at least three quarters
+            of the border and most of the picture are paper, unlike silence; on transparency, if the drawing itself
+            looks like silence.
 
     Returns:
         `tuple[PIL.Image.Image, bool]`: The picture without transparency, what was transparent being silent, and

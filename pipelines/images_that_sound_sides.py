@@ -141,7 +141,7 @@ class Guided:
         """Embeddings `(B, L, D)` of a window: each prompt counts by its share of the window's columns."""
         if not self.starts:
             return embeds
-        shares = windows.shares(place, self.starts)
+        shares = windows.fractions(place, self.starts)
         parts = embeds.unflatten(0, (len(shares), -1))
         return sum(part * share for part, share in zip(parts, shares) if share)
 
@@ -187,7 +187,7 @@ class Guided:
 
 
 def signal_at(scheduler: SchedulerMixin, timestep: torch.Tensor) -> torch.Tensor:
-    """Share of the signal's variance in noisy samples, alpha-bar, at timesteps `()` or `(B,)`, which may be broken."""
+    """Share of the signal's variance in noisy samples, alpha-bar, at timesteps `()` or `(B,)`, fractional ones too."""
     levels, timestep = scheduler.alphas_cumprod, timestep.detach().cpu().float()
     below = timestep.floor().long().clamp(0, len(levels) - 1)
     above = (below + 1).clamp(max=len(levels) - 1)
@@ -254,8 +254,8 @@ class Request:
 
     Args:
         name (`str`): `"prompt"` or `"audio_prompt"`.
-        prompt, negative_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Words; or words by the second
-            from which on they count.
+        prompt, negative_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Words. A dict holds words that
+            change over time, by the second at which they begin.
         prompt_embeds, negative_prompt_embeds (`torch.Tensor` of shape `(B, L, D)`, *optional*): Their embeddings.
         clip_skip (`int`, *optional*): Number of final text-encoder layers to skip for the prompt.
         guidance_scale, guidance_rescale (`float`): As in [`Guided`].
@@ -280,8 +280,8 @@ class Request:
 
     def over_time(self, columns_per_second: float) -> "Request":
         """
-        The request with a list of prompts, and of negative ones, for those by seconds, and with the columns at which
-        they begin. Raises `ValueError` for prompts over time that make no sense.
+        The request with lists instead of dicts of prompts, and the columns at which their entries begin. Raises
+        `ValueError` for prompts over time that make no sense.
         """
         words = {name: getattr(self, name) for name in ("prompt", "negative_prompt")}
         changing = {name: value for name, value in words.items() if isinstance(value, dict)}

@@ -14,8 +14,8 @@ from transformers.audio_utils import mel_filter_bank
 from .images_that_sound_checks import check_tensor, shown
 
 
-# What peaks lower is the noise of a canvas on which almost nothing is drawn: an empty one's is at 2e-5. A canvas that
-# was dimmed as a whole peaks higher, and its sound can be levelled.
+# A sound that peaks lower is the noise of a canvas on which almost nothing is drawn: an empty canvas peaks at 2e-5. A
+# canvas that was dimmed as a whole peaks higher, and its sound can be levelled.
 SILENCE_PEAK = 1e-3
 CLIPPED_SHARE = 1e-3
 # White noise has 1; of the embedded world's own sounds, only a few barks have more than this.
@@ -28,7 +28,7 @@ FREQUENCY_SCALES = {
     "linear": (lambda hertz: hertz, lambda hertz: hertz),
     "logarithmic": (math.log, torch.exp),
 }
-# What constants that are words can be.
+# Allowed values of constants that are words.
 CHOICES = {"frequency_scale": ("slaney", *FREQUENCY_SCALES), "filter_norm": ("slaney", None)}
 MAY_BE_ZERO = ("min_frequency", "power_offset", "inverse_filter_iterations")
 
@@ -328,8 +328,8 @@ class MelSpectrogram:
             magnitude = torch.nn.functional.pad(magnitude, (1, 1), "replicate")
             start = self.hop_length // 2
         length = (magnitude.shape[-1] - 1) * self.hop_length
-        # Of a spectrum padded to more than twice the window, every other bin says the same; of frames that overlap
-        # more than four times, every other frame is enough.
+        # Every other bin says the same if the spectrum is padded to more than twice the window, and every other frame
+        # is enough if frames overlap more than four times.
         bins, frames = self.n_fft // (2 * self.win_length), self.win_length // (4 * self.hop_length)
         bins, frames = max(math.gcd(bins, self.n_fft), 1), max(frames, 1)
         coarse = replace(self, n_fft=self.n_fft // bins, hop_length=self.hop_length * frames)

@@ -678,7 +678,7 @@ class TwoSidesMixin(
         if windows is None:
             decoded = vae.decode(latents, return_dict=False)[0]
         else:
-            # They overlap even if those of the UNet do not, so that no border shows.
+            # Decoded windows overlap even if those of the UNet do not, so that no border shows.
             scale = self.vae_scale_factor
             share = 0.5 if windows.width == windows.total else 0.875
             stride = max(int(windows.width * share) // scale, 1) * scale

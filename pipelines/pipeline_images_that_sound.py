@@ -9,7 +9,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput
 from diffusers.utils import replace_example_docstring
 
-# diffusers copies only the files that this one names, each of them.
+# Named although unused: diffusers copies the files that this one names, and no others.
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import ImagesThatSoundPipelineOutput
 from .images_that_sound_canvas import Canvas
@@ -308,7 +308,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
-        # 0. Resolve what is left open
+        # 0. Fill in defaults
         self._check_audio_prior()
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         canvas = self.resolve_size(height, width, audio_length_in_s, crop_right, canvas_layout, circular)

@@ -12,7 +12,7 @@ from diffusers.image_processor import PipelineImageInput
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.utils import replace_example_docstring
 
-# diffusers copies only the files that this one names, each of them.
+# Named although unused: diffusers copies the files that this one names, and no others.
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import ImagesThatSoundPipelineOutput
 from .images_that_sound_canvas import MASKS, Canvas, fit_pictures, imprint, read_pictures
@@ -361,7 +361,7 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
-        # 0. Resolve what is left open
+        # 0. Fill in defaults
         self._check_audio_prior()
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         spectrograms = self.preprocess_audio(audio)
@@ -426,7 +426,7 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         guides = prepare_guides(guides, self, batch_size, self.image_side.is_guided(image.guidance_scale))
         image, audio = self.guide(image, audio, batch_size, guides, cross_attention_kwargs)
 
-        # 3. Put what is given onto a canvas, and encode it
+        # 3. Put the given picture or sound onto a canvas, and encode it
         num_steps, kept = len(shares), None
         first_step = num_steps - int(num_steps * strength)
         if given_latents is not None:
@@ -482,7 +482,7 @@ def _put_back(
     step: DenoisingStep,
     latents: torch.Tensor,
 ) -> torch.Tensor:
-    """Latents `(B, C, h, w)` after a step, outside the masks with what is kept, at the noise of the next step."""
+    """Latents `(B, C, h, w)` after a step, outside the masks with the kept ones, at the noise of the next step."""
     masks = torch.nn.functional.interpolate(masks, kept.shape[-2:]).to(kept)
     masks = expand_rows(masks, len(kept))
     following = scheduler.timesteps[step.index + 1 : step.index + 2]

@@ -11,7 +11,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput
 from diffusers.utils import replace_example_docstring
 
-# diffusers copies only the files that this one names, each of them.
+# Named although unused: diffusers copies the files that this one names, and no others.
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import ImagesThatSoundPipelineOutput
 from .images_that_sound_canvas import Canvas, fit_pictures, imprint, read_pictures
@@ -303,7 +303,7 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
-        # 0. Resolve what is left open, and read what the caller brings
+        # 0. Fill in defaults, and read given pictures and sounds
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         num_steps = self.resolve_steps(num_inference_steps, timesteps, sigmas)
         num_audio_steps = num_steps
@@ -351,7 +351,7 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
             callback_on_step_end_tensor_inputs=inputs,
         )
 
-        # 2. Encode the prompts of what is to be made
+        # 2. Encode the prompts
         guides = prepare_guides(guides, self, batch_size, self.image_side.is_guided(image.guidance_scale))
         image, audio = self.guide(image, audio, batch_size, guides, cross_attention_kwargs)
 

@@ -15,7 +15,7 @@ from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils import replace_example_docstring
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase, SpeechT5HifiGan
 
-# diffusers copies only the files that this one names, each of them.
+# Named although unused: diffusers copies the files that this one names, and no others.
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import AudioSideMixin, ImagesThatSoundPipelineOutput
 from .images_that_sound_canvas import Canvas
@@ -415,7 +415,7 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         Raises:
             ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
         """
-        # 0. Resolve what is left open
+        # 0. Fill in defaults
         inputs = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         settings = SDSSettings(
             height=self.resolve_default("height", height),

@@ -152,8 +152,8 @@ def test_windows_of_a_circular_canvas_cross_its_end():
     assert windows.starts == [0, 48, 96, 144]
     assert windows.cut(columns, [3]).flatten().tolist() == [*range(144, 160), *range(48)]
     torch.testing.assert_close(windows.merge(columns, lambda pieces, _: pieces), columns)
-    assert windows.shares(3, (0, 40, 150)) == [40 / 64, 8 / 64 + 6 / 64, 10 / 64]
-    assert Windows(64, 48, 160).shares(2, (0, 150)) == [54 / 64, 10 / 64]
+    assert windows.fractions(3, (0, 40, 150)) == [40 / 64, 8 / 64 + 6 / 64, 10 / 64]
+    assert Windows(64, 48, 160).fractions(2, (0, 150)) == [54 / 64, 10 / 64]
 
 
 def test_a_circular_canvas_turns_with_its_noise(shared):
