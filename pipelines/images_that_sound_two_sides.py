@@ -203,6 +203,9 @@ class TwoSidesMixin(
 
     def _load_audio_modules(self, repo: AudioPriorRepo) -> dict[str, Any]:
         tokenizer = repo.load(CLIPTokenizer, "tokenizer")
+        # transformers makes an empty one if a repo has none.
+        if not _vocabulary(tokenizer):
+            raise ValueError(f"`tokenizer` of `{repo}` holds no words.")
         self.register_to_config(audio_prediction_type=self._compare_noise(repo))
         modules = super()._load_audio_modules(repo)
         # Tokens of textual inversions were added by the user.
