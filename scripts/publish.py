@@ -39,10 +39,10 @@ WEIGHT_REPOS = {
     "images-that-sound-embedded": "ImagesThatSoundPipeline",
     "images-that-sound-embedded-colorization": "FactorizedColorizationPipeline",
 }
-# Of one model, which brings no code.
+# A repo of one model, without code.
 MODEL_REPOS = {"images-that-sound-embedded-controlnet": "ControlNetModel"}
 MERGED_REPO = "images-that-sound-merged"
-# The same where black is loud.
+# The same, if black is loud.
 RIFFUSION_REPO = "images-that-sound-riffusion"
 # The page of `demo`, for which a Space installs this package.
 SPACE = "images-that-sound-demo"
@@ -306,7 +306,7 @@ def write_code(folder: Path, pipelines: Path, class_name: str) -> None:
 def write_wheel(request: PublishRequest, folder: Path) -> None:
     """The package, and the line that lets a Space install it from its own repo."""
     with tempfile.TemporaryDirectory() as directory:
-        # Of a copy, since setuptools leaves files behind in what it builds.
+        # From a copy, since setuptools leaves files behind in what it builds.
         sources = Path(directory) / "sources"
         shutil.copytree(
             request.source_dir, sources, ignore=shutil.ignore_patterns(".*", "build", "tests", "__pycache__")
@@ -328,7 +328,7 @@ def entry_of(file: Path, class_name: str) -> str:
     """The `pipeline.py` of a repo of code: the class, and every sibling, since diffusers copies no others."""
     body = ast.parse(file.read_text(encoding="utf-8")).body
     siblings = [ast.unparse(node) for node in body if isinstance(node, ast.ImportFrom) and node.level]
-    title = '"""What `custom_pipeline=<this repo>` loads."""'
+    title = '"""The file that `custom_pipeline=<this repo>` loads."""'
     return "\n".join([title, "", *siblings, f"from .{file.stem} import {class_name}", ""])
 
 
