@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 
 from ...pipelines.images_that_sound_picture_reading import on_ground
 from .control_lines import lines_of
+from .own_files import prompts_over_time
 from .samples import read_drawing, read_picture
 from .sounds import read_audio
 from .values import Request
@@ -17,13 +18,15 @@ from .values import Request
 
 def with_files(arguments: dict[str, Any], request: Request, pipe: DiffusionPipeline) -> dict[str, Any]:
     """
-    Arguments of a pipeline's call with what the files of a request hold: pictures, on silence if they are
-    transparent, control images, of which the ControlNet that ships sees lines, and a waveform at the pipeline's rate,
-    of which `audio_start_in_s` and `audio_length_in_s` take a part. Raises `ValueError` for more than there is, and
-    for a file that holds no picture or sound.
+    Arguments of a pipeline's call with the content of a request's files: prompts over time; pictures, on silence if
+    they are transparent; control images, of which the ControlNet that ships sees lines; and a waveform at the
+    pipeline's rate, of which `audio_start_in_s` and `audio_length_in_s` take a part. Raises `ValueError` for more than
+    there is, and for a file that is no picture or sound.
     """
 
     files, read = request.files, {}
+    if "score" in request.recorded:
+        read |= {name: texts for name, texts in prompts_over_time(request.recorded["score"]).items() if texts}
     if "image" in files:
         silence, invert = pipe.mel_spectrogram.silence, request.recorded.get("invert")
         read["image"] = read_drawing(files["image"][0].path, silence, invert)

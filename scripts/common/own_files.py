@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from .files import SAMPLE_FILES
+from .files import SAMPLE_FILES, parse_json
 
 
 # Kinds of files that arguments take, and arguments that take several.
@@ -19,6 +19,16 @@ OWN_FILES = {
     **{"control_image": "picture", "ip_adapter_image": "picture"},
 }
 SEVERAL = ("control_image",)
+
+
+def read_score(file: str) -> dict[str, Any]:
+    """The score in a JSON file. argparse names a refused one by this function's name."""
+    try:
+        return parse_json(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"`{file}` can't be read as a score: {error}") from error
+
+
 # How files are read, each with how argparse reads it. An argument is `None` if it is not given.
 READ_BY: dict[str, dict[str, Any]] = {
     "invert": {
@@ -29,6 +39,11 @@ READ_BY: dict[str, dict[str, Any]] = {
     "audio_start_in_s": {
         "type": float,
         "help": "Start in --audio in seconds, of which --audio_length_in_s takes so much. Default: 0.",
+    },
+    "score": {
+        "type": read_score,
+        "help": 'A JSON file of prompts over time, by the seconds at which they begin: {"0": {"prompt": "castle'
+        ' towers", "audio_prompt": "bell ringing"}, "10": {"prompt": "kittens"}}.',
     },
 }
 # Models that a pipeline can have besides its own, each argument with what of it ships.
@@ -55,6 +70,28 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """For commands that take a picture and a sound."""
     for name, options in READ_BY.items():
         parser.add_argument(f"--{name}", **options)
+
+
+def prompts_over_time(score: dict[str, Any]) -> dict[str, dict[float, str]]:
+    """
+    Prompts of a score, by the argument and the second at which they begin. Raises `ValueError` for another form; the
+    call says the rest.
+    """
+    prompts: dict[str, dict[float, str]] = {"prompt": {}, "audio_prompt": {}}
+    for second, row in score.items():
+        try:
+            begin = float(second)
+        except ValueError:
+            begin = math.nan
+        words = row.items() if isinstance(row, dict) else ()
+        if not words or not 0 <= begin < math.inf or not all(n in prompts and isinstance(t, str) for n, t in words):
+            raise ValueError(
+                "`score` has to be a dict from seconds to dicts of `prompt` and `audio_prompt`, but holds"
+                f" {second[:40]!r}: {str(row)[:100]}."
+            )
+        for name, text in words:
+            prompts[name][begin] = text
+    return prompts
 
 
 def own_files(args: argparse.Namespace, saved: dict[str, Any], params_from: str | None) -> dict[str, list[OwnFile]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .call_arguments import CallArgument
 from .files import check_text
-from .own_files import COMPONENTS, READ_BY, OwnFile, listed, own_files, recorded
+from .own_files import COMPONENTS, READ_BY, OwnFile, listed, own_files, prompts_over_time, read_score, recorded
 from .parsers import DEFAULTS, parser_options
 from .values import MADE_BY, Models, Request, Samples, Values, json_dict, options_of, values_of
 
@@ -56,6 +56,11 @@ def read_request(
     for name, any_of in needs or []:
         if (name in present or getattr(args, name, None) is not None) and not present & set(any_of):
             raise ValueError(f"`{name}` can't be given without {' or '.join(f'`{each}`' for each in any_of)}.")
+    if (score := _score(args, known)) is None:
+        known.pop("score", None)
+    else:
+        # Settings, captions and folders name all prompts of a score.
+        known |= {name: "; ".join(texts.values()) for name, texts in prompts_over_time(score).items() if texts}
     replaced = [prompt for file, prompt in instead.items() if file in files]
     known = {name: value for name, value in known.items() if name.removeprefix("negative_") not in replaced}
     complete = argparse.Namespace(
@@ -79,6 +84,17 @@ def read_request(
         recorded=own_parts,
         **given,
     )
+
+
+def _score(args: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any] | None:
+    """The prompts over time that the command line gives, or a file made earlier if no prompt is given."""
+    given = [name for name in PROMPTS if getattr(args, name) is not None]
+    if getattr(args, "score", None) is None:
+        return None if given else known.get("score")
+    if given:
+        raise ValueError(f"`score` and `{given[0]}` exclude each other, but both are given.")
+    check_value("score", args.score)
+    return args.score
 
 
 def complete_call(arguments: dict[str, CallArgument], parsed: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +221,8 @@ def _check_kind(name: str, value: Any, options: dict[str, Any]) -> None:
     elif "type" not in options:
         right = isinstance(value, bool)
     else:
-        kind = {json_dict: dict, float: (int, float)}.get(options["type"], options["type"])
+        kinds = {json_dict: dict, read_score: dict, float: (int, float)}
+        kind = kinds.get(options["type"], options["type"])
         values = value if "nargs" in options and isinstance(value, list) else [value]
         right = all(isinstance(each, kind) and not isinstance(each, bool) for each in values)
     if not right:

@@ -58,6 +58,53 @@ def test_each_sample_has_its_files(samples):
         assert {file.name for file in folder.iterdir()} == FILES
 
 
+def test_a_score_is_drawn_as_the_pipeline_draws_prompts_over_time(tmp_path):
+    score = {"0": {"prompt": "castle towers", "audio_prompt": "bell ringing"}, "0.64": {"prompt": "furry kittens"}}
+    (tmp_path / "score.json").write_text(json.dumps(score))
+    options = ["--window_width", "64", "--window_stride", "64", "--no-video", "--seed", "8"]
+    run(tmp_path / "made", "--score", str(tmp_path / "score.json"), *options)
+    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED, dtype=torch.float32)
+    call = {"width": 128, "num_inference_steps": 2, "window_width": 64, "window_stride": 64}
+    output = pipe(
+        {0: "castle towers", 0.64: "furry kittens"},
+        {0: "bell ringing"},
+        **call,
+        generator=torch.Generator().manual_seed(8),
+    )
+    picture = np.asarray(PIL.Image.open(tmp_path / "made" / "seed-000008" / "image.png"))
+    assert np.abs(picture.astype(int) - np.asarray(output.images[0])).max() <= 1
+    file = tmp_path / "made" / "seed-000008" / "settings.json"
+    settings = read_settings(file)
+    assert settings["score"] == score and settings["prompt"] == "castle towers; furry kittens"
+    # The settings repeat it; a prompt takes its place.
+    again = generate.parse_args(["--params_from", str(file)])
+    assert again.recorded["score"] == score and again.call["prompt"] == settings["prompt"]
+    other = generate.parse_args(["--params_from", str(file), "--prompt", "a pond"])
+    assert "score" not in other.recorded and other.call["prompt"] == "a pond"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"0": "a castle"}, "`score` has to be a dict from seconds .* holds '0': a castle"),
+        ({"soon": {"prompt": "a castle"}}, "`score` has to be a dict from seconds .* holds 'soon'"),
+        ({"0": {"prompt": 3}}, "`score` has to be a dict from seconds"),
+        ({"0": {"sound": "a bell"}}, "`score` has to be a dict from seconds"),
+        ({"0": {"prompt": "a castle"}}, "`audio_prompt` has to be given"),
+    ],
+)
+def test_other_scores_are_refused(tmp_path, content, message):
+    (tmp_path / "score.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        generate.parse_args(["--score", str(tmp_path / "score.json")])
+
+
+def test_a_score_excludes_prompts(tmp_path):
+    (tmp_path / "score.json").write_text(json.dumps({"0": {"prompt": "a castle", "audio_prompt": "a bell"}}))
+    with pytest.raises(ValueError, match="`score` and `prompt` exclude each other"):
+        generate.parse_args(["--score", str(tmp_path / "score.json"), "--prompt", "a pond"])
+
+
 def test_files_hold_what_the_pipeline_returns(samples):
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED, dtype=torch.float32)
     output = pipe(PROMPTS[1], PROMPTS[3], width=128, num_inference_steps=2, generator=torch.Generator().manual_seed(8))
