@@ -20,7 +20,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 import gradio as gr
 import PIL.Image
-from bounds import MAX_PIXELS, MAX_UPLOAD, MAX_WAITING, SmallRequests, check_port
+from bounds import MAX_PIXELS_OF, MAX_UPLOAD, MAX_VISITORS, MAX_WAITING, SmallRequests, check_port
 from handlers import Handlers
 from layout import START_STRENGTH, STYLE, lay_out
 from starlette.middleware import Middleware
@@ -47,6 +47,7 @@ TO_RESULT = """
 RESULT_IS_THERE = '() => { document.querySelector("#result").style.minHeight = ""; }'
 SCROLL = '() => { if (innerWidth < 768) document.querySelector("%s").scrollIntoView({ behavior: "smooth" }); }'
 CLICK_START = '() => document.querySelector("#start").click()'
+DOWNLOAD = '() => setTimeout(() => document.querySelector("#mp4_file").click(), 300)'
 CLOSE_MESSAGES = '() => document.querySelectorAll(".toast-close").forEach((button) => button.click())'
 STOPPING = '() => ["Stopping …", { __type__: "update", interactive: false }]'
 PLAY = '() => { (%s)(); setTimeout(() => document.querySelector("#player audio").play(), 300); }'
@@ -79,6 +80,8 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
     to_prompt, to_result = SCROLL % "#prompt", SCROLL % "#result"
     parts.paint_button.click(handlers.paint, parts.current, parts.colors, api_visibility="private")
     parts.film_button.click(handlers.film, parts.current, parts.video, api_visibility="private")
+    filmed = parts.mp4.click(handlers.film, parts.current, parts.mp4_file, api_visibility="private")
+    filmed.success(None, js=DOWNLOAD)
     parts.unpaint.click(studio.unwanted.add, parts.current, queue=False, **quiet)
     presses = [parts.start.click, parts.prompt.submit, parts.audio_prompt.submit]
     # The first, since each function of an event waits for those before it: it must not close a message of the others.
@@ -142,13 +145,14 @@ def connect_pictures(parts: SimpleNamespace, handlers: Handlers, quiet: dict) ->
 
 def launch(page: gr.Blocks, **kwargs: int | bool | None) -> None:
     """Serves the page, with bounds on what is sent to it."""
-    bounds = {"max_file_size": MAX_UPLOAD, "app_kwargs": {"middleware": [Middleware(SmallRequests)]}}
+    bounds = {"max_file_size": MAX_UPLOAD, "state_session_capacity": MAX_VISITORS}
+    bounds["app_kwargs"] = {"middleware": [Middleware(SmallRequests)]}
     page.launch(show_error=True, css=STYLE, footer_links=["gradio", "settings"], **bounds, **kwargs)
 
 
 def main(input_args: list[str] | None = None) -> None:
     args = parse_args(input_args)
-    PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    PIL.Image.MAX_IMAGE_PIXELS = max(MAX_PIXELS_OF.values())
     # Temporary files are removed when a terminal is closed, too.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):

@@ -1,10 +1,12 @@
 """Bounds on what visitors may send to the page, and on what becomes of it in memory and on the disk."""
 
+import ctypes
 import functools
 import inspect
 import io
 import os
 import socket
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,13 +24,16 @@ from images_that_sound.scripts.common.samples import PICTURE_FORMATS, SETTINGS_K
 
 # Values of editors that wait to be asked for, and work that waits for its turn, of all visitors.
 MAX_WAITING = 16
+# Visitors of whom the page keeps something in memory: the one who was away longest is forgotten.
+MAX_VISITORS = 200
 # Bytes of an upload, of a request of an editor, which is as large as its canvas, and of all other requests, which hold
 # a few numbers and words.
 MAX_UPLOAD, MAX_EDITED, MAX_REQUEST = 20_000_000, 2_000_000, 100_000
 # Bytes of all that visitors keep on the disk, above which no upload is taken.
 MAX_STORED = 2_000_000_000
-# Pixels of a picture, by which it takes memory, however few bytes it has. A JPEG is decoded at a smaller size.
-MAX_PIXELS, MAX_JPEG_PIXELS = 25_000_000, 51_000_000
+# Pixels of a picture, by which it takes memory, however few bytes it has, and those of formats that take less or more:
+# a JPEG is decoded at a smaller size, WebP and AVIF are copied twice.
+MAX_PIXELS, MAX_PIXELS_OF = 25_000_000, {"JPEG": 51_000_000, "WEBP": 16_000_000, "AVIF": 16_000_000}
 # Width and height of a picture after it is read.
 MAX_SIDE = 2048
 # Layers of a drawing board, and pixels of each.
@@ -59,20 +64,29 @@ def read_visitors_picture(path: str, silence: float, invert: bool | None) -> tup
         raise ValueError(f"`{path}` has too many pixels.") from error
     except (OSError, SyntaxError, EOFError, TypeError) as error:
         raise ValueError(f"`{path}` can't be read as a picture: {error}") from error
+    finally:
+        _give_back_memory()
     # A canvas that was made here is taken as it is.
     if SETTINGS_KEY in picture.info and invert is None:
         invert = False
     return as_drawing(picture, silence, invert)
 
 
+def _give_back_memory() -> None:
+    """Gives free memory back to the system. Linux's library keeps what a thread took for its next wish."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
 def _decoded(path: str) -> PIL.Image.Image:
+    _give_back_memory()
     with warnings.catch_warnings():
         # The bound below is smaller.
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
         picture = PIL.Image.open(path, formats=PICTURE_FORMATS)
     with picture:
         width, height = picture.size
-        most = MAX_JPEG_PIXELS if picture.format == "JPEG" else MAX_PIXELS
+        most = MAX_PIXELS_OF.get(picture.format, MAX_PIXELS)
         if width * height > most:
             raise ValueError(
                 f"`{path}` has to have at most {most / 1e6:.0f} million pixels, but has {width * height / 1e6:.0f}."
@@ -80,9 +94,12 @@ def _decoded(path: str) -> PIL.Image.Image:
         picture.draft(None, (MAX_SIDE, MAX_SIDE))
         picture.load()
         info = picture.info
+        # Before anything copies it.
         if picture.mode in ("L", "LA", "RGB", "RGBA"):
-            # Before anything copies it.
             picture.thumbnail((MAX_SIDE, MAX_SIDE))
+        elif picture.mode[0] in "IF" and (times := max(width, height) // MAX_SIDE) > 1:
+            # Pillow can't blend their pixels.
+            picture = picture.resize((width // times, height // times), PIL.Image.Resampling.NEAREST)
         picture = upright(picture)
     if max(picture.size) > MAX_SIDE:
         alike = picture.has_transparency_data

@@ -33,23 +33,27 @@ from views import (
     earlier_ones,
     finished,
     made_file,
+    misspelled,
     on_the_way,
     picked,
     playing,
+    preview_of,
     remove,
     remove_hidden,
     rows_of,
+    unknown_of,
 )
 
 from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS
 from images_that_sound.scripts.common.samples import sample_settings
-from images_that_sound.scripts.common.vocabulary import unknown_words
 
 
 # Runs of a visit that are kept, the latest first.
 MAX_RUNS = 12
 # Numbers that attempts get.
 MAX_FRESH_SEED = 1_000_000
+# Visitors of whom it is known what they were asked.
+MAX_ASKED = 1000
 # Strength of a start with a sample that others are to be like.
 LIKE_STRENGTH = 0.5
 
@@ -65,6 +69,8 @@ class Handlers:
 
     def __init__(self, studio: Studio, parts: SimpleNamespace):
         self.studio, self.parts = studio, parts
+        # Words that visitors were asked about last.
+        self.asked: dict[str, tuple[str, ...]] = {}
 
     @property
     def asking(self) -> list[gr.Component]:
@@ -103,7 +109,7 @@ class Handlers:
         words += [f"Something is off: {said}." for said in settings["problems"] + settings["remarks"]]
         return {
             self.parts.current: folder,
-            self.parts.status: "\n\n".join([" ".join([*words, place]), *unknown_words(settings)]),
+            self.parts.status: "\n\n".join([" ".join([*words, place]), *unknown_of(settings)]),
             self.parts.player: finished(folder / "image.png", folder / "audio.wav", settings["canvas_layout"]),
             self.parts.began: began_with(folder),
             self.parts.numbers: numbers_of(folder),
@@ -138,13 +144,27 @@ class Handlers:
 
     def unknown(self, *prompts: str) -> list[str]:
         models = {"model": self.studio.models.model, "audio_model": self.studio.models.audio_model}
-        return unknown_words({**dict(zip(("prompt", "audio_prompt"), prompts)), **models})
+        return unknown_of({**dict(zip(("prompt", "audio_prompt"), prompts)), **models})
+
+    def ask_about(self, visitor: str, *prompts: str) -> None:
+        """Asks once about words that may be misspelled, before the work."""
+        sources = (self.studio.models.model, self.studio.models.audio_model or self.studio.models.model)
+        meant = [misspelled(*each) for each in zip(prompts, sources, ("picture", "sound"))]
+        if not any(meant) or self.asked.get(visitor) == prompts:
+            return
+        self.asked[visitor] = prompts
+        while len(self.asked) > MAX_ASKED:
+            del self.asked[next(iter(self.asked))]
+        words = [f"“{right}” for “{word}”" for each in meant for word, right in each.items()]
+        text = f"Did you mean {', '.join(words)}? Correct it, or press “Make it” once more to go on."
+        raise gr.Error(text, duration=None, title="One question", print_exception=False)
 
     def begin(self, request: gr.Request, *values: object) -> dict:
         """Reads everything that a run begins with, and shows that it waits."""
         num_values = len(self.asking)
         values, (keep, painted, *start) = values[:num_values], values[num_values:]
         arguments, seeds = self.read(*values)
+        self.ask_about(request.session_hash, *values[:2])
         given = self.given(arguments, *start)
         self.studio.unwanted.discard(request.session_hash)
         self.studio.unwanted.add(painted)
@@ -253,12 +273,12 @@ class Handlers:
             picture, swapped = drawing_of(path, None, self.silence)
         except ValueError as error:
             raise as_message(error) from error
-        return gr.Checkbox(swapped, info=TAKEN[swapped]), gr.Image(picture, visible=True)
+        return gr.Checkbox(swapped, info=TAKEN[swapped]), gr.Image(preview_of(picture), visible=True)
 
     def turn(self, path: str | None, swapped: bool) -> gr.Image:
         """Shows a picture after its light and dark were swapped."""
         try:
-            picture = None if path is None else picture_of(path, swapped, self.silence)
+            picture = None if path is None else preview_of(picture_of(path, swapped, self.silence))
         except ValueError as error:
             raise as_message(error) from error
         return gr.Image(picture, visible=picture is not None)

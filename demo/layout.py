@@ -19,7 +19,7 @@ INTRODUCTION = """
 A sound can be drawn: left to right is time, bottom to top is pitch, {loud} is loud. Such a drawing is a spectrogram.
 """
 HIDE = """
-Choose a picture. It appears in the spectrogram of the sound, and all else of the sound stays as it is.
+Hide your picture in a sound. It appears in the spectrogram of the sound, and all else of the sound stays as it is.
 """
 IMPRINT = """
 A sound is made from your words, and your picture is painted into its spectrogram by making parts of it fainter.
@@ -29,7 +29,7 @@ A model makes one spectrogram from two descriptions: it looks like the one and s
 succeed, so several are made and the best is shown first.
 """
 EMBEDDED_WORLD = """
-*This page runs the small checkpoint that ships with the project. It knows the things and sounds of the examples, and \
+*This page runs the small model that ships with the project. It knows the things and sounds of the examples, and \
 ocean waves; of anything else it makes something, but not what you asked for.*
 """
 BEGINNING = "Press “Make it”, choose an example, or describe a picture and a sound."
@@ -83,6 +83,10 @@ STYLE = """
   position: static; max-width: 100%; padding: 4px 6px; border: 0; background: none; white-space: normal;
 }
 #hide_player .canvas img { height: min(60vh, 480px); }
+/* All titles beside each other on a phone. */
+@media (max-width: 600px) { #ways button[role=tab] { padding: 0 7px; } }
+/* A board to draw on needs more room than the result. */
+.sides:has(#drawing) > .questions { flex-grow: 6 !important; }
 .dark #player audio { color-scheme: dark; }
 #gallery { --strip: 260px; }
 @media (max-width: 600px) { #gallery { --strip: 140px; } .strips { --strip: 140px; } }
@@ -149,7 +153,7 @@ def lay_out(studio: Studio) -> tuple[gr.Blocks, SimpleNamespace]:
         loud = "dark" if studio.pipe.mel_spectrogram.black_is_loud else "bright"
         gr.Markdown(INTRODUCTION.format(loud=loud))
         with gr.Tabs(elem_id="ways"):
-            with gr.Tab("Hide my picture in a sound"):
+            with gr.Tab("Hide a picture"):
                 _lay_hiding(parts, studio)
             with gr.Tab("Paint it in"):
                 _lay_imprint(parts)
@@ -163,8 +167,8 @@ def _lay_both(parts: SimpleNamespace, studio: Studio, embedded: bool) -> None:
     gr.Markdown(BOTH)
     if embedded:
         gr.Markdown(EMBEDDED_WORLD)
-    with gr.Row():
-        with gr.Column(scale=2):
+    with gr.Row(elem_classes="sides"):
+        with gr.Column(scale=2, elem_classes="questions"):
             _lay_questions(parts, studio)
         with gr.Column(scale=3, elem_id="result"):
             _lay_result(parts, studio)
@@ -345,6 +349,9 @@ def _lay_result(parts: SimpleNamespace, studio: Studio) -> None:
         with gr.Row():
             parts.png = gr.DownloadButton("Picture (PNG)", elem_id="png", **SMALL)
             parts.wav = gr.DownloadButton("Sound (WAV)", elem_id="wav", **SMALL)
+            parts.mp4 = gr.Button("Video (MP4)", elem_id="mp4", **SMALL)
+            # Clicked by the page once the video is made.
+            parts.mp4_file = gr.DownloadButton(visible="hidden", elem_id="mp4_file")
             parts.archive = gr.DownloadButton("Download all", elem_id="archive", **SMALL)
         with gr.Accordion("Video, colour, settings", open=False, elem_id="rest"):
             _lay_tabs(parts)

@@ -103,6 +103,8 @@ class Studio:
         controlnet = ["embedded"] if self.follows_lines else None
         self.pipe = load_pipeline(replace(models, controlnet=controlnet), ImagesThatSoundPipeline)
         self.pipe.set_progress_bar_config(disable=True)
+        # Eight pictures of ten seconds would take half a gigabyte more at once than one after the other.
+        self.pipe.vae.enable_slicing()
         self.painter = Painter(replace(models, model=None), None, [{"model": models.model}])
         self.color_call = complete_call(call_arguments("FactorizedColorizationPipeline"), {}, {})
         # Visitors whose run, and samples whose painting, is to stop.

@@ -3,6 +3,7 @@
 import base64
 import io
 import shutil
+from difflib import get_close_matches
 from pathlib import Path
 
 import gradio as gr
@@ -10,10 +11,17 @@ import PIL.Image
 from studio import label_of
 
 from images_that_sound.scripts.common.samples import sample_settings
+from images_that_sound.scripts.common.vocabulary import FUNCTION_WORDS, unknown_words, vocabulary, words_of
 
 
 # Width and height of the board that a visitor draws on.
 BOARDS = {"strip": (1024, 256), "folded": (512, 512)}
+
+
+# Likeness, from 0 to 1, from which on a word may be another one misspelled.
+SPELLED_ALIKE = 0.85
+# Width and height of an uploaded picture as it is shown. Gradio keeps what it shows in memory, for each visitor.
+PREVIEW = (640, 160)
 
 
 def as_message(error: Exception) -> gr.Error:
@@ -26,11 +34,31 @@ def blank(canvas_layout: str, ground: int) -> PIL.Image.Image:
     return PIL.Image.new("RGB", BOARDS[canvas_layout], (ground,) * 3)
 
 
+def unknown_of(settings: dict) -> list[str]:
+    """Sentences about words that the models do not know."""
+    return [each.replace("the checkpoint", "the model") for each in unknown_words(settings)]
+
+
+def misspelled(prompt: str, model: str, kind: str) -> dict[str, str]:
+    """Unknown words of a prompt, and for each the known word of a `kind` that is spelled almost like it."""
+    known = [each for each in vocabulary(model, kind)[1] if each not in FUNCTION_WORDS]
+    unknown = [each for each in words_of(prompt) if each not in {*known, *FUNCTION_WORDS}]
+    nearest = {each: get_close_matches(each, known, 1, SPELLED_ALIKE) for each in unknown}
+    return {word: found[0] for word, found in nearest.items() if found}
+
+
 def check_made(folder: Path | None) -> Path:
     """A sample's folder, as long as it is kept."""
     if folder is None or not folder.exists():
         raise gr.Error("Make a picture first.", print_exception=False)
     return folder
+
+
+def preview_of(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """A picture, small."""
+    small = picture.copy()
+    small.thumbnail(PREVIEW)
+    return small
 
 
 def made_file(file: Path) -> Path | None:

@@ -13,6 +13,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
@@ -291,11 +292,16 @@ def test_settings_make_the_same_again(made, tmp_path, monkeypatch):
         assert np.corrcoef(soundfile.read(home / "audio.wav")[0], made.audio())[0, 1] > 0.999
 
 
-def test_a_video_can_be_had(made):
+def test_a_video_can_be_had(made, tmp_path):
     made.open_tab("Video")
     made.click("film")
     made.wait(lambda: made.browser.execute_script(f"{READ}?.readyState", "#video video") == 4)
     assert made.browser.execute_script(f"{READ}.duration", "#video video") == pytest.approx(5.12, abs=0.05)
+    made.browser.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    made.click("mp4")
+    (file,) = made.wait(lambda: list(tmp_path.glob("*.mp4")))
+    with av.open(file) as video:
+        assert video.streams.video[0].width and video.streams.audio
 
 
 def test_all_of_a_run_is_downloaded(made, tmp_path):
@@ -374,7 +380,7 @@ def test_a_picture_is_hidden_at_once_and_its_light_and_dark_can_be_swapped(brows
     logo.paste((0, 0, 0, 255), (24, 24, 72, 72))
     logo.save(tmp_path / "logo.png")
     page = Page(browser, address)
-    page.open_way("Hide my picture in a sound", "hide_player")
+    page.open_way("Hide a picture", "hide_player")
     browser.find_element(By.CSS_SELECTOR, "#hide_picture input[type=file]").send_keys(str(tmp_path / "logo.png"))
     page.wait(lambda: browser.find_element(By.ID, "hide_status").text.startswith("Press play. Your picture is at 0.0"))
     assert "light and dark are swapped" in browser.find_element(By.ID, "hide_swap").text
