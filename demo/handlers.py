@@ -17,6 +17,7 @@ from studio import (
     as_command,
     as_python,
     calm,
+    check_run,
     drawing_of,
     numbers_of,
     picture_of,
@@ -138,7 +139,9 @@ class Handlers:
         """Arguments of the call and seeds, from the values of `asking`."""
         *values, first_seed, num_candidates = values
         try:
-            return self.studio.call_arguments(*values), seeds_of(first_seed, num_candidates)
+            arguments, seeds = self.studio.call_arguments(*values), seeds_of(first_seed, num_candidates)
+            check_run(seeds, arguments["audio_length_in_s"])
+            return arguments, seeds
         except ValueError as error:
             raise as_message(error) from error
 

@@ -74,6 +74,8 @@ BOUNDS = {
     "strength": (0.2, 1),
 }
 MAX_CANDIDATES = 8
+# Seconds of all candidates of a run, which are denoised at once and take memory by their length.
+MAX_RUN_SECONDS = 60
 # Second of a sound at which a part of it may begin.
 MAX_START = 36_000
 # Probabilities from which on a picture or a sound is clear or at least faint.
@@ -200,6 +202,7 @@ class Studio:
         unwanted.
         """
         self._check_wanted(visitor)
+        check_run(seeds, arguments["audio_length_in_s"], files)
         arguments, num_steps = arguments_with(arguments, files), arguments["num_inference_steps"]
         pipe = self.img2img if "strength" in arguments else self.pipe
         total = int(num_steps * arguments.get("strength", 1))
@@ -347,6 +350,17 @@ def seeds_of(first: int | None, num_candidates: int) -> list[int]:
     if not isinstance(first, int) or not 0 <= first <= MAX_SEED - num_candidates:
         raise ValueError(f"The seed has to be a whole number from 0 to {MAX_SEED - num_candidates}, but is {first}.")
     return [first + i for i in range(num_candidates)]
+
+
+def check_run(seeds: list[int], audio_length_in_s: float, files: dict[str, bytes] = {}) -> None:
+    """Raises `ValueError` for a run that takes too much memory. A sound among `files` says the length."""
+    if "audio" in files:
+        audio_length_in_s = soundfile.info(io.BytesIO(files["audio"])).duration
+    if audio_length_in_s * len(seeds) > MAX_RUN_SECONDS:
+        raise ValueError(
+            f"All attempts together may have {MAX_RUN_SECONDS} seconds. Choose at most"
+            f" {int(MAX_RUN_SECONDS / audio_length_in_s)} attempts of {audio_length_in_s:g} seconds, or shorter ones."
+        )
 
 
 def _check_prompts(*prompts: str | None) -> None:

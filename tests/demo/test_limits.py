@@ -139,6 +139,7 @@ def served(demo, studio):
         {"seed": 2**53},
         {"num_candidates": 1.5},
         {"num_candidates": 9},
+        {"num_candidates": 7, "audio_length_in_s": 9},
         {"num_inference_steps": math.nan},
         {"num_inference_steps": 201},
         {"audio_weight": math.nan},
@@ -373,9 +374,7 @@ def served_alone(served, folder: Path) -> tuple[subprocess.Popen, Served]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_pictures_of_many_visitors_leave_the_page_below_a_gigabyte(served, tmp_path):
-    pixels = np.kron(
-        np.random.default_rng(0).integers(0, 256, (50, 50, 4), np.uint8), np.ones((100, 100, 1), np.uint8)
-    )
+    pixels = np.kron(np.random.default_rng(0).integers(0, 256, (50, 50, 4), np.uint8), np.ones((88, 88, 1), np.uint8))
     picture = PIL.Image.fromarray(pixels)
     picture.save(tmp_path / "rgba.png")
     picture.convert("RGB").save(tmp_path / "rgb.png")
