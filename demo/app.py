@@ -68,7 +68,11 @@ def build(studio: Studio) -> gr.Blocks:
     """The page with its buttons at work."""
     page, parts = lay_out(studio)
     with page:
-        connect(parts, Handlers(studio, parts), studio)
+        handlers = Handlers(studio, parts)
+        connect(parts, handlers, studio)
+        # Made in this visit, before the page was loaded again.
+        resumed = [parts.runs, parts.visit, parts.history]
+        page.load(handlers.resume, parts.kept, resumed, queue=False, show_progress="hidden", api_visibility="private")
     # Without `api_open=False`, requests of their own would get round the queue.
     return page.queue(max_size=MAX_WAITING, api_open=False)
 
@@ -94,7 +98,7 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
         **READING,
         **quiet,
     )
-    made = [parts.runs, parts.visit, parts.history, parts.start, parts.stop, *results]
+    made = [parts.runs, parts.visit, parts.history, parts.kept, parts.start, parts.stop, *results]
     work = asked.success(handlers.make, [*asking, parts.files, parts.runs], made, **quiet)
     work.then(None, js=RESULT_IS_THERE)
     asked.success(None, js=TO_RESULT)
@@ -139,8 +143,9 @@ def connect_pictures(parts: SimpleNamespace, handlers: Handlers, quiet: dict) ->
             turned.success(*hiding, trigger_mode="always_last", api_visibility="private")
     changes = [p.hide_sound.change, p.hide_start.change, p.hide_strength.release]
     gr.on(changes, *hiding, trigger_mode="always_last", api_visibility="private")
-    imprinted = [p.imprint_picture, p.imprint_swap, p.imprint_prompt, p.imprint_ratio]
-    p.imprint_start.click(handlers.imprint, imprinted, [p.imprint_status, p.imprint_player], api_visibility="private")
+    inputs = [p.imprint_picture, p.imprint_swap, p.imprint_prompt, p.imprint_ratio, p.imprinted]
+    outputs = [p.imprinted, p.imprint_status, p.imprint_player, p.imprint_downloads, p.imprint_png, p.imprint_wav]
+    p.imprint_start.click(handlers.imprint, inputs, outputs, api_visibility="private")
 
 
 def launch(page: gr.Blocks, **kwargs: int | bool | None) -> None:

@@ -1,7 +1,7 @@
 """Handlers of the page's buttons."""
 
-import io
 import random
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +35,7 @@ from views import (
     finished,
     made_file,
     misspelled,
+    names_of,
     on_the_way,
     picked,
     playing,
@@ -42,6 +43,7 @@ from views import (
     remove,
     remove_hidden,
     rows_of,
+    runs_of,
     unknown_of,
 )
 
@@ -234,10 +236,18 @@ class Handlers:
         yield {
             **self.show_run(made),
             **self.at_work(False),
-            self.parts.runs: kept,
-            self.parts.history: earlier_ones(kept),
-            self.parts.visit: gr.Column(visible=True),
+            self.parts.kept: names_of(kept, self.studio.folder),
+            **self.visited(kept),
         }
+
+    def visited(self, runs: list[list[Path]]) -> dict:
+        """What was made in this visit."""
+        visit = gr.Column(visible=bool(runs))
+        return {self.parts.runs: runs, self.parts.history: earlier_ones(runs), self.parts.visit: visit}
+
+    def resume(self, names: object) -> dict:
+        """What was made before the page was loaded again, as long as it is kept."""
+        return self.visited(runs_of(names, self.studio.folder)[:MAX_RUNS])
 
     # `cancels` of Gradio loses a run that begins before the last step of the stopped one is done.
     def cease(self, request: gr.Request) -> None:
@@ -312,18 +322,29 @@ class Handlers:
             p.hide_png: png,
         }
 
-    def imprint(self, path: str | None, swapped: bool, prompt: str, share: float) -> tuple[str, dict]:
+    def imprint(self, path: str | None, swapped: bool, prompt: str, share: float, before: Path | None) -> dict:
         """Makes a sound of words with a picture painted into it."""
+        p = self.parts
         try:
             picture = picture_of(path, swapped, self.silence)
             seed = random.randrange(MAX_FRESH_SEED)
-            spectrogram, wav = self.studio.imprint(picture, prompt, share, seed)
+            spectrogram, sound = self.studio.imprint(picture, prompt, share, seed)
         except ValueError as error:
             raise as_message(error) from error
-        file = io.BytesIO()
-        spectrogram.save(file, "png")
+        remove_hidden(before)
+        wav = Path(tempfile.mkdtemp(dir=self.studio.folder)) / "painted.wav"
+        wav.write_bytes(sound)
+        png = wav.with_suffix(".png")
+        spectrogram.save(png)
         words = ["Press play. Each press of the button makes another sound.", *self.unknown("", prompt)]
-        return "\n\n".join(words), playing(file.getvalue(), wav)
+        return {
+            p.imprinted: wav,
+            p.imprint_status: "\n\n".join(words),
+            p.imprint_player: playing(png.read_bytes(), sound),
+            p.imprint_downloads: gr.Row(visible=True),
+            p.imprint_png: png,
+            p.imprint_wav: wav,
+        }
 
     def marking(self, folder: Path | None) -> dict:
         """A sample to be marked, beside the arguments that made it."""

@@ -147,6 +147,8 @@ def lay_out(studio: Studio) -> tuple[gr.Blocks, SimpleNamespace]:
     with gr.Blocks(title="Images that sound", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         # The samples of a visitor's runs, those of the run on show, and the sample on show.
         parts.runs = gr.State([], time_to_live=3600, delete_callback=remove)
+        # The same by their names, which survive a reload.
+        parts.kept = gr.BrowserState([], storage_key="images-that-sound")
         parts.folders, parts.current = gr.State([]), gr.State()
         # The files that a run begins with, and the sample that it is to begin like.
         parts.files, parts.like = gr.State({}), gr.State()
@@ -242,6 +244,10 @@ def _lay_imprint(parts: SimpleNamespace) -> None:
         with gr.Column(scale=3, elem_id="imprint_result"):
             parts.imprint_status = gr.Markdown("Choose a picture, then press the button.", elem_id="imprint_status")
             parts.imprint_player = _player(finished(*EXAMPLE), "imprint_player")
+            parts.imprinted = gr.State(time_to_live=3600, delete_callback=remove_hidden)
+            with gr.Row(visible=False) as parts.imprint_downloads:
+                parts.imprint_png = gr.DownloadButton("Download the picture", elem_id="imprint_png", **SMALL)
+                parts.imprint_wav = gr.DownloadButton("Download the sound", elem_id="imprint_wav", **SMALL)
 
 
 def _lay_questions(parts: SimpleNamespace, studio: Studio) -> None:

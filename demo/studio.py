@@ -4,9 +4,9 @@ import hashlib
 import io
 import math
 import queue
+import secrets
 import shlex
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -252,11 +252,13 @@ class Studio:
         Writes samples without videos into a new folder, beside each what it began with; returns their folders, the
         best by their scores first.
         """
-        home = Path(tempfile.mkdtemp(dir=self.folder)) / "images-that-sound"
+        # A name that nobody guesses, since a browser asks by it for what its visitor made.
+        home = self.folder / secrets.token_urlsafe(24) / "images-that-sound"
+        home.mkdir(parents=True)
         call = arguments_with(arguments, files)
         controlnet = ["embedded"] if "control_image" in files else None
-        own = recorded(own_files(files), {"controlnet": controlnet})
-        settings = complete_settings(self.models, self.pipe, {**call, **own})
+        named = recorded(own_files(files), {"controlnet": controlnet})
+        settings = complete_settings(self.models, self.pipe, {**call, **named})
         folders = [home / f"seed-{seed:06d}" for seed in seeds]
         for row, (folder, seed) in enumerate(zip(folders, seeds)):
             write_row(self.pipe, output, row, folder, {**settings, "seed": seed}, video=False)

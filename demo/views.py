@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import shutil
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,6 +21,8 @@ BOARDS = {"strip": (1024, 256), "folded": (512, 512)}
 
 # Likeness, from 0 to 1, from which on a word may be another one misspelled.
 SPELLED_ALIKE = 0.85
+# Folder of a sample in the page's own one.
+SAMPLE = re.compile(r"[\w-]{32}/images-that-sound/seed-[0-9]{6,16}", re.ASCII)
 # Width and height of an uploaded picture as it is shown. Gradio keeps what it shows in memory, for each visitor.
 PREVIEW = (640, 160)
 
@@ -118,6 +121,21 @@ def earlier_ones(runs: list[list[Path]]) -> gr.Gallery:
     settings = [sample_settings(made[0]) for made in runs]
     captions = [f"{each['prompt']} · {each['audio_prompt']}" for each in settings]
     return gr.Gallery([(made[0] / "image.png", words) for made, words in zip(runs, captions)], selected_index=None)
+
+
+def names_of(runs: list[list[Path]], folder: Path) -> list[list[str]]:
+    """Runs as a browser keeps them, to ask for them after a reload."""
+    return [[each.relative_to(folder).as_posix() for each in made] for made in runs]
+
+
+def runs_of(names: object, folder: Path) -> list[list[Path]]:
+    """Runs by `names_of`, as far as they are kept. Anything may have been sent, and is then no run."""
+    runs = []
+    for run in names if isinstance(names, list) else []:
+        made = [each for each in run if isinstance(each, str)] if isinstance(run, list) else []
+        made = [folder / each for each in made if SAMPLE.fullmatch(each) and (folder / each).is_dir()]
+        runs += [made] if made else []
+    return runs
 
 
 def remove(runs: list[list[Path]]) -> None:

@@ -346,6 +346,11 @@ def test_more_like_it_and_what_was_earlier(made):
     made.press("#history .thumbnail-item", 1)
     made.wait(lambda: made.source("#player audio") and np.array_equal(made.picture(), first))
     assert len(made.browser.find_elements(By.CSS_SELECTOR, "#gallery .thumbnail-item")) == 3
+    # Both are still there after the page is loaded again.
+    again = Page(made.browser, made.browser.current_url)
+    again.wait(lambda: len(again.browser.find_elements(By.CSS_SELECTOR, "#history .thumbnail-item")) == 2)
+    again.press("#history .thumbnail-item", 1)
+    again.wait(lambda: again.source("#player audio") and np.array_equal(again.picture(), first))
 
 
 def test_examples_are_chosen_and_what_is_missing_is_said(browser, address):
@@ -395,6 +400,24 @@ def test_a_picture_is_hidden_at_once_and_its_light_and_dark_can_be_swapped(brows
     assert audio.std() > 0.01
     page.press("#hide_swap input")
     page.wait(lambda: page.source("#hide_player img") != shown)
+    # The other way: the logo is painted into a sound that is made of words.
+    page.open_way("Paint it in", "imprint_player")
+    before = page.source("#imprint_player img")
+    browser.find_element(By.CSS_SELECTOR, "#imprint_picture input[type=file]").send_keys(str(tmp_path / "logo.png"))
+    page.wait(lambda: page.source("#imprint_seen img"))
+    browser.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.click("imprint_start")
+    page.wait(lambda: browser.find_element(By.ID, "imprint_status").text.startswith("Press play."))
+    assert page.source("#imprint_player img") != before
+    painted = picture_of(base64.b64decode(page.source("#imprint_player img").partition(",")[2])).mean(axis=-1)
+    page.click("imprint_wav")
+    (file,) = page.wait(lambda: list(tmp_path.glob("painted*.wav")))
+    audio, sampling_rate = soundfile.read(file)
+    assert len(audio) / sampling_rate == pytest.approx(painted.shape[1] / 100, abs=0.02) and audio.std() > 0.001
+    # Bells ring where the logo is, and beside it they are fainter.
+    square = painted[int(0.3 * len(painted)) : int(0.7 * len(painted))]
+    middle = square[:, int(0.46 * square.shape[1]) : int(0.54 * square.shape[1])]
+    assert middle.mean() > 1.3 * square[:, : int(0.3 * square.shape[1])].mean()
 
 
 def test_a_narrow_page_goes_to_the_result_and_a_run_is_stopped(browser, address):

@@ -303,6 +303,25 @@ def test_uploads_end_when_the_disk_is_full(demo, served, monkeypatch):
     assert codes[:2] == [200, 200] and all(code in (507, CUT_OFF) for code in codes[2:])
 
 
+def test_a_browser_is_given_only_what_it_can_name(demo, tmp_path):
+    import views
+
+    made = tmp_path / ("a" * 32) / "images-that-sound" / "seed-000006"
+    made.mkdir(parents=True)
+    (tmp_path / "private").mkdir()
+    names = views.names_of([[made]], tmp_path)
+    assert views.runs_of(names, tmp_path) == [[made]]
+    foreign = [
+        "../x",
+        str(made),
+        "private",
+        f"{'a' * 32}/images-that-sound/..",
+        f"{'b' * 32}/images-that-sound/seed-000006",
+    ]
+    for sent in (None, "runs", 3, [None], [[3]], [["\0"]], [foreign], {"a": 1}):
+        assert views.runs_of(sent, tmp_path) == []
+
+
 def test_an_aborted_upload_leaves_nothing(demo, served):
     import bounds
 
