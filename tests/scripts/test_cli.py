@@ -95,8 +95,9 @@ PROGRAMS = {
 @pytest.mark.parametrize(
     "program, given, spins",
     [
-        *(("command", {}, "1000"), ("page", {}, "1000"), ("command", {"GOMP_SPINCOUNT": "7"}, "7")),
-        *((program, {"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000") for program in ("command", "page")),
+        ("command", {"GOMP_SPINCOUNT": "7"}, "7"),
+        ("page", {}, "1000"),
+        ("command", {"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000"),
     ],
 )
 def test_threads_that_wait_spin_briefly_unless_the_user_wants_it_otherwise(program, given, spins):
