@@ -33,7 +33,7 @@ MAX_UPLOAD, MAX_EDITED, MAX_REQUEST = 20_000_000, 2_000_000, 100_000
 MAX_STORED = 2_000_000_000
 # Pixels of a picture, by which it takes memory, however few bytes it has, and those of formats that take less or more:
 # a JPEG is decoded at a smaller size, WebP and AVIF are copied twice.
-MAX_PIXELS, MAX_PIXELS_OF = 20_000_000, {"JPEG": 51_000_000, "WEBP": 16_000_000, "AVIF": 16_000_000}
+MAX_PIXELS, MAX_PIXELS_OF = 16_000_000, {"JPEG": 51_000_000, "WEBP": 8_000_000, "AVIF": 8_000_000}
 # Width and height of a picture after it is read.
 MAX_SIDE = 2048
 # Layers of a drawing board, and pixels of each.
