@@ -1,7 +1,7 @@
 """
-Trains the UNets on squares: the image UNet, then the audio UNet, which starts as the image UNet. Run `training.vae`
-and `training.text` before; what they saved is read from `--output_dir`. UNets that are saved there already are trained
-further; a stage of 0 steps leaves its UNet as it is.
+Trains the UNets on squares: the image UNet, then the audio UNet, which starts as the image UNet, each with a table of
+tokens for all names, which `training.text` then learns to say. Run `training.vae` before; what it saved is read from
+`--output_dir`. A stage of 0 steps leaves its UNet as it is.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.models.embeddings import TextTimeEmbedding
-from safetensors.torch import load_file
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers.utils import BaseOutput
+from safetensors.torch import load_file, save_file
 
-from .loop import Run, mostly, parse_run, save_model, tokenize, train_unet, trapezoid, velocity_weights, write_tensors
+from .loop import Run, mostly, parse_run, save_model, train_unet, trapezoid, velocity_weights, write_tensors
 from .open_world.pictures import WILD
-from .open_world.squares import Squares, describe, make_squares
-from .text import POOLED_WIDTH, POOLING_HEADS, TEXT_WIDTH
+from .open_world.squares import Squares, make_squares
 from .vae import encode
 
 
@@ -26,12 +24,13 @@ CHANNELS = (64, 64, 144)
 # Share of squares that hold anything anywhere, which starts, masks and the ControlNet live on; more of them cost less
 # once the names are known.
 WILD_SHARE = 1 / 16
-# Wordings of each label that are read once, before the training.
-NUM_WORDINGS = {"picture": 24, "sound": 12, WILD: 64}
+POOLING_HEADS = 4
+# Tokens of a prompt and their width; those in front may come before a name is said, so that they can't depend on it.
+MAX_TOKENS, FRONT_TOKENS, TEXT_WIDTH = 32, 16, 128
 
 
-def new_unet(pooling: TextTimeEmbedding, latent_channels: int) -> UNet2DConditionModel:
-    """One that reads prompts by `pooling` and predicts of any latents that they are nothing but noise."""
+def new_unet(latent_channels: int) -> UNet2DConditionModel:
+    """One that predicts of any latents that they are nothing but noise."""
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=latent_channels,
@@ -49,7 +48,6 @@ def new_unet(pooling: TextTimeEmbedding, latent_channels: int) -> UNet2DConditio
         attention_head_dim=4,
         norm_num_groups=16,
     )
-    unet.add_embedding.load_state_dict(pooling.state_dict())
     predict_input(unet)
     return unet.to(memory_format=torch.channels_last)
 
@@ -77,52 +75,57 @@ def predict_input(unet: UNet2DConditionModel) -> None:
     final.weight[:, :count, 1, 1] = pairs.T
 
 
-class Prompts:
-    """Embeddings (L, D) of some wordings of each label, read once."""
+class Named(torch.nn.Module):
+    """
+    A UNet that learns its prompts along with itself: 16 tokens for each name, behind 16 that all prompts share. Tokens
+    of its own let a UNet learn hundreds of names ten times as fast as embeddings of words do. The text encoder then
+    learns to say these tokens.
 
-    def __init__(self, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, seed: int) -> None:
-        self.text_encoder, self.tokenizer, self.seed = text_encoder, tokenizer, seed
-        self.empty = self.read([""])[0]
+    Args:
+        unet ([`UNet2DConditionModel`]): Reads tokens (B, L, D).
+        names (`list[str]`): Names to learn.
+        learned (`dict[str, torch.Tensor]`, *optional*): Tokens of an earlier stage: `front`, which stays as it is, and
+            `empty`, those of no prompt, which stay too.
+    """
 
-    @torch.no_grad()
-    def read(self, prompts: list[str]) -> torch.Tensor:
-        return self.text_encoder(tokenize(self.tokenizer, prompts, self.text_encoder.device)).last_hidden_state
+    def __init__(
+        self, unet: UNet2DConditionModel, names: list[str], learned: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        self.unet, self.names = unet, names
+        size = (MAX_TOKENS - FRONT_TOKENS) * TEXT_WIDTH
+        self.words = torch.nn.Embedding(len(names), size)
+        new = {"front": torch.randn(FRONT_TOKENS, TEXT_WIDTH), "empty": torch.randn(1, size)}
+        self.common = torch.nn.ParameterDict(learned or new).requires_grad_(learned is None)
 
-    def of(self, kind: str, labels: list[dict]) -> torch.Tensor:
-        """Embeddings (N, W, L, D) of `W` wordings of each of `N` labels."""
-        numbers = np.random.default_rng([self.seed, 7])
-        return torch.stack(
-            [self.read([describe(kind, label, numbers) for _ in range(NUM_WORDINGS[kind])]) for label in labels]
-        )
+    def tokens(self, rows: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, L, D) of names by their numbers (B,), -1 for none, on the sphere on which a text encoder ends."""
+        known = self.words(rows.clamp(min=0))
+        known = torch.where(rows[:, None] < 0, self.common["empty"], known)
+        known = known.view(len(rows), MAX_TOKENS - FRONT_TOKENS, TEXT_WIDTH)
+        front = self.common["front"].expand(len(rows), -1, -1)
+        return torch.nn.functional.layer_norm(torch.cat([front, known], dim=1), (TEXT_WIDTH,))
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, rows: torch.Tensor) -> BaseOutput:
+        return self.unet(noisy, timesteps, self.tokens(rows))
 
 
 def batches(
-    latents: dict[str, torch.Tensor], words: dict[str, torch.Tensor], empty: torch.Tensor, kind: str, batch_size: int
-) -> Callable[[int, np.random.Generator], tuple[torch.Tensor, list[torch.Tensor]]]:
-    """For `train_unet`: from a step to latents (B, C, 16, 16) and embeddings; among pictures are wild squares."""
+    latents: dict[str, torch.Tensor], labels: dict[str, list[dict]], names: list[str], kind: str, batch_size: int
+) -> Callable[[int, np.random.Generator], tuple[torch.Tensor, list[int]]]:
+    """For `train_unet`: from a step to latents (B, C, 16, 16) and numbers of names. Some pictures are wild squares."""
 
-    def batch_of_step(step: int, numbers: np.random.Generator) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        clean, embeddings = [], []
+    def batch_of_step(step: int, numbers: np.random.Generator) -> tuple[torch.Tensor, list[int]]:
+        clean, rows = [], []
         for _ in range(batch_size):
-            is_wild = kind == "picture" and numbers.random() < WILD_SHARE
-            each = WILD if is_wild else kind
+            each = WILD if kind == "picture" and numbers.random() < WILD_SHARE else kind
             row = int(numbers.integers(len(latents[each])))
-            wordings = words[each][0 if is_wild else row]
+            name = WILD if each == WILD else labels[each][row]["name"]
             clean.append(latents[each][row])
-            embeddings.append(mostly(lambda: wordings[int(numbers.integers(len(wordings)))], numbers, empty))  # noqa: B023
-        return torch.stack(clean), embeddings
+            rows.append(mostly(lambda: names.index(name), numbers, -1))  # noqa: B023
+        return torch.stack(clean), rows
 
     return batch_of_step
-
-
-def load_stages(run: Run) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer, TextTimeEmbedding]:
-    """Models that the stages before saved."""
-    folder = run.output_dir
-    vae = AutoencoderKL.from_pretrained(folder / "vae").to(run.device)
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").to(run.device)
-    pooling = TextTimeEmbedding(TEXT_WIDTH, POOLED_WIDTH, POOLING_HEADS)
-    pooling.load_state_dict(load_file(folder / "pooling" / "model.safetensors"))
-    return vae, text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer"), pooling
 
 
 def latents_of(folder: Path, vae: AutoencoderKL, kind: str, pixels: np.ndarray) -> torch.Tensor:
@@ -133,31 +136,32 @@ def latents_of(folder: Path, vae: AutoencoderKL, kind: str, pixels: np.ndarray) 
     return torch.load(file, weights_only=True)
 
 
-def begun(run: Run, name: str, unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """The UNet of that name that was saved before, to be trained further, or else the given one."""
-    folder = run.output_dir / name
-    if folder.exists():
-        unet = UNet2DConditionModel.from_pretrained(folder)
-    return unet.to(run.device, memory_format=torch.channels_last)
-
-
 def train_unets(run: Run, data: dict[str, Squares]) -> None:
-    vae, text_encoder, tokenizer, pooling = load_stages(run)
-    prompts = Prompts(text_encoder, tokenizer, run.seed)
+    vae = AutoencoderKL.from_pretrained(run.output_dir / "vae").to(run.device)
     torch.manual_seed(run.seed)
-    unet = new_unet(pooling, vae.config.latent_channels)
+    unet, learned = new_unet(vae.config.latent_channels), None
     for stage, kind, name, kinds in (
         ("image", "picture", "unet", ("picture", WILD)),
         ("audio", "sound", "unet_audio", ("sound",)),
     ):
-        unet = begun(run, name, unet)
-        if run.steps[stage]:
-            latents = {each: latents_of(run.work_dir, vae, each, data[each].pixels) for each in kinds}
-            words = {each: prompts.of(each, data[each].labels[: 1 if each == WILD else None]) for each in kinds}
-            of_step = batches(latents, words, prompts.empty, kind, run.batch_size)
-            options = {"weights_of": velocity_weights, "learning_rate_at": trapezoid, "betas": (0.9, 0.99)}
-            train_unet(run, kind, unet, of_step, torch.stack, **options)
-            save_model(deepcopy(unet), run.output_dir / name)
+        if not run.steps[stage]:
+            continue
+        file = run.output_dir / "words" / "picture.safetensors"
+        if stage == "audio":
+            unet = UNet2DConditionModel.from_pretrained(run.output_dir / "unet")
+            learned = {each: load_file(file)[each].float() for each in ("front", "empty")}
+        latents = {each: latents_of(run.work_dir, vae, each, data[each].pixels) for each in kinds}
+        labels = {each: data[each].labels for each in kinds}
+        names = list(dict.fromkeys(label["name"] for label in labels[kind])) + [WILD] * (kind == "picture")
+        model = Named(unet, names, learned).to(run.device, memory_format=torch.channels_last)
+        of_step = batches(latents, labels, names, kind, run.batch_size)
+        options = {"weights_of": velocity_weights, "learning_rate_at": trapezoid, "betas": (0.9, 0.99)}
+        train_unet(run, kind, model, of_step, torch.tensor, **options)
+        (run.output_dir / "words").mkdir(exist_ok=True)
+        words = {"words": model.words.weight, **model.common}
+        words = {each: value.detach().cpu().half().contiguous() for each, value in words.items()}
+        save_file(words, run.output_dir / "words" / f"{kind}.safetensors")
+        save_model(deepcopy(unet), run.output_dir / name)
 
 
 def main(input_args: list[str] | None = None) -> None:

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.models.embeddings import TextTimeEmbedding
 from killed_trainings import kill_at, train
 from safetensors.torch import load_file
 
-from training import text, unets, vae
-from training.loop import parse_run
+from training import unets, vae
 from training.open_world.squares import Squares
 
 
@@ -82,54 +80,54 @@ def test_crops_are_of_squares_and_repeat(data):
     assert first.min() >= 0 and first.max() <= 255 and first.std() > 10
 
 
-def test_facts_tell_what_prompts_may_tell():
-    assert text.facts("picture", {"name": "owl"}) == {"picture.name": "owl"}
-    told = text.facts("sound", {"name": "violin", "attributes": {**MUSIC, "count": 2}})
-    assert told == {"sound.name": "violin", **{f"sound.{key}": value for key, value in MUSIC.items()}}
-
-
-def test_an_untrained_unet_predicts_its_input_and_pools_as_the_text_encoder_learned_to():
+def test_an_untrained_unet_predicts_its_input():
     torch.manual_seed(0)
-    pooling = TextTimeEmbedding(text.TEXT_WIDTH, text.POOLED_WIDTH, text.POOLING_HEADS)
-    unet = unets.new_unet(pooling, 12)
-    latents, embeddings = torch.randn(2, 12, 16, 16), torch.randn(2, 8, text.TEXT_WIDTH)
-    assert torch.equal(unet.add_embedding(embeddings), pooling(embeddings))
+    unet = unets.new_unet(12)
+    latents, embeddings = torch.randn(2, 12, 16, 16), torch.randn(2, 8, unets.TEXT_WIDTH)
     predicted = unet(latents, torch.tensor([20, 980]), embeddings).sample
     assert (predicted - latents).square().mean() < 3e-3
     predicted.square().sum().backward()
     assert unet.conv_out.weight.grad.abs().amin(dim=(0, 2, 3)).gt(0).all()
 
 
-def test_batches_hold_squares_with_their_prompts_and_a_share_of_wild_ones():
-    """Latents and embeddings carry the number of the label that they belong to; wild squares carry -1."""
+def test_batches_hold_squares_with_their_names_and_a_share_of_wild_ones():
+    """Latents carry the number of the name that they belong to; wild squares carry 3."""
     rows = torch.arange(3.0)
-    latents = {"picture": rows[:, None, None, None].expand(3, 1, 2, 2), "wild": -torch.ones(5, 1, 2, 2)}
-    words = {"picture": rows[:, None, None, None].expand(3, 4, 1, 1), "wild": -torch.ones(1, 4, 1, 1)}
-    empty = torch.full((1, 1), 9.0)
-    clean, embeddings = unets.batches(latents, words, empty, "picture", 800)(0, np.random.default_rng(0))
-    shown, read = clean[:, 0, 0, 0], torch.stack(embeddings)[:, 0, 0]
-    assert (shown[read != 9] == read[read != 9]).all()
-    assert float((read == 9).float().mean()) == pytest.approx(0.125, abs=0.04)
-    assert float((shown == -1).float().mean()) == pytest.approx(unets.WILD_SHARE, abs=0.04)
+    latents = {"picture": rows[:, None, None, None].expand(3, 1, 2, 2), "wild": 3 * torch.ones(5, 1, 2, 2)}
+    names = ["owl", "castle", "wolf", "wild"]
+    labels = {"picture": [{"name": name} for name in names[:3]], "wild": [{"name": "wild"}] * 5}
+    clean, read = unets.batches(latents, labels, names, "picture", 800)(0, np.random.default_rng(0))
+    shown, read = clean[:, 0, 0, 0], torch.tensor(read)
+    assert (shown[read >= 0] == read[read >= 0]).all()
+    assert float((read < 0).float().mean()) == pytest.approx(0.125, abs=0.04)
+    assert float((shown == 3).float().mean()) == pytest.approx(unets.WILD_SHARE, abs=0.04)
 
 
-def test_a_saved_unet_is_trained_further(tmp_path):
-    run = parse_run("", ["--output_dir", str(tmp_path)], work_dir="unused", num_draws=1, batch_size=1, steps={})
-    sizes = {"sample_size": 8, "block_out_channels": (8,), "norm_num_groups": 4, "layers_per_block": 1}
-    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "mid_block_type": None}
-    saved, given = (UNet2DConditionModel(**sizes, **blocks, cross_attention_dim=8) for _ in range(2))
-    saved.save_pretrained(tmp_path / "unet")
-    assert torch.equal(unets.begun(run, "unet", given).conv_in.weight, saved.conv_in.weight)
-    assert unets.begun(run, "unet_audio", given) is given
+def test_names_have_tokens_of_their_own_behind_those_that_all_share():
+    torch.manual_seed(0)
+    model = unets.Named(torch.nn.Identity(), ["owl", "castle"])
+    none, owl, castle = model.tokens(torch.tensor([-1, 0, 1]))
+    assert owl.shape == (unets.MAX_TOKENS, unets.TEXT_WIDTH)
+    front = unets.FRONT_TOKENS
+    assert torch.equal(owl[:front], castle[:front]) and torch.equal(owl[:front], none[:front])
+    assert all(not torch.allclose(a[front:], b[front:]) for a, b in ((owl, castle), (owl, none)))
+    # On the sphere where a layer norm ends, as text encoders do.
+    torch.testing.assert_close(owl.square().mean(dim=1), torch.ones(unets.MAX_TOKENS), atol=1e-3, rtol=0)
+    # The second stage leaves what both share as the first learned it.
+    learned = {name: value.detach() for name, value in model.common.items()}
+    second = unets.Named(torch.nn.Identity(), ["bell"], learned)
+    second.tokens(torch.tensor([0, -1])).sum().backward()
+    assert second.words.weight.grad is not None and second.common["front"].grad is None
+    assert torch.equal(second.tokens(torch.tensor([-1]))[0], none)
 
 
 @pytest.mark.slow
 def test_stages_follow_each_other_and_go_on_where_they_were_killed(folder):
     train(command(folder, "vae", "--vae_steps=2"))
-    kill_at(folder / "work" / "text.pt", command(folder, "text", "--text_steps=4"))
-    train(command(folder, "text", "--text_steps=4"))
     kill_at(folder / "work" / "image.pt", command(folder, "unets", "--image_steps=3", "--audio_steps=1"))
     train(command(folder, "unets", "--image_steps=3", "--audio_steps=1"))
+    kill_at(folder / "work" / "text.pt", command(folder, "text", "--text_steps=4"))
+    train(command(folder, "text", "--text_steps=4"))
     checkpoint = folder / "checkpoint"
     model = AutoencoderKL.from_pretrained(checkpoint / "vae")
     unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet")
