@@ -1,7 +1,7 @@
 """
 Trains the UNets on squares: the image UNet, then the audio UNet, which starts as the image UNet, each with a table of
 tokens for all names, which `training.text` then learns to say. Run `training.vae` before; what it saved is read from
-`--output_dir`. A stage of 0 steps leaves its UNet as it is.
+`--output_dir`. UNets that are saved there already are trained further; a stage of 0 steps leaves its UNet as it is.
 """
 
 from collections.abc import Callable
@@ -136,6 +136,15 @@ def latents_of(folder: Path, vae: AutoencoderKL, kind: str, pixels: np.ndarray) 
     return torch.load(file, weights_only=True)
 
 
+def go_on(model: Named, unet_folder: Path, words_file: Path) -> None:
+    """Begins with what an earlier training saved."""
+    model.unet.load_state_dict(UNet2DConditionModel.from_pretrained(unet_folder).state_dict())
+    saved = load_file(words_file)
+    model.words.weight.data.copy_(saved["words"])
+    for name, value in model.common.items():
+        value.data.copy_(saved[name])
+
+
 def train_unets(run: Run, data: dict[str, Squares]) -> None:
     vae = AutoencoderKL.from_pretrained(run.output_dir / "vae").to(run.device)
     torch.manual_seed(run.seed)
@@ -146,21 +155,24 @@ def train_unets(run: Run, data: dict[str, Squares]) -> None:
     ):
         if not run.steps[stage]:
             continue
-        file = run.output_dir / "words" / "picture.safetensors"
+        words = {each: run.output_dir / "words" / f"{each}.safetensors" for each in ("picture", "sound")}
         if stage == "audio":
             unet = UNet2DConditionModel.from_pretrained(run.output_dir / "unet")
-            learned = {each: load_file(file)[each].float() for each in ("front", "empty")}
+            learned = {each: load_file(words["picture"])[each].float() for each in ("front", "empty")}
         latents = {each: latents_of(run.work_dir, vae, each, data[each].pixels) for each in kinds}
         labels = {each: data[each].labels for each in kinds}
         names = list(dict.fromkeys(label["name"] for label in labels[kind])) + [WILD] * (kind == "picture")
-        model = Named(unet, names, learned).to(run.device, memory_format=torch.channels_last)
+        model = Named(unet, names, learned)
+        if words[kind].exists():
+            go_on(model, run.output_dir / name, words[kind])
+        model.to(run.device, memory_format=torch.channels_last)
         of_step = batches(latents, labels, names, kind, run.batch_size)
         options = {"weights_of": velocity_weights, "learning_rate_at": trapezoid, "betas": (0.9, 0.99)}
         train_unet(run, kind, model, of_step, torch.tensor, **options)
-        (run.output_dir / "words").mkdir(exist_ok=True)
-        words = {"words": model.words.weight, **model.common}
-        words = {each: value.detach().cpu().half().contiguous() for each, value in words.items()}
-        save_file(words, run.output_dir / "words" / f"{kind}.safetensors")
+        words[kind].parent.mkdir(exist_ok=True)
+        learned = {"words": model.words.weight, **model.common}
+        save_file({each: value.detach().cpu().half().contiguous() for each, value in learned.items()}, words[kind])
+        words[kind].chmod(0o644)
         save_model(deepcopy(unet), run.output_dir / name)
 
 

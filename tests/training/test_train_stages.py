@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from killed_trainings import kill_at, train
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from training import unets, vae
 from training.open_world.squares import Squares
@@ -119,6 +119,21 @@ def test_names_have_tokens_of_their_own_behind_those_that_all_share():
     second.tokens(torch.tensor([0, -1])).sum().backward()
     assert second.words.weight.grad is not None and second.common["front"].grad is None
     assert torch.equal(second.tokens(torch.tensor([-1]))[0], none)
+
+
+def test_a_saved_unet_and_its_words_are_trained_further(tmp_path):
+    sizes = {"sample_size": 8, "block_out_channels": (8,), "norm_num_groups": 4, "layers_per_block": 1}
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "mid_block_type": None}
+    saved, given = (
+        unets.Named(UNet2DConditionModel(**sizes, **blocks, cross_attention_dim=8), ["owl", "wolf"]) for _ in range(2)
+    )
+    saved.unet.save_pretrained(tmp_path / "unet")
+    words = {"words": saved.words.weight, **saved.common}
+    save_file({name: value.detach() for name, value in words.items()}, tmp_path / "words.safetensors")
+    unets.go_on(given, tmp_path / "unet", tmp_path / "words.safetensors")
+    assert torch.equal(given.unet.conv_in.weight, saved.unet.conv_in.weight)
+    rows = torch.tensor([-1, 0, 1])
+    assert torch.equal(given.tokens(rows), saved.tokens(rows))
 
 
 @pytest.mark.slow
