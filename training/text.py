@@ -69,7 +69,7 @@ def train_text_encoder(
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, _ = run.generators(0, step)
         prompts, wanted = [], []
-        for kind in kinds * (run.batch_size // 4):
+        for kind in kinds * max(run.batch_size // 4, 1):
             label = {} if kind == "empty" else drawn[kind][int(numbers.integers(len(drawn[kind])))]
             prompts.append("" if kind == "empty" else describe(kind, label, numbers))
             wanted.append(words["empty"][0] if kind == "empty" else rows[kind, label["name"]])
