@@ -241,12 +241,12 @@ class Handlers:
         }
 
     def visited(self, runs: list[list[Path]]) -> dict:
-        """What was made in this visit."""
+        """Shows the runs of this visit."""
         visit = gr.Column(visible=bool(runs))
         return {self.parts.runs: runs, self.parts.history: earlier_ones(runs), self.parts.visit: visit}
 
     def resume(self, names: object) -> dict:
-        """What was made before the page was loaded again, as long as it is kept."""
+        """Shows the runs of this visit after the page was loaded again, as long as they are kept."""
         return self.visited(runs_of(names, self.studio.folder)[:MAX_RUNS])
 
     # `cancels` of Gradio loses a run that begins before the last step of the stopped one is done.

@@ -45,14 +45,13 @@ SCALES = ("guidance_scale", "audio_guidance_scale")
 SIZES = ("height", "width", "audio_length_in_s", "crop_right", "canvas_layout")
 EDGES = ("image_guidance_start", "image_guidance_end", "audio_guidance_start", "audio_guidance_end")
 DENOISING = ("denoising_start", "denoising_end", "eta", "generator", "latents")
-# Arguments of the call that these blocks refuse, since diffusers would ignore them with a warning.
-LACKING = (
-    *("timesteps", "sigmas", "guidance_rescale", "audio_guidance_rescale", "clip_skip", "audio_clip_skip"),
-    *("control_image", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"),
-    *("guess_mode", "resize_mode", "ip_adapter_image", "ip_adapter_image_embeds"),
-    *("circular", "window_width", "window_stride", "audio_window_width", "audio_window_stride", "window_batch_size"),
-    *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
+INPUTS = (
+    *(*PROMPTS, *EMBEDDINGS, *SCALES, *SIZES, *EDGES, *DENOISING),
+    *("num_images_per_prompt", "num_inference_steps", "audio_weight", "output_type"),
 )
+CALL = inspect.signature(ImagesThatSoundPipeline.__call__).parameters
+# Arguments of the call that these blocks refuse, since diffusers would ignore them with a warning.
+LACKING = tuple(name for name in CALL if name not in (*INPUTS, "self", "return_dict", "cross_attention_kwargs"))
 
 
 class AuffusionVocoder:
@@ -105,11 +104,10 @@ def _description(name: str) -> str:
 
 def _inputs(*names: str) -> list[InputParam]:
     """Inputs that are arguments of the pipeline's call, with its defaults, in diffusers' words if they are usual."""
-    parameters = inspect.signature(ImagesThatSoundPipeline.__call__).parameters
     return [
-        InputParam.template(name, default=parameters[name].default, required=False)
+        InputParam.template(name, default=CALL[name].default, required=False)
         if name in INPUT_PARAM_TEMPLATES
-        else InputParam(name, parameters[name].annotation, parameters[name].default, description=_description(name))
+        else InputParam(name, CALL[name].annotation, CALL[name].default, description=_description(name))
         for name in names
     ]
 
@@ -155,19 +153,7 @@ class ImagesThatSoundInputStep(PipelineStep):
     begins_run = True
     description = "Checks all inputs, and resolves the canvas, scales and shares of the steps."
     expected_components = _components("unet", "unet_audio")
-    inputs = _inputs(
-        *PROMPTS,
-        *EMBEDDINGS,
-        *SCALES,
-        *SIZES,
-        *EDGES,
-        *DENOISING,
-        "num_images_per_prompt",
-        "num_inference_steps",
-        "audio_weight",
-        "output_type",
-        *LACKING,
-    )
+    inputs = _inputs(*INPUTS, *LACKING)
     intermediate_outputs = [
         OutputParam("pipeline", ImagesThatSoundPipeline, "Pipeline by whose methods the blocks compute."),
         OutputParam("batch_size", int, "Number of samples."),

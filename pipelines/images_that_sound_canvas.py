@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import PIL.Image
@@ -43,7 +44,7 @@ class Windows:
     batch_size: int = 1
     circular: bool = False
 
-    @property
+    @cached_property
     def starts(self) -> list[int]:
         """Left ends of the windows in pixels."""
         if self.circular:
@@ -93,8 +94,8 @@ class Windows:
 
     def fractions(self, place: int, starts: tuple[int, ...]) -> list[float]:
         """
-        Fractions of a window, 0 to 1, in each part of the canvas. The parts begin at the columns `starts`, the first
-        of them 0.
+        Fractions of a window, 0 to 1, in each part of the canvas. Parts begin at the columns `starts`, which rise from
+        0.
         """
         first = self.starts[place]
         spans = [(first, first + self.width), (first - self.total, first - self.total + self.width)]

@@ -313,7 +313,7 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
             audio_window_width (`int`, *optional*, checkpoint, defaults to the checkpoint's width): Pixels of the
                 windows of the audio side.
             audio_window_stride (`int`, *optional*, checkpoint, defaults to half of the window): Pixels from one window
-                of the audio side to the next.
+                to the next on the audio side.
             window_batch_size (`int`, defaults to 1): Windows that a model sees at once. More are faster and take more
                 memory.
             num_images_per_prompt (`int`, defaults to 1): Samples for each pair of prompts.

@@ -367,13 +367,11 @@ def check_loading(folders: list[Path]) -> None:
     """Raises `ValueError` if a fresh process without this package can't load what the folders hold."""
     expected = [(str(folder), CLASSES[folder.name]) for folder in folders if folder.name != SPACE]
     checks = [(LOAD, json.dumps(expected), None)] if expected else []
-    checks += [(OPEN, "space", folder) for folder in folders if folder.name == SPACE]
+    checks += [(OPEN, str(folder), folder) for folder in folders if folder.name == SPACE]
     for code, argument, space in checks:
         with tempfile.TemporaryDirectory() as directory:
             environment = {"HF_MODULES_CACHE": str(Path(directory) / "modules"), "HF_HUB_OFFLINE": "1"}
             if space is not None:
-                # A copy, since Gradio writes interfaces of components beside the code that it imports.
-                shutil.copytree(space, Path(directory) / argument)
                 (wheel,) = space.glob("*.whl")
                 with zipfile.ZipFile(wheel) as archive:
                     archive.extractall(directory)

@@ -12,7 +12,7 @@ import PIL.ImageFont
 from .progress import tell
 
 
-# Fonts of systems, for letters that Pillow's font lacks: of Europe, of East Asia, of emoji.
+# Fonts of systems, for letters that Pillow's font lacks: European ones, East Asian ones, emoji.
 SYSTEM_FONTS = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf", "segoeui.ttf"),
     *("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "NotoSerifCJK-Regular.ttc", "wqy-microhei.ttc"),

@@ -57,8 +57,8 @@ def hub_errors(repo: str, argument: str | None = None) -> Iterator[None]:
 @contextmanager
 def checkpoint_errors(source: str, argument: str) -> Iterator[None]:
     """
-    As `hub_errors`, and raises `ValueError` too if `source`, given by `argument`, holds no checkpoint. What is
-    loaded inside is somebody else's files, so that whatever libraries raise is about these.
+    Does the same as `hub_errors`, and raises `ValueError` if `source`, given by `argument`, holds no checkpoint. Only
+    files of somebody else are loaded inside, so that whatever libraries raise is about these.
     """
     import torch
 

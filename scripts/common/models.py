@@ -226,8 +226,8 @@ def _add_loras(argument: str, texts: list[str], pipe: DiffusionPipeline) -> None
 
 def _repo_and_file(source: str) -> tuple[str, dict[str, str]]:
     """
-    What `REPO/FOLDER/FILE.safetensors`, of the Hub or of this machine, is for diffusers. No file if `source` names
-    none, and `ValueError` for one of another kind.
+    Repo and arguments of diffusers for `REPO/FOLDER/FILE.safetensors`, of the Hub or of this machine. No file if
+    `source` names none, and `ValueError` for one of another kind.
     """
     path = Path(source)
     if path.is_file() and path.suffix != ".safetensors":
