@@ -175,10 +175,10 @@ class ImagesThatSoundInputStep(PipelineStep):
         absent = [name for name in needed if getattr(components, name, True) is None]
         if absent:
             raise ValueError(f"Call `pipe.load_components()` before: {absent} are not loaded yet.")
-        given.audio_noise_shares = pipe.resolve_shares(
-            given.num_inference_steps, given.audio_weight, **_values(given, EDGES)
-        )
         given.canvas = pipe.resolve_size(**_values(given, SIZES))
+        given.audio_noise_shares = pipe.resolve_shares(
+            given.canvas, given.num_inference_steps, given.audio_weight, **_values(given, EDGES)
+        )
         requests = []
         for name, scale in zip(("prompt", "audio_prompt"), SCALES):
             values = (given[f"{prefix}{name}{end}"] for end in ("", "_embeds") for prefix in ("", "negative_"))

@@ -1,7 +1,7 @@
 """The canvas that is seen and played, and how pictures come onto it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -67,9 +67,9 @@ class Windows:
         Computes something in windows, and averages it with weights that fall off towards the edges of a window.
 
         Args:
-            latents (`torch.Tensor` of shape `(B, C, h, w)`): Latents of the canvas.
+            latents (`torch.Tensor` of shape `(B, C, h, w)`): Latents of the canvas, or its picture.
             compute (`Callable`): Takes `P` windows `(P * B, C, h, v)`, each of `v` columns, and their places. Returns
-                `(P * B, c, H, V)`, such as noise or decoded pictures.
+                `(P * B, c, H, V)`, such as noise, decoded pictures or encoded ones.
 
         Returns:
             `torch.Tensor` of shape `(B, c, H, w * V / v)`.
@@ -90,7 +90,16 @@ class Windows:
                 columns = self._columns(place, scale, computed.device)
                 merged.index_add_(-1, columns, window * falloff)
                 weights.index_add_(0, columns, falloff)
-        return (merged / weights).to(computed.dtype)
+        return merged.div_(weights).to(computed.dtype)
+
+    def overlapping(self, multiple: int) -> "Windows":
+        """
+        Windows of the same width for a VAE, each an eighth over the next, so that no border shows even if those of the
+        UNet do not overlap. Strides are multiples of `multiple`.
+        """
+        share = 0.5 if self.width == self.total else 0.875
+        stride = max(int(self.width * share) // multiple, 1) * multiple
+        return replace(self, stride=stride, batch_size=1)
 
     def fractions(self, place: int, starts: tuple[int, ...]) -> list[float]:
         """

@@ -36,7 +36,8 @@ class DenoisingStep(NamedTuple):
     Args:
         index (`int`): Place among the scheduler's timesteps.
         timestep (`torch.Tensor` of shape `()`): Noise level, as the scheduler counts it.
-        audio_share (`float`): Weight of the audio side's noise, 0 to 1. The image side's is one minus it.
+        audio_share (`float` or `torch.Tensor` of shape `(w,)`): Weight of the audio side's noise, 0 to 1, for all
+            columns or for each. The image side's is one minus it.
         span (`tuple[float, float]`): Fractions of the run, 0 to 1, between which this step lies.
         forgets (`bool`): Whether the scheduler has to forget the steps before.
         completes_step (`bool`): Whether it is the last call of a step.
@@ -44,7 +45,7 @@ class DenoisingStep(NamedTuple):
 
     index: int
     timestep: torch.Tensor
-    audio_share: float = 0.5
+    audio_share: float | torch.Tensor = 0.5
     span: tuple[float, float] = (0.0, 1.0)
     forgets: bool = False
     completes_step: bool = True
@@ -67,14 +68,17 @@ def average_noise(
     Returns:
         `torch.Tensor` of shape `(B, C, h, w)`: Noise.
     """
-    if step.audio_share == 0:
+    least, most = bounds(step.audio_share)
+    if most == 0:
         return _noise(image, latents, step, canvas.windows)  # (B, C, h, w)
     strip = canvas.unfold(latents)  # (B, C, h, w), folded (B, C, h / 2, 2 * w)
-    if step.audio_share == 1:
+    if least == 1:
         return canvas.fold(_noise(audio, strip, step, canvas.audio_windows))  # (B, C, h, w)
     image_noise = _noise(image, latents, step, canvas.windows)  # (B, C, h, w)
     audio_noise = canvas.fold(_noise(audio, strip, step, canvas.audio_windows))  # (B, C, h, w)
-    return (1 - step.audio_share) * image_noise + step.audio_share * audio_noise
+    # A number, or (w,) if it changes over time.
+    share = step.audio_share if least == most else step.audio_share.to(latents.dtype).to(latents.device)
+    return (1 - share) * image_noise + share * audio_noise
 
 
 def _noise(side: Guided, latents: torch.Tensor, step: DenoisingStep, windows: Windows | None) -> torch.Tensor:
@@ -186,6 +190,28 @@ def audio_noise_shares(
     return shares
 
 
+def shares_over_time(starts: list[int], parts: list[list[float]], columns: int) -> list[float | torch.Tensor]:
+    """
+    Shares of a canvas whose parts differ.
+
+    Args:
+        starts (`list[int]`): First column of latents of each part, rising from 0.
+        parts (`list[list[float]]`): Shares of each part, from `audio_noise_shares`.
+        columns (`int`): `w`, columns of the latents.
+
+    Returns:
+        `list[float | torch.Tensor]`: One share for each step, a tensor `(w,)` if parts differ at it.
+    """
+    lengths = torch.tensor([end - start for start, end in zip(starts, [*starts[1:], columns])])
+    shares = [torch.tensor(shares, dtype=torch.float64).repeat_interleave(lengths) for shares in zip(*parts)]
+    return [share if share.min() < share.max() else share[0].item() for share in shares]
+
+
+def bounds(share: float | torch.Tensor) -> tuple[float, float]:
+    """Least and greatest weight among a step's columns."""
+    return (float(share.min()), float(share.max())) if isinstance(share, torch.Tensor) else (share, share)
+
+
 def _strength(step: int, num_inference_steps: int, start: float, end: float, fade: float) -> float:
     first, stop = round(start * num_inference_steps), round(end * num_inference_steps)
     if not first <= step < stop:
@@ -234,7 +260,7 @@ def count_custom_steps(scheduler: SchedulerMixin, name: str, values: list) -> in
 
 def denoising_steps(
     scheduler: SchedulerMixin,
-    audio_shares: list[float],
+    audio_shares: list[float | torch.Tensor],
     first_step: int = 0,
     last_step: int | None = None,
     device: str | torch.device | None = None,
@@ -246,7 +272,8 @@ def denoising_steps(
 
     Args:
         scheduler ([`~diffusers.SchedulerMixin`]): One whose `step` takes a noise prediction.
-        audio_shares (`list[float]`): Weight of the audio side's noise, 0 to 1, one for each step of the whole run.
+        audio_shares (`list[float | torch.Tensor]`): Weight of the audio side's noise, 0 to 1, one for each step of the
+            whole run.
         first_step (`int`): Step to begin with. If it is above 0, a multistep scheduler starts anew there.
         last_step (`int`, *optional*): Step to end before, the number of steps by default.
         device (`torch.device`, *optional*): Device of the timesteps.
@@ -281,7 +308,7 @@ def denoising_steps(
             timestep=found[i],
             audio_share=shares[i],
             span=(i / len(found), (i + 1) / len(found)),
-            forgets=(i == begin > 0) or (i > begin and abs(shares[i] - shares[i - 1]) > MIXTURE_JUMP),
+            forgets=(i == begin > 0) or (i > begin and bounds(abs(shares[i] - shares[i - 1]))[1] > MIXTURE_JUMP),
             completes_step=i == len(found) - 1 or (i + 1 > num_warmup and (i + 1) % order == 0),
         )
         for i in range(begin, end)

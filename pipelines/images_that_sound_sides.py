@@ -286,7 +286,10 @@ class Request:
         words = {name: getattr(self, name) for name in ("prompt", "negative_prompt")}
         changing = {name: value for name, value in words.items() if isinstance(value, dict)}
         for name, value in changing.items():
-            _check_score(self.name if name == "prompt" else f"negative_{self.name}", value)
+            name = self.name if name == "prompt" else f"negative_{self.name}"
+            check_over_time(name, value)
+            if not are_words(list(value.values())):
+                raise ValueError(f"`{name}` over time has to hold strings, but is {shown(value)}.")
         seconds = sorted({second for value in changing.values() for second in value})
         for name, value in words.items() if changing else ():
             if not isinstance(value, (str, dict, type(None))) or self.prompt_embeds is not None:
@@ -374,17 +377,11 @@ class Request:
         return embeds, negative_embeds
 
 
-def _check_score(name: str, score: dict) -> None:
-    """Raises `ValueError` unless a prompt over time is of words by seconds, the first of them 0."""
-    seconds = [plain_number(each) for each in score]
-    if (
-        0 not in seconds
-        or not are_words(list(score.values()))
-        or not all(isinstance(each, Real) and 0 <= each < float("inf") for each in seconds)
-    ):
-        raise ValueError(
-            f"`{name}` over time has to be a dict from seconds to strings that begins at 0, but is {shown(score)}."
-        )
+def check_over_time(name: str, value: dict) -> None:
+    """Raises `ValueError` unless the keys of an argument over time are seconds from 0 on."""
+    seconds = [plain_number(each) for each in value]
+    if 0 not in seconds or not all(isinstance(each, Real) and 0 <= each < float("inf") for each in seconds):
+        raise ValueError(f"`{name}` over time has to be a dict by seconds that begins at 0, but is {shown(value)}.")
 
 
 def are_words(value: Any) -> bool:

@@ -32,6 +32,10 @@ FREQUENCY_SCALES = {
 CHOICES = {"frequency_scale": ("slaney", *FREQUENCY_SCALES), "filter_norm": ("slaney", None)}
 MAY_BE_ZERO = ("min_frequency", "power_offset", "inverse_filter_iterations")
 
+# Columns that are drawn or played at once, and by how many pieces overlap that Griffin-Lim plays: memory does not grow
+# with the length of a sound.
+PIECE, OVERLAP = 2048, 64
+
 # More than any spectrogram has: tables of these sizes take hundreds of megabytes, and a picture of anybody's may name
 # its constants and is not to be played for hours.
 MOST = {"sampling_rate": 10**6, "n_fft": 2**15, "num_mel_bins": 2**10}
@@ -187,8 +191,16 @@ class MelSpectrogram:
         if audio.shape[-1] <= padding:
             raise ValueError(f"`audio` has to be longer than {padding} samples, but has {audio.shape[-1]}.")
         batch = torch.nn.functional.pad(audio.float().reshape(-1, 1, audio.shape[-1]), (padding, padding), "reflect")
+        columns = (batch.shape[-1] - self.n_fft) // self.hop_length + 1
+        starts = [first * self.hop_length for first in range(0, columns, PIECE)]
+        length = (PIECE - 1) * self.hop_length + self.n_fft
+        log_mel = torch.cat([self._log_mel(batch[:, 0, start : start + length]) for start in starts], dim=-1)
+        return log_mel.reshape(*audio.shape[:-1], *log_mel.shape[-2:])
+
+    def _log_mel(self, audio: torch.Tensor) -> torch.Tensor:
+        """Log-mel magnitudes `(B, M, T)` of all frames that lie within a waveform `(B, N)`."""
         spectrum = torch.stft(
-            batch[:, 0],
+            audio,
             self.n_fft,
             hop_length=self.hop_length,
             win_length=self.win_length,
@@ -197,9 +209,7 @@ class MelSpectrogram:
             return_complex=True,
         )
         magnitude = torch.sqrt(spectrum.real**2 + spectrum.imag**2 + self.power_offset)
-        mel = self._filters(audio.device).T @ magnitude
-        log_mel = mel.clamp(min=self.min_magnitude).log()
-        return log_mel.reshape(*audio.shape[:-1], *log_mel.shape[-2:])
+        return (self._filters(audio.device).T @ magnitude).clamp(min=self.min_magnitude).log()
 
     def log_mel_to_canvas(self, log_mel: torch.Tensor) -> torch.Tensor:
         """
@@ -265,7 +275,8 @@ class MelSpectrogram:
 
     def canvas_to_audio(self, canvas: torch.Tensor, vocoder: torch.nn.Module | None = None) -> torch.Tensor:
         """
-        Canvas to waveform by the vocoder, or by Griffin-Lim without one.
+        Canvas to waveform by the vocoder, or by Griffin-Lim without one. Long canvases are played in pieces, the
+        vocoder's as one piece would be.
 
         Args:
             canvas (`torch.Tensor` of shape `(B, C, M, T)`): Picture in 0..1.
@@ -277,7 +288,13 @@ class MelSpectrogram:
         log_mel = self.canvas_to_log_mel(canvas.float())
         if vocoder is None:
             return self.griffin_lim(log_mel)
-        return vocoder(log_mel.transpose(-1, -2).to(vocoder.dtype)).float()
+        reach, sounds = _reach(vocoder), []
+        for first in range(0, log_mel.shape[-1], PIECE):
+            left = max(first - reach, 0)
+            piece = log_mel[..., left : first + PIECE + reach].transpose(-1, -2).to(vocoder.dtype)
+            samples = vocoder(piece).float()[..., (first - left) * self.hop_length :]
+            sounds.append(samples[..., : PIECE * self.hop_length])
+        return torch.cat(sounds, dim=-1)
 
     def griffin_lim(
         self,
@@ -290,7 +307,8 @@ class MelSpectrogram:
         Waveform whose spectrogram is close to the given one: fast Griffin-Lim (Perraudin, Balazs and Søndergaard,
         WASPAA 2013) on magnitudes behind the mel filters. The first phases are drawn from a fixed seed, the same for
         every sample, so the result depends on the sample alone. Louder than full scale is scaled down to a peak of 1;
-        where canvases show nothing of loudness, all but silence is scaled to a peak of 0.95.
+        where canvases show nothing of loudness, all but silence is scaled to a peak of 0.95. Long sounds are made in
+        pieces, each of which goes on with the phases of the one before.
 
         Args:
             log_mel (`torch.Tensor` of shape `(B, M, T)`): Natural-log mel magnitudes.
@@ -313,13 +331,35 @@ class MelSpectrogram:
         num_iterations = self.griffin_lim_iterations if num_iterations is None else num_iterations
         # One by one is three times faster on a processor: spectra of a whole batch leave its caches.
         phases = [None] * len(log_mel) if phases_of is None else phases_of.split(1)
-        each = [self._griffin_lim(one, num_iterations, momentum, p) for one, p in zip(log_mel.split(1), phases)]
+        each = [self._in_pieces(one, num_iterations, momentum, p) for one, p in zip(log_mel.split(1), phases)]
         return self._audible(torch.cat(each))
 
-    def _griffin_lim(
+    def _in_pieces(
         self, log_mel: torch.Tensor, num_iterations: int, momentum: float, phases_of: torch.Tensor | None
     ) -> torch.Tensor:
-        """One waveform `(1, N)` at any scale."""
+        """One waveform `(1, N)` at any scale, of which each piece knows the end of the one before."""
+        audio = torch.zeros(1, self.num_samples(log_mel.shape[-1]), device=log_mel.device)
+        # The last columns of a piece are made anew by the next, since nothing beyond them was known.
+        known = OVERLAP // 2 * self.hop_length
+        for first in range(0, max(log_mel.shape[-1] - OVERLAP, 1), PIECE):
+            piece, start = log_mel[..., first : first + PIECE + OVERLAP], first * self.hop_length
+            begins = audio[..., start : start + known].clone() if first else audio[..., :0]
+            phases = None if phases_of is None else phases_of[..., start : start + self.num_samples(piece.shape[-1])]
+            played = self._griffin_lim(piece, num_iterations, momentum, phases, begins)
+            rising = torch.linspace(0, 1, begins.shape[-1], device=audio.device)
+            played[..., : len(rising)] = torch.lerp(begins, played[..., : len(rising)], rising)
+            audio[..., start : start + played.shape[-1]] = played
+        return audio
+
+    def _griffin_lim(
+        self,
+        log_mel: torch.Tensor,
+        num_iterations: int,
+        momentum: float,
+        phases_of: torch.Tensor | None,
+        begins: torch.Tensor,
+    ) -> torch.Tensor:
+        """One waveform `(1, N)` at any scale, with samples `(1, n)` that it is known to begin with."""
         magnitude = self._unfiltered(log_mel.float().exp())
         start = 0
         if not self.center:
@@ -346,7 +386,9 @@ class MelSpectrogram:
         spectrum = torch.view_as_complex(torch.view_as_real(angles) * scale)
         previous = torch.zeros_like(spectrum)
         for _ in range(num_iterations):
-            rebuilt = coarse._stft(coarse._istft(spectrum, length))
+            audio = coarse._istft(spectrum, length)
+            audio[..., start : start + begins.shape[-1]] = begins
+            rebuilt = coarse._stft(audio)
             # Towards rebuilt + momentum * (rebuilt - previous), of which only the direction counts.
             spectrum = previous.mul_(-momentum / (1 + momentum)).add_(rebuilt).sgn_()
             torch.view_as_real(spectrum).mul_(scale)
@@ -427,6 +469,22 @@ def find_spectrogram(spectrogram: str | dict | MelSpectrogram) -> MelSpectrogram
             raise ValueError(f"`spectrogram` has to be among {sorted(SPECTROGRAMS)}, but is {spectrogram!r}.")
         return SPECTROGRAMS[spectrogram]
     return MelSpectrogram.from_dict(spectrogram)
+
+
+def _reach(vocoder: torch.nn.Module) -> int:
+    """Columns to either side that a sample of a HiFi-GAN (arXiv 2010.05646) depends on."""
+    config, rate = vocoder.config, 1
+    # Layers at the rate of columns, then at those after each upsampling, then the last one: all convolutions.
+    reach = 3.0
+    widest = max(
+        sum((kernel - 1) * (dilation + 1) // 2 for dilation in dilations)
+        for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes)
+    )
+    for factor, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes):
+        reach += kernel / (factor * rate)
+        rate *= factor
+        reach += widest / rate
+    return math.ceil(reach + 3 / rate)
 
 
 @lru_cache(maxsize=8)

@@ -49,13 +49,15 @@ from .images_that_sound_checks import (
 from .images_that_sound_denoising import (
     DenoisingStep,
     audio_noise_shares,
+    bounds,
     count_custom_steps,
     denoise,
     denoising_steps,
+    shares_over_time,
 )
 from .images_that_sound_guides import Guides, check_controlnet, read_controls, read_ip_adapter
 from .images_that_sound_lora import FewStepsMixin
-from .images_that_sound_sides import Guided, Request
+from .images_that_sound_sides import Guided, Request, check_over_time
 from .images_that_sound_spectrogram import check_audio
 
 
@@ -371,20 +373,35 @@ class TwoSidesMixin(
 
     def resolve_shares(
         self,
+        canvas: Canvas,
         num_inference_steps: int | None,
         audio_weight: Any,
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
         **edges: float | None,
-    ) -> list[float]:
+    ) -> list[float | torch.Tensor]:
         """
-        The audio side's share of the noise, 0 to 1, at each step that the arguments of a call ask for. The
-        checkpoint's defaults stand in for missing ones. `edges` are `image_guidance_start` and its like.
+        The audio side's share of the noise, 0 to 1, at each step that the arguments of a call ask for; a tensor `(w,)`
+        for the columns of latents if the weight changes over time. The checkpoint's defaults stand in for missing
+        arguments. `edges` are `image_guidance_start` and its like.
 
         Raises:
             ValueError: For arguments that do not make sense, or if no side acts at a step.
         """
         num_steps = self.resolve_steps(num_inference_steps, timesteps, sigmas)
+        if not isinstance(audio_weight, dict):
+            return self._shares(num_steps, audio_weight, edges)
+        check_over_time("audio_weight", audio_weight)
+        if canvas.folded:
+            raise ValueError("`audio_weight` can't change over time on a folded canvas, whose columns sound twice.")
+        seconds = sorted(audio_weight)
+        columns = [round(second * self.mel_spectrogram.columns_per_second) for second in seconds]
+        self._check_begins("audio_weight", columns[-1], canvas)
+        starts = [column // self.vae_scale_factor for column in columns]
+        parts = [self._shares(num_steps, audio_weight[second], edges) for second in seconds]
+        return shares_over_time(starts, parts, canvas.width // self.vae_scale_factor)
+
+    def _shares(self, num_steps: int, audio_weight: Any, edges: dict[str, float | None]) -> list[float]:
         if not hasattr(audio_weight, "audio_noise_shares"):
             edges = {name: self.resolve_default(name, value) for name, value in edges.items()}
             return audio_noise_shares(num_steps, self.resolve_default("audio_weight", audio_weight), **edges)
@@ -430,17 +447,24 @@ class TwoSidesMixin(
             raise ValueError(f"`{request.name}` can't change over time on a canvas that is not wider than `{name}`.")
         if canvas.folded and not is_audio:
             raise ValueError("`prompt` can't change over time on a folded canvas, whose columns sound twice.")
-        if request.columns[-1] >= canvas.columns:
-            raise ValueError(
-                f"`{request.name}` has to begin before the sound ends, at"
-                f" {canvas.columns / self.mel_spectrogram.columns_per_second:g} s, but it begins"
-                f" {request.columns[-1] / self.mel_spectrogram.columns_per_second:g} s after the start."
-            )
+        self._check_begins(request.name, request.columns[-1], canvas)
         return request
 
-    def acting(self, image: Request, audio: Request, audio_noise_shares: list[float]) -> tuple[Request, ...]:
+    def _check_begins(self, name: str, column: int, canvas: Canvas) -> None:
+        """Raises `ValueError` unless the last part of an argument over time begins on the canvas."""
+        if column >= canvas.columns:
+            begins, ends = (each / self.mel_spectrogram.columns_per_second for each in (column, canvas.columns))
+            raise ValueError(
+                f"`{name}` has to begin before the sound ends, at {ends:g} s, but it begins {begins:g} s after the"
+                " start."
+            )
+
+    def acting(
+        self, image: Request, audio: Request, audio_noise_shares: list[float | torch.Tensor]
+    ) -> tuple[Request, ...]:
         """The requests of the sides that act at some step, or that ask for something nevertheless."""
-        acts = {"prompt": min(audio_noise_shares) < 1, "audio_prompt": max(audio_noise_shares) > 0}
+        least, most = (each(map(each, map(bounds, audio_noise_shares))) for each in (min, max))
+        acts = {"prompt": least < 1, "audio_prompt": most > 0}
         return tuple(request for request in (image, audio) if acts[request.name] or not request.is_empty)
 
     def resolve_num_steps(self, name: str, num_steps: int | None) -> int:
@@ -450,7 +474,7 @@ class TwoSidesMixin(
 
     def prepare_steps(
         self,
-        audio_noise_shares: list[float],
+        audio_noise_shares: list[float | torch.Tensor],
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
         denoising_start: float = 0.0,
@@ -678,16 +702,13 @@ class TwoSidesMixin(
     ) -> torch.Tensor:
         """Pictures `(B, 3, H, W)` in 0..1 of latents `(B, C, H / 8, W / 8)`. Wide ones are decoded in windows."""
         latents = latents.to(vae.dtype) / vae.config.scaling_factor
-        if windows is None:
-            decoded = vae.decode(latents, return_dict=False)[0]
-        else:
-            # Decoded windows overlap even if those of the UNet do not, so that no border shows.
-            scale = self.vae_scale_factor
-            share = 0.5 if windows.width == windows.total else 0.875
-            stride = max(int(windows.width * share) // scale, 1) * scale
-            windows = replace(windows, stride=stride, batch_size=1)
-            decoded = windows.merge(latents, lambda pieces, _: vae.decode(pieces, return_dict=False)[0])
-        return self.image_processor.denormalize(decoded)
+
+        def decoded(pieces: torch.Tensor, places: list[int] | None = None) -> torch.Tensor:
+            return self.image_processor.denormalize(vae.decode(pieces, return_dict=False)[0])
+
+        return (
+            decoded(latents) if windows is None else windows.overlapping(self.vae_scale_factor).merge(latents, decoded)
+        )
 
 
 def repair_scheduler(scheduler: KarrasDiffusionSchedulers) -> None:

@@ -86,7 +86,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         image: Request,
         audio: Request,
         canvas: Canvas,
-        audio_noise_shares: list[float],
+        audio_noise_shares: list[float | torch.Tensor],
         *,
         denoising_start: float,
         denoising_end: float,
@@ -138,7 +138,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         audio_guidance_scale: float | None = None,
         guidance_rescale: float = 0.0,
         audio_guidance_rescale: float = 0.0,
-        audio_weight: float | list[float] | Any | None = None,
+        audio_weight: float | list[float] | dict[float, Any] | Any | None = None,
         image_guidance_start: float | None = None,
         audio_guidance_start: float | None = None,
         image_guidance_end: float | None = None,
@@ -184,13 +184,14 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         is given here.
 
         Args:
-            prompt (`str` or `list[str]`, *optional*): Picture to see. An empty string leaves it open.
-            audio_prompt (`str` or `list[str]`, *optional*): Sound to hear; as many as `prompt`, or one of either for
-                all.
-            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid; one for all or one per prompt. Unused
-                if `guidance_scale` is at most 1.
-            negative_audio_prompt (`str` or `list[str]`, *optional*): Sound to avoid; one for all or one per prompt.
-                Unused if `audio_guidance_scale` is at most 1.
+            prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Picture to see. An empty string leaves it
+                open. A dict holds prompts by the second at which they begin, on a canvas wider than a window.
+            audio_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Sound to hear; as many as `prompt`, or
+                one of either for all. A dict as for `prompt`.
+            negative_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Picture to avoid; one for all, one
+                per prompt, or over time. Unused if `guidance_scale` is at most 1.
+            negative_audio_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Sound to avoid; one for all,
+                one per prompt, or over time. Unused if `audio_guidance_scale` is at most 1.
             height (`int`, *optional*, checkpoint, defaults to 256): Pixels of the picture: the number of mel bins,
                 twice that for the folded layout.
             width (`int`, *optional*, checkpoint, defaults to 1024): Pixels of the picture, a multiple of 8, half as
@@ -211,10 +212,11 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
                 deviation of the prompted prediction, 0 (off) to 1 (arXiv 2305.08891, section 3.4). Reduces
                 overexposure at high guidance.
             audio_guidance_rescale (`float`, defaults to 0.0): Rescales guided noise of the audio side in the same way.
-            audio_weight (`float`, `list[float]` or schedule, *optional*, checkpoint, defaults to 0.5): Weight of the
-                audio side's noise, 0 to 1; the image side's is one minus it. One number, one per step, or an object
-                with a method `audio_noise_shares(num_inference_steps)` such as
-                [`~images_that_sound.schedulers.ModalityScheduler`], which then decides on starts and ends too.
+            audio_weight (`float`, `list[float]`, schedule or `dict`, *optional*, checkpoint, defaults to 0.5): Weight
+                of the audio side's noise, 0 to 1; the image side's is one minus it. One number, one per step, or an
+                object with a method `audio_noise_shares(num_inference_steps)` such as
+                [`~images_that_sound.schedulers.ModalityScheduler`], which then decides on starts and ends too; or a
+                dict of any of these by the second at which they begin.
             image_guidance_start (`float`, *optional*, checkpoint, defaults to 0.1): Fraction of the steps, 0 to 1,
                 before which the image side is silent and does not run.
             audio_guidance_start (`float`, *optional*, checkpoint, defaults to 0.0): Fraction of the steps, 0 to 1,
@@ -316,6 +318,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
             canvas, window_width, window_stride, audio_window_width, audio_window_stride, window_batch_size
         )
         shares = self.resolve_shares(
+            canvas,
             num_inference_steps,
             audio_weight,
             timesteps,

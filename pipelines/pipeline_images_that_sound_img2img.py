@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import AutoencoderTiny, DiffusionPipeline, SchedulerMixin
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -15,7 +15,7 @@ from diffusers.utils import replace_example_docstring
 # Named although unused: diffusers copies the files that this one names, and no others.
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import ImagesThatSoundPipelineOutput
-from .images_that_sound_canvas import MASKS, Canvas, fit_pictures, imprint, read_pictures
+from .images_that_sound_canvas import MASKS, Canvas, Windows, fit_pictures, imprint, read_pictures
 from .images_that_sound_checks import callback_inputs, check_number, check_output_type
 from .images_that_sound_denoising import DenoisingStep
 from .images_that_sound_files import written
@@ -64,7 +64,7 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         self,
         image: Request,
         audio: Request,
-        audio_noise_shares: list[float],
+        audio_noise_shares: list[float | torch.Tensor],
         *,
         strength: float,
         magnitude_ratio: float,
@@ -137,28 +137,38 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         return isinstance(image, torch.Tensor) and image.dim() == 4 and image.shape[1] == channels not in (1, 3)
 
     def encode_canvases(
-        self, canvases: torch.Tensor, vae: torch.nn.Module, generator: torch.Generator | list[torch.Generator] | None
+        self,
+        canvases: torch.Tensor,
+        vae: torch.nn.Module,
+        generator: torch.Generator | list[torch.Generator] | None,
+        windows: Windows | None = None,
     ) -> torch.Tensor:
         """
-        Latents of canvases.
+        Latents of canvases. Wide ones are encoded in windows.
 
         Args:
             canvases (`torch.Tensor` of shape `(B, C, H, W)`): In 0..1, with one channel or three.
             vae ([`AutoencoderKL`]): VAE of the side that paints such canvases.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*): One for all, or a list of a multiple
                 of `B`, each of which draws its latents.
+            windows ([`Windows`], *optional*): Those of the image side.
 
         Returns:
             `torch.Tensor` of shape `(B, 4, H / 8, W / 8)`, or as many as there are generators.
         """
         pixels = 2 * canvases.to(self._execution_device, vae.dtype).expand(-1, 3, -1, -1) - 1
-        encoded = vae.encode(pixels)
-        if hasattr(encoded, "latents"):  # AutoencoderTiny knows no distribution
-            return vae.config.scaling_factor * encoded.latents
-        distribution = encoded.latent_dist
+        is_tiny = isinstance(vae, AutoencoderTiny)  # which knows no distribution
+
+        def encoded(pieces: torch.Tensor, places: list[int] | None = None) -> torch.Tensor:
+            return vae.encode(pieces).latents if is_tiny else vae.encode(pieces).latent_dist.parameters
+
+        windows = windows and windows.overlapping(self.vae_scale_factor)
+        latents = encoded(pixels) if windows is None else windows.merge(pixels, encoded)
+        if is_tiny:
+            return vae.config.scaling_factor * latents
         if isinstance(generator, list):
-            distribution = DiagonalGaussianDistribution(_repeated(distribution.parameters, len(generator)))
-        return vae.config.scaling_factor * distribution.sample(generator)
+            latents = _repeated(latents, len(generator))
+        return vae.config.scaling_factor * DiagonalGaussianDistribution(latents).sample(generator)
 
     @torch.no_grad()
     @replace_example_docstring(EXAMPLE_DOC_STRING)
@@ -185,7 +195,7 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         audio_guidance_scale: float | None = None,
         guidance_rescale: float = 0.0,
         audio_guidance_rescale: float = 0.0,
-        audio_weight: float | list[float] | Any | None = None,
+        audio_weight: float | list[float] | dict[float, Any] | Any | None = None,
         image_guidance_start: float | None = None,
         audio_guidance_start: float | None = None,
         image_guidance_end: float | None = None,
@@ -228,9 +238,10 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         is given here.
 
         Args:
-            prompt (`str` or `list[str]`, *optional*): Picture to see. An empty string leaves it open.
-            audio_prompt (`str` or `list[str]`, *optional*): Sound to hear; as many as `prompt`, or one of either for
-                all.
+            prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Picture to see. An empty string leaves it
+                open. A dict holds prompts by the second at which they begin, on a canvas wider than a window.
+            audio_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Sound to hear; as many as `prompt`, or
+                one of either for all. A dict as for `prompt`.
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures to begin
                 with, in 0..1 if they are arrays; one per prompt, or one for all. They come onto the canvas as
                 `resize_mode` says, on silence.
@@ -247,10 +258,10 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
                 is given.
             magnitude_ratio (`float`, defaults to 0.5): Greatest share of the spectrogram that the picture takes away,
                 0 to 1, as in [`ImagesThatSoundImprintPipeline`].
-            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid; one for all or one per prompt. Unused
-                if `guidance_scale` is at most 1.
-            negative_audio_prompt (`str` or `list[str]`, *optional*): Sound to avoid; one for all or one per prompt.
-                Unused if `audio_guidance_scale` is at most 1.
+            negative_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Picture to avoid; one for all, one
+                per prompt, or over time. Unused if `guidance_scale` is at most 1.
+            negative_audio_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Sound to avoid; one for all,
+                one per prompt, or over time. Unused if `audio_guidance_scale` is at most 1.
             height (`int`, *optional*, checkpoint, defaults to 256): Pixels of the picture: the number of mel bins,
                 twice that for the folded layout.
             width (`int`, *optional*, checkpoint, defaults to 1024): Pixels of the picture, a multiple of 8, half as
@@ -271,10 +282,11 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
                 deviation of the prompted prediction, 0 (off) to 1 (arXiv 2305.08891, section 3.4). Reduces
                 overexposure at high guidance.
             audio_guidance_rescale (`float`, defaults to 0.0): Rescales guided noise of the audio side in the same way.
-            audio_weight (`float`, `list[float]` or schedule, *optional*, checkpoint, defaults to 0.5): Weight of the
-                audio side's noise, 0 to 1; the image side's is one minus it. One number, one per step, or an object
-                with a method `audio_noise_shares(num_inference_steps)` such as
-                [`~images_that_sound.schedulers.ModalityScheduler`], which then decides on starts and ends too.
+            audio_weight (`float`, `list[float]`, schedule or `dict`, *optional*, checkpoint, defaults to 0.5): Weight
+                of the audio side's noise, 0 to 1; the image side's is one minus it. One number, one per step, or an
+                object with a method `audio_noise_shares(num_inference_steps)` such as
+                [`~images_that_sound.schedulers.ModalityScheduler`], which then decides on starts and ends too; or a
+                dict of any of these by the second at which they begin.
             image_guidance_start (`float`, *optional*, checkpoint, defaults to 0.1): Fraction of the steps, 0 to 1,
                 before which the image side is silent and does not run.
             audio_guidance_start (`float`, *optional*, checkpoint, defaults to 0.0): Fraction of the steps, 0 to 1,
@@ -372,6 +384,7 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
             canvas, window_width, window_stride, audio_window_width, audio_window_stride, window_batch_size
         )
         shares = self.resolve_shares(
+            canvas,
             num_inference_steps,
             audio_weight,
             timesteps,
@@ -435,7 +448,7 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         elif first_step or masks is not None:
             given = self._put_on(canvas, images, spectrograms, resize_mode, magnitude_ratio)
             vae = self.vae if spectrograms is None else self.audio_side.vae
-            kept = _repeated(self.encode_canvases(given, vae, generator), batch_size)
+            kept = _repeated(self.encode_canvases(given, vae, generator, canvas.windows), batch_size)
             kept = kept if masks is None else kept.contiguous()
 
         # 4. Add the noise of the step to begin with

@@ -188,10 +188,11 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         is given here.
 
         Args:
-            prompt (`str` or `list[str]`, *optional*): Picture to see, unless `image` is given. An empty string leaves
-                it open.
-            audio_prompt (`str` or `list[str]`, *optional*): Sound to hear, unless `audio` is given; as many as
-                pictures, or one of either for all.
+            prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Picture to see, unless `image` is given. An
+                empty string leaves it open. A dict holds prompts by the second at which they begin, on a canvas wider
+                than a window.
+            audio_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Sound to hear, unless `audio` is
+                given; as many as pictures, or one of either for all. A dict as for `prompt`.
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures to paint
                 instead of generated ones, in 0..1 if they are arrays. They come onto the canvas as `resize_mode` says,
                 on silence.
@@ -202,10 +203,10 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
             invert_image (`bool`, defaults to `True`): Whether the parts of the picture that look like silence take
                 sound away, so that the picture shows as it is; else its negative shows. Silence is black, or white if
                 black is loud.
-            negative_prompt (`str` or `list[str]`, *optional*): Picture to avoid; one for all or one per prompt. Unused
-                if `guidance_scale` is at most 1.
-            negative_audio_prompt (`str` or `list[str]`, *optional*): Sound to avoid; one for all or one per prompt.
-                Unused if `audio_guidance_scale` is at most 1.
+            negative_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Picture to avoid; one for all, one
+                per prompt, or over time. Unused if `guidance_scale` is at most 1.
+            negative_audio_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Sound to avoid; one for all,
+                one per prompt, or over time. Unused if `audio_guidance_scale` is at most 1.
             height (`int`, *optional*, checkpoint, defaults to 256): Pixels of the picture: the number of mel bins.
             width (`int`, *optional*, checkpoint, defaults to 1024): Pixels of the picture, a multiple of 8. Each
                 column of the spectrogram lasts `hop_length / sampling_rate` (0.01 s).

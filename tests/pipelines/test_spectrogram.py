@@ -12,7 +12,13 @@ import torch
 from safetensors.torch import load_file
 from transformers.audio_utils import mel_filter_bank
 
-from images_that_sound.pipelines import SPECTROGRAMS, ImagesThatSoundPipeline, MelSpectrogram, find_spectrogram
+from images_that_sound.pipelines import (
+    SPECTROGRAMS,
+    ImagesThatSoundPipeline,
+    MelSpectrogram,
+    find_spectrogram,
+    images_that_sound_spectrogram,
+)
 from images_that_sound.pipelines.images_that_sound_spectrogram import (
     _mel_filters,
     audio_problems,
@@ -326,6 +332,57 @@ def test_griffin_lim_scales_down_what_is_too_loud():
     mel = MelSpectrogram()
     rebuilt = mel.griffin_lim(mel.audio_to_log_mel(noise(0.3))[None] + 4, num_iterations=5)
     assert float(rebuilt.abs().max()) == pytest.approx(1.0)
+
+
+# Long sounds, in pieces
+
+
+@pytest.fixture
+def short_pieces(monkeypatch):
+    """Sounds of seconds are long enough for several pieces."""
+
+    def in_pieces(columns: int) -> None:
+        monkeypatch.setattr(images_that_sound_spectrogram, "PIECE", columns)
+
+    return in_pieces
+
+
+@pytest.mark.parametrize("mel", SPECTROGRAMS.values(), ids=SPECTROGRAMS)
+def test_long_sounds_are_drawn_in_pieces_as_in_one(mel, short_pieces):
+    audio = 0.2 * torch.randn(2, mel.sampling_rate, generator=torch.Generator().manual_seed(0))
+    whole = mel.audio_to_log_mel(audio)
+    short_pieces(37)
+    torch.testing.assert_close(mel.audio_to_log_mel(audio), whole, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_a_vocoder_plays_in_pieces_as_in_one(pipe, short_pieces):
+    vocoder, canvas = pipe.vocoder.double(), torch.rand(2, 1, 256, 150, generator=torch.Generator().manual_seed(0))
+    whole = MelSpectrogram().canvas_to_audio(canvas, vocoder)
+    short_pieces(64)
+    torch.testing.assert_close(MelSpectrogram().canvas_to_audio(canvas, vocoder), whole, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("mel", SPECTROGRAMS.values(), ids=SPECTROGRAMS)
+def test_griffin_lim_goes_on_from_piece_to_piece(mel, short_pieces):
+    """The sound in pieces is as near to its spectrogram as that in one, and no piece begins with a jump."""
+    time = torch.arange(3 * mel.sampling_rate) / mel.sampling_rate
+    audio = 0.4 * torch.sin(2 * math.pi * (400 + 100 * time) * time)[None]
+    log_mel = mel.audio_to_log_mel(audio)
+    goal = log_mel.exp()
+
+    def error(sound: torch.Tensor) -> float:
+        found = mel.audio_to_log_mel(sound).exp()
+        found *= (found * goal).sum() / found.square().sum()
+        return float((found - goal).norm() / goal.norm())
+
+    whole = mel.griffin_lim(log_mel, 20)
+    short_pieces(100)
+    pieces = mel.griffin_lim(log_mel, 20)
+    assert pieces.shape == whole.shape and error(pieces) < 1.2 * error(whole)
+    jumps = pieces.diff().abs()[0] / pieces.diff().abs().max()
+    # A tone that began anew at any phase would jump by twice its height.
+    assert max(jumps[k * 100 * mel.hop_length :][: mel.hop_length].max() for k in (1, 2)) < 1
 
 
 # What is wrong with a sound

@@ -136,11 +136,39 @@ def test_wide_canvases_are_decoded_in_windows_that_overlap(shared):
     found = shared.decode_latents(noise(), shared.vae, Windows(64, 64, 192))
     assert found.shape == (1, 3, 256, 192)
     latents = noise() / shared.vae.config.scaling_factor
-    first, second = (shared.vae.decode(latents[..., i : i + 8]).sample / 2 + 0.5 for i in (0, 7))
+    first, second = ((shared.vae.decode(latents[..., i : i + 8]).sample / 2 + 0.5).clamp(0, 1) for i in (0, 7))
     rising = torch.arange(1, 9, dtype=torch.float64)
     faded = (first[..., 56:] * rising.flip(0) + second[..., :8] * rising) / 9
-    expected = torch.cat([first[..., :56], faded], dim=-1).clamp(0, 1)
+    expected = torch.cat([first[..., :56], faded], dim=-1)
     torch.testing.assert_close(found[..., :64], expected, atol=1e-9, rtol=0)
+
+
+@torch.no_grad()
+def test_wide_canvases_are_encoded_in_windows_that_overlap(shared):
+    pipe = ImagesThatSoundImg2ImgPipeline(**shared.components)
+    canvas = torch.rand(1, 1, 256, 192, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moments = [shared.vae.encode(2 * canvas[..., i : i + 64].expand(-1, 3, -1, -1) - 1).latent_dist for i in (0, 56)]
+    found = pipe.encode_canvases(canvas, shared.vae, torch.Generator().manual_seed(1), Windows(64, 64, 192))
+    assert found.shape == (1, 4, 32, 24)
+    drawn = torch.randn(found.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mean, deviation = (getattr(moments[0], name)[..., :7] for name in ("mean", "std"))
+    expected = shared.vae.config.scaling_factor * (mean + deviation * drawn[..., :7])
+    torch.testing.assert_close(found[..., :7], expected, atol=1e-9, rtol=0)
+    # One column of latents lies in both.
+    mean = (moments[0].mean[..., 7] + moments[1].mean[..., 0]) / 2
+    assert ((found / shared.vae.config.scaling_factor)[..., 7] - mean).abs().max() < 8 * deviation.max()
+
+
+def test_the_weight_changes_over_time(shared):
+    weights = [0.0, 0.25, 1.0]
+    expected = pieces_of(shared, [{"audio_weight": each} for each in weights])
+    over_time = dict(zip((0, 0.64, 1.28), weights))
+    torch.testing.assert_close(latents_of(shared, **APART, audio_weight=over_time), expected, atol=1e-9, rtol=0)
+    late = {**APART, "audio_guidance_start": 0.5}
+    expected = pieces_of(shared, [{"audio_weight": each, "audio_guidance_start": 0.5} for each in (0.2, 0.2, 0.9)])
+    found = latents_of(shared, **late, audio_weight={0: 0.2, 1.28: 0.9})
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+    assert torch.equal(latents_of(shared, audio_weight={0: 0.5, 1: [0.5, 0.5]}), latents_of(shared))
 
 
 # -------------------- Loops --------------------
@@ -203,8 +231,11 @@ def test_loops_are_whole_and_in_one_strip(shared):
         ({"audio_window_stride": 12}, "`audio_window_stride` has to be a multiple of 8, but is 12"),
         ({"window_batch_size": 0}, "`window_batch_size` has to be a positive integer, but is 0"),
         ({**APART, "prompt": {1: "a castle"}}, "`prompt` over time has to be a dict .* begins at 0"),
+        ({"audio_weight": {1: 0.5}}, "`audio_weight` over time has to be a dict .* begins at 0"),
+        ({"audio_weight": {0: 0.5, 1: 1.5}}, "`audio_weight` has to be a number between 0 and 1, but is 1.5"),
+        ({"audio_weight": {0: 0.5, 2: 0.1}}, "`audio_weight` has to begin before the sound ends, at 1.92 s, .* 2 s"),
         ({**APART, "prompt": {0: "a castle", "end": "fog"}}, "`prompt` over time has to be a dict"),
-        ({**APART, "negative_audio_prompt": {0: 3}}, "`negative_audio_prompt` over time has to be a dict"),
+        ({**APART, "negative_audio_prompt": {0: 3}}, "`negative_audio_prompt` over time has to hold strings"),
         ({**APART, "audio_prompt": {0: "a bell", 2: "rain"}}, "`audio_prompt` has to begin before .* 1.92 s, .* 2 s"),
         ({"prompt": {0: "a castle", 1: "fog"}}, "`prompt` can't change over time on a canvas .* `window_width`"),
         ({**APART, "prompt": {0: "a"}, "negative_prompt": ["b"]}, "`prompt` and its negative have to be a string"),

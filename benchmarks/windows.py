@@ -1,0 +1,192 @@
+"""
+Long canvases by the embedded checkpoint: in windows, in one piece, and as single canvases side by side. Two classifiers
+that steer nothing judge every five seconds of 20 canvases of a minute, one for each of 20 pairs of prompts. Beside the
+average that ships stand two other ways to bring windows together. A stopped run goes on.
+
+    python -m benchmarks.windows
+    python -m benchmarks.windows --ways swap shift "stride 384" "stride 512" --num_canvases 8
+"""
+
+import argparse
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from images_that_sound.pipelines import ImagesThatSoundPipeline
+from images_that_sound.pipelines.images_that_sound_canvas import Canvas, Windows
+from images_that_sound.scripts.common.files import write_json
+from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.presets import WORLD_PROMPTS
+from images_that_sound.selection import share_and_interval
+from training.judges import recognise, train_judge
+from training.world import KINDS
+
+from .frontier import PAIRS
+from .picks import PAIR_SETS
+
+
+WIDTH, PIECES = 512, 12
+# Seeds that nothing else uses; equal for all ways.
+FIRST_SEED = 900_000
+
+
+class Swap(Windows):
+    """Takes the columns of overlaps from either window in turn, the other way round at each step (arXiv 2502.05130)."""
+
+    def merge(self, latents, compute):
+        scale, self.__dict__["step"] = self.total // latents.shape[-1], self.__dict__.get("step", -1) + 1
+        windows = [compute(self.cut(latents, [place]), [place]) for place in range(len(self.starts))]
+        merged = torch.empty_like(latents)
+        for column in range(latents.shape[-1]):
+            over = [
+                place for place, start in enumerate(self.starts) if 0 <= column - start // scale < self.width // scale
+            ]
+            place = over[(column + self.__dict__["step"]) % len(over)]
+            merged[..., column] = windows[place][..., column - self.starts[place] // scale]
+        return merged
+
+
+class Shift(Windows):
+    """Lays windows side by side, anew at each step; none overlap but those at both ends (arXiv 2407.15507)."""
+
+    @cached_property
+    def starts(self) -> list[int]:
+        return self.drawn()
+
+    def drawn(self) -> list[int]:
+        offset = int(torch.randint(0, self.width // 8, ())) * 8
+        return [0, *range(offset, self.total - self.width, self.width), self.total - self.width]
+
+    def merge(self, latents, compute):
+        self.__dict__["starts"] = starts = self.drawn()
+        merged, scale = torch.empty_like(latents), self.total // latents.shape[-1]
+        for place in [0, len(starts) - 1, *range(1, len(starts) - 1)]:
+            first = starts[place] // scale
+            merged[..., first : first + self.width // scale] = compute(self.cut(latents, [place]), [place])
+        return merged
+
+
+class TrialPipeline(ImagesThatSoundPipeline):
+    kind = Windows
+
+    def resolve_windows(self, canvas: Canvas, *args, **kwargs) -> Canvas:
+        canvas = super().resolve_windows(canvas, *args, **kwargs)
+        for name in ("windows", "audio_windows"):
+            windows = getattr(canvas, name)
+            if windows is not None:
+                object.__setattr__(
+                    canvas, name, self.kind(**{f.name: getattr(windows, f.name) for f in fields(windows)})
+                )
+        return canvas
+
+    def decode_latents(self, latents, vae, windows=None):
+        if windows is not None:
+            windows = Windows(WIDTH, WIDTH // 2, windows.total)
+        elif latents.shape[-1] * 8 > WIDTH:
+            windows = Windows(WIDTH, WIDTH // 2, latents.shape[-1] * 8)
+        return super().decode_latents(latents, vae, windows)
+
+
+def windows_of(width: int, stride: int) -> dict[str, int]:
+    return {"window_width": width, "window_stride": stride, "audio_window_width": width, "audio_window_stride": stride}
+
+
+WAYS = {
+    "windows": (Windows, windows_of(WIDTH, WIDTH // 2)),
+    "one piece": (Windows, windows_of(WIDTH * PIECES, WIDTH * PIECES)),
+    "single": (Windows, {}),
+    "swap": (Swap, windows_of(WIDTH, WIDTH // 2)),
+    "shift": (Shift, windows_of(WIDTH, WIDTH // 2)),
+    "stride 384": (Windows, windows_of(WIDTH, 384)),
+    "stride 512": (Windows, windows_of(WIDTH, WIDTH)),
+    "stride 128": (Windows, windows_of(WIDTH, 128)),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work_dir", type=Path, default="outputs/windows", help="Keeps the judges and the results.")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=("windows", "one piece", "single"))
+    parser.add_argument("--num_canvases", type=int, default=20)
+    return parser.parse_args()
+
+
+@torch.no_grad()
+def make(pipe: TrialPipeline, way: str, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures (P, H, W) and sounds as canvases (P, H, W) of every piece of a canvas of a minute, in 0..1."""
+    pipe.kind, arguments = WAYS[way]
+    picture, sound = PAIRS[PAIR_SETS["all"][index % 20]]
+    single = way == "single"
+    torch.manual_seed(FIRST_SEED + index)
+    output = pipe(
+        [WORLD_PROMPTS["picture"][picture]] * (PIECES if single else 1),
+        [WORLD_PROMPTS["sound"][sound]] * (PIECES if single else 1),
+        width=WIDTH if single else WIDTH * PIECES,
+        generator=torch.Generator().manual_seed(FIRST_SEED + index),
+        output_type="pt",
+        **arguments,
+    )
+    canvases = output.images.mean(dim=1)
+    audios = output.audios.reshape(PIECES, -1)
+    return torch.cat(canvases.split(WIDTH, dim=-1)), pipe.mel_spectrogram.audio_to_canvas(audios)[:, 0]
+
+
+def steps_of(canvases: torch.Tensor) -> dict[str, float]:
+    """Mean difference of neighbouring columns at multiples of half a window, and elsewhere, in 1/255."""
+    steps = torch.cat(list(canvases), dim=-1).diff(dim=-1).abs().mean(dim=0) * 255
+    border = torch.arange(1, len(steps) + 1) % (WIDTH // 2) == 0
+    return {"border": float(steps[border].mean()), "elsewhere": float(steps[~border].mean())}
+
+
+def sharpness_of(canvases: torch.Tensor) -> float:
+    """Share of the canvas' energy in differences of neighbouring columns."""
+    return float(canvases.diff(dim=-1).square().mean() / canvases.var())
+
+
+def main() -> None:
+    args = parse_args()
+    pipe = TrialPipeline.from_pretrained(EMBEDDED)
+    pipe.set_progress_bar_config(disable=True)
+    judges = {kind: train_judge(kind, args.work_dir)[0] for kind in KINDS}
+    for way in args.ways:
+        rows = []
+        for index in range(args.num_canvases):
+            file = args.work_dir / f"{way.replace(' ', '-')}-{index:02}.json"
+            if not file.exists():
+                begin = perf_counter()
+                pictures, sounds = make(pipe, way, index)
+                seconds = perf_counter() - begin
+                names = dict(zip(KINDS, PAIRS[PAIR_SETS["all"][index % 20]]))
+                found = {
+                    kind: (recognise(judges[kind], canvases) == KINDS[kind].index(names[kind])).tolist()
+                    for kind, canvases in (("picture", pictures), ("sound", sounds))
+                }
+                write_json(
+                    file,
+                    {**found, "seconds": seconds, "steps": steps_of(pictures), "sharpness": sharpness_of(pictures)},
+                )
+            rows.append(__import__("json").loads(file.read_text()))
+        report(way, rows)
+
+
+def report(way: str, rows: list[dict]) -> None:
+    found = {kind: [each for row in rows for each in row[kind]] for kind in KINDS}
+    found["both"] = [all(each) for each in zip(*found.values())]
+    words = []
+    for kind, each in found.items():
+        value, low, high = share_and_interval(sum(each), len(each))
+        words.append(f"{kind} {value:.1%} ({low:.0%} to {high:.0%})")
+    mean = lambda get: sum(map(get, rows)) / len(rows)  # noqa: E731
+    print(
+        f"{way}: {len(found['both'])} pieces: {', '.join(words)}; steps between columns at borders"
+        f" {mean(lambda r: r['steps']['border']):.2f}, elsewhere {mean(lambda r: r['steps']['elsewhere']):.2f};"
+        f" sharpness {mean(lambda r: r['sharpness']):.4f}; {mean(lambda r: r['seconds']):.0f} s each",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
