@@ -1,6 +1,6 @@
 """
-Long canvases by the embedded checkpoint: in windows, in one piece, and as single canvases side by side. Two classifiers
-that steer nothing judge every five seconds of 20 canvases of a minute, one for each of 20 pairs of prompts. Beside the
+Long canvases by the embedded checkpoint: in windows, in one piece, and as single canvases side by side. Two
+classifiers that steer nothing judge every five seconds of 20 canvases of a minute, one for each of 20 pairs of prompts. Beside the
 average that ships stand two other ways to bring windows together. A stopped run goes on.
 
     python -m benchmarks.windows
@@ -34,7 +34,7 @@ FIRST_SEED = 900_000
 
 
 class Swap(Windows):
-    """Takes the columns of overlaps from either window in turn, the other way round at each step (arXiv 2502.05130)."""
+    """Takes columns of overlaps from either window in turn, the other way round at each step (arXiv 2502.05130)."""
 
     def merge(self, latents, compute):
         scale, self.__dict__["step"] = self.total // latents.shape[-1], self.__dict__.get("step", -1) + 1

@@ -683,18 +683,22 @@ class TwoSidesMixin(
         if canvas is None:
             height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
             canvas = Canvas(height, width, width)
+        images, spectrograms = self._decode_canvases(latents, canvas)
+        audios = self.play(spectrograms, canvas.circular)  # (B, N)
+        audios = audios if canvas.circular else audios[..., : self.mel_spectrogram.num_samples(canvas.columns)]
+        images, spectrograms = canvas.cut_picture(images), canvas.cut(spectrograms)
+        self._report(images, spectrograms, audios)
+        return images, spectrograms, audios
+
+    def _decode_canvases(self, latents: torch.Tensor, canvas: Canvas) -> tuple[torch.Tensor, torch.Tensor]:
+        """Whole pictures `(B, 3, H, W)` and gray spectrograms `(B, 1, M, T)` of latents `(B, C, H / 8, W / 8)`."""
         vae_audio = self.audio_side.vae
         images = self.decode_latents(latents, self.vae, canvas.windows)  # (B, 3, H, W)
         spectrograms = images
         if canvas.folded or vae_audio is not self.vae:
             strip = canvas.unfold(latents)  # (B, C, h, w), folded (B, C, h / 2, 2 * w)
             spectrograms = self.decode_latents(strip, vae_audio, canvas.audio_windows)  # (B, 3, M, T)
-        spectrograms = spectrograms.mean(dim=1, keepdim=True)  # (B, 1, M, T)
-        audios = self.play(spectrograms, canvas.circular)  # (B, N)
-        audios = audios if canvas.circular else audios[..., : self.mel_spectrogram.num_samples(canvas.columns)]
-        images, spectrograms = canvas.cut_picture(images), canvas.cut(spectrograms)
-        self._report(images, spectrograms, audios)
-        return images, spectrograms, audios
+        return images, spectrograms.mean(dim=1, keepdim=True)
 
     @torch.no_grad()
     def decode_latents(

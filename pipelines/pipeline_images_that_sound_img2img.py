@@ -25,7 +25,11 @@ from .images_that_sound_lora import FewStepsMixin
 from .images_that_sound_picture_reading import upright
 from .images_that_sound_sides import Request, expand_rows
 from .images_that_sound_spectrogram import MelSpectrogram
-from .images_that_sound_two_sides import TwoSidesMixin
+from .images_that_sound_two_sides import OWN_WINDOWS, TwoSidesMixin
+
+
+# Columns over which a sample fades over into what extends it.
+FADE = 16
 
 
 EXAMPLE_DOC_STRING = """
@@ -480,6 +484,86 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         if not return_dict:
             return decoded
         return ImagesThatSoundPipelineOutput(*decoded)
+
+    @torch.no_grad()
+    def extend(
+        self,
+        prompt: str | None,
+        audio_prompt: str | None,
+        *,
+        image: PipelineImageInput,
+        spectrogram: PipelineImageInput,
+        extend_by_in_s: float,
+        output_type: str = "pil",
+        **kwargs: Any,
+    ) -> ImagesThatSoundPipelineOutput:
+        """
+        Paints more of a sample to its right. Half a window of the sample is seen by both sides and kept as it is at
+        every step.
+
+        Args:
+            prompt (`str`): Picture to see in the new part.
+            audio_prompt (`str`): Sound to hear in the new part.
+            image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): Picture of the sample, a strip of shape
+                `(H, W)`.
+            spectrogram (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): Spectrogram of the sample, of the same
+                size.
+            extend_by_in_s (`float`): Length of the new part in seconds.
+            output_type (`str`, defaults to `"pil"`): `"pil"`, `"np"` or `"pt"`.
+            kwargs: Further arguments of the call, but for those of a start and of the size.
+
+        Returns:
+            [`ImagesThatSoundPipelineOutput`]: Whole pictures, spectrograms and waveforms. The sample's pixels stay as
+            they are, but for the last ones, which fade over into the VAE's.
+
+        Raises:
+            ValueError: For an argument that does not make sense; the message names it, its value and what is allowed.
+        """
+        images = read_pictures(image, ground=self.mel_spectrogram.silence).to(self._execution_device)
+        spectrograms = read_pictures(spectrogram, "spectrogram").mean(dim=1, keepdim=True).to(images)
+        size = (self.mel_spectrogram.num_mel_bins, images.shape[-1])
+        if (images.shape[-2:], spectrograms.shape[-2:]) != (size, size) or len(images) + len(spectrograms) > 2:
+            raise ValueError(
+                f"`image` and `spectrogram` have to be one strip each, of {size[0]} rows and the same width, but are"
+                f" {tuple(images.shape)} and {tuple(spectrograms.shape)}."
+            )
+        if kwargs.get("circular") or kwargs.get("canvas_layout", "strip") != "strip":
+            raise ValueError("`canvas_layout` and `circular` can't be given to `extend`, which goes on along a strip.")
+        check_number("extend_by_in_s", extend_by_in_s, least=1 / self.mel_spectrogram.columns_per_second)
+        window = self.resolve_default("window_width", kwargs.get("window_width")) or self.default_arguments["width"]
+        kept = min(window // 2, size[1]) // self.vae_scale_factor * self.vae_scale_factor
+        seconds = kept / self.mel_spectrogram.columns_per_second
+        place = {"audio_length_in_s": seconds + extend_by_in_s, "crop_right": kwargs.pop("crop_right", None)}
+        canvas = self.resolve_size(**place)
+        # The VAE looks across the end of the sample, where a mirror disturbs it least.
+        begin = images[..., size[1] - kept :].expand(-1, 3, -1, -1)
+        start = torch.cat([begin, begin.flip(-1), begin.new_zeros(1, 3, size[0], canvas.width)], dim=-1)
+        latents = self(
+            prompt,
+            audio_prompt,
+            start[..., : canvas.width],
+            strength=1.0,
+            mask_start_in_s=seconds,
+            output_type="latent",
+            **place,
+            **kwargs,
+        ).images
+        canvas = self.resolve_windows(canvas, **{name: kwargs.get(name) for name in OWN_WINDOWS})
+        decoded = map(canvas.cut, self._decode_canvases(latents, canvas))
+        images, spectrograms = (_joined(old, new, kept) for old, new in zip((images, spectrograms), decoded))
+        audios = self.play(spectrograms)
+        self._report(images, spectrograms, audios)
+        self.maybe_free_model_hooks()
+        return ImagesThatSoundPipelineOutput(*self.convert(images, spectrograms, audios, output_type))
+
+
+def _joined(old: torch.Tensor, new: torch.Tensor, shared: int) -> torch.Tensor:
+    """Canvases `(B, C, H, T)` of an old one `(1, c, H, T')` and new ones that begin with its last columns."""
+    fade = min(FADE, shared)
+    old = old.to(new.dtype).expand(*new.shape[:3], -1)
+    rising = torch.arange(1, fade + 1, device=new.device, dtype=new.dtype) / (fade + 1)
+    between = torch.lerp(old[..., old.shape[-1] - fade :], new[..., shared - fade : shared], rising)
+    return torch.cat([old[..., : old.shape[-1] - fade], between, new[..., shared:]], dim=-1)
 
 
 def _repeated(rows: torch.Tensor, batch_size: int) -> torch.Tensor:

@@ -171,6 +171,50 @@ def test_the_weight_changes_over_time(shared):
     assert torch.equal(latents_of(shared, audio_weight={0: 0.5, 1: [0.5, 0.5]}), latents_of(shared))
 
 
+# -------------------- Going on --------------------
+
+
+def test_a_sample_goes_on_to_its_right(shared):
+    """Its pixels stay, and what follows is a call that begins with its last ones and keeps them."""
+    pipe = ImagesThatSoundImg2ImgPipeline(**shared.components)
+    pipe.set_progress_bar_config(disable=True)
+    call = {**PROMPTS, "num_inference_steps": 2, "window_width": 128, "audio_window_width": 128, "output_type": "pt"}
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, 256, 150, generator=generator, dtype=torch.float64)
+    spectrogram = torch.rand(1, 1, 256, 150, generator=generator, dtype=torch.float64)
+    sample = {"image": image, "spectrogram": spectrogram, "extend_by_in_s": 1.0}
+    found = pipe.extend(**call, **sample, num_images_per_prompt=2, generator=torch.Generator().manual_seed(1))
+    assert found.images.shape == (2, 3, 256, 250) and found.spectrograms.shape == (2, 1, 256, 250)
+    assert found.audios.shape == (2, 250 * 160)
+    for row in range(2):
+        torch.testing.assert_close(found.images[row, ..., :134], image[0, ..., :134], atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.spectrograms[row, ..., :134], spectrogram[0, ..., :134], atol=1e-6, rtol=0)
+    last = image[..., -64:]
+    start = torch.cat([last, last.flip(-1), torch.zeros(1, 3, 256, 200)], dim=-1)[..., :200]
+    place = {"strength": 1.0, "mask_start_in_s": 0.64, "audio_length_in_s": 1.64}
+    arguments = {**call, **place, "num_images_per_prompt": 2, "generator": torch.Generator().manual_seed(1)}
+    new = pipe(image=start, **arguments).images
+    torch.testing.assert_close(found.images[..., 150:], new[..., 64:164], atol=1e-9, rtol=0)
+    assert torch.equal(found.audios, pipe.play(found.spectrograms))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"spectrogram": torch.rand(1, 1, 256, 140)}, "`image` and `spectrogram` have to be one strip each"),
+        ({"image": torch.rand(1, 3, 512, 150)}, "`image` and `spectrogram` have to be one strip each, of 256 rows"),
+        ({"image": torch.rand(2, 3, 256, 150)}, "`image` and `spectrogram` have to be one strip each"),
+        ({"extend_by_in_s": 0.0}, "`extend_by_in_s` has to be .* but is 0.0"),
+        ({"canvas_layout": "folded"}, "`canvas_layout` and `circular` can't be given to `extend`"),
+        ({"circular": True}, "`canvas_layout` and `circular` can't be given to `extend`"),
+    ],
+)
+def test_an_extension_that_makes_no_sense_is_refused(shared, arguments, message):
+    sample = {"image": torch.rand(1, 3, 256, 150), "spectrogram": torch.rand(1, 1, 256, 150), "extend_by_in_s": 1.0}
+    with pytest.raises(ValueError, match=message):
+        ImagesThatSoundImg2ImgPipeline(**shared.components).extend("a", "b", **{**sample, **arguments})
+
+
 # -------------------- Loops --------------------
 
 
