@@ -1,7 +1,7 @@
 """
 Long canvases by the embedded checkpoint: in windows, in one piece, and as single canvases side by side. Two
-classifiers that steer nothing judge every five seconds of 20 canvases of a minute, one for each of 20 pairs of prompts. Beside the
-average that ships stand two other ways to bring windows together. A stopped run goes on.
+classifiers that steer nothing judge every five seconds of 20 canvases of a minute, one for each of 20 pairs of
+prompts. Beside the average that ships stand two other ways to bring windows together. A stopped run goes on.
 
     python -m benchmarks.windows
     python -m benchmarks.windows --ways swap shift "stride 384" "stride 512" --num_canvases 8

@@ -10,6 +10,7 @@ from .. import __version__
 COMMANDS = {
     "hide": "Hides pictures in a sound of yours, which stays as it is.",
     "generate": "Makes images that sound.",
+    "extend": "Paints more of a sample to its right.",
     "search": "Finds the best of many seeds for a part of the price.",
     "rank": "Ranks samples and shows them on one page.",
     "evaluate": "Means and intervals of scores of samples.",

@@ -32,6 +32,7 @@ from images_that_sound.scripts.common.samples import write_picture, write_sample
 
 # Those of `generate` that begin with a file are all the others' too.
 CALLS = dict(zip(("search", "generate", "imprint", "sds", "colorize"), FILES))
+CALLS["extend"] = CALLS["search"]
 INTEGERS = ["0", "-1", "1", "2", "7", "3.5", "x", "", "99999999999999999999", "1_0"]
 FLOATS = ["0", "1", "-1", "0.5", "nan", "inf", "-inf", "1e400", "1e30", "x", ""]
 TEXTS = ["", " ", "a", "é" * 50, "a" * 400_000, "\udcff", "\x1b[2J", "a\nb", "../a", "bell ringing", "\0"]
@@ -106,7 +107,7 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         for name, argument in call_arguments(CALLS[command]).items():
             options[f"--{name}"] = values_of_kind(parser_options(argument))
         options |= {"--seed": INTEGERS, "--num_images_per_prompt": INTEGERS, "--model": MODELS}
-    if command in ("generate", "imprint", "sds", "search"):
+    if command in ("generate", "imprint", "sds", "search", "extend"):
         options |= {"--params_from": PATHS, "--example": ["bell", "x"], "--num_samples": ["0", "2", "x", "1" * 30]}
         options |= {"--audio_model": MODELS, "--device_map": DICTS, "--output_dir": [*[fresh] * 10, *PATHS]}
         options |= {"--report_to": ["tensorboard", "x", ""]}
@@ -114,7 +115,7 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         options |= {"--scores": ["clip", "clap", "lift", "x"], "--clip_model": MODELS, "--clap_model": MODELS}
     if command in ("rank", "evaluate"):
         options |= {"--model": MODELS, "--audio_model": MODELS}
-    if command in ("rank", "evaluate", "check", "colorize"):
+    if command in ("rank", "evaluate", "check", "colorize", "extend"):
         options["--sample_dir"] = ["samples", "samples/one", *PATHS]
     if command in (*CALLS, "rank", "evaluate", "compare"):
         options |= {"--device": DEVICES, "--dtype": ["float16", "bfloat16", "float64"]}
@@ -127,6 +128,7 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         | {"--controlnet": MODELS, "--control_image": PATHS, "--ip_adapter": MODELS, "--ip_adapter_image": PATHS}
         | {"--lora": [*MODELS, "dir:0.5", "a:b"], "--audio_lora": MODELS},
         "imprint": {"--image": PATHS, "--audio": PATHS},
+        "extend": {"--seconds": FLOATS, "--lora": MODELS},
         "hide": {"--image": PATHS, "--output": [*PATHS, f"{fresh}.wav", f"{fresh}.flac"], "--invert": [None]}
         | dict.fromkeys(("--start_in_s", "--end_in_s", "--min_frequency", "--max_frequency", "--strength"), FLOATS)
         | {"--frequency_scale": ["linear", "logarithmic", "mel", "x"]},
@@ -174,6 +176,7 @@ HONEST = {
     | {"--min_frequency": "1000", "--max_frequency": "7000"},
     "generate": {**QUICK, **PROMPTS},
     "imprint": {**QUICK, **PROMPTS, "--num_audio_inference_steps": "1"},
+    "extend": {"--sample_dir": "samples/one", "--seconds": "0.3", "--num_inference_steps": "1", "--no-video": None},
     "search": {**QUICK, **PROMPTS, "--num_inference_steps": "2", "--num_samples": "2", "--keep": "1", "--rungs": "0.5"}
     | {"--shares": "0.5"},
     "sds": {**PROMPTS, "--width": "64", "--crop_width": "64", "--num_iterations": "1", "--canvas_kwargs": CANVAS}

@@ -38,6 +38,8 @@ SOUND, PICTURE = "SAMPLES/seed-000000/audio.wav", "SAMPLES/seed-000000/image.png
 COMMANDS: dict[str, list[str]] = {
     "generate": [*QUICK, *STEP, "--output_dir", "FOLDER"],
     "imprint": [*QUICK, *STEP, "--num_audio_inference_steps", "1", "--output_dir", "FOLDER"],
+    "extend": ["--sample_dir", "SAMPLES/seed-000000", "--seconds", "0.3", *STEP, "--device", "cpu", "--no-video"]
+    + ["--num_samples", "2", "--output_dir", "FOLDER"],
     "search": [*QUICK, "--num_inference_steps", "2", "--keep", "1", "--rungs", "0.5", "--shares", "1"]
     + ["--scheduler", "ddim", "--output_dir", "FOLDER"],
     "sds": [*QUICK, "--crop_width", "64", "--num_crops", "1", "--num_iterations", "3", "--canvas_kwargs", CANVAS]

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 
 from ...pipelines.images_that_sound_picture_reading import on_ground
 from .control_lines import lines_of
-from .own_files import prompts_over_time
+from .own_files import values_over_time
 from .samples import read_drawing, read_picture
 from .sounds import read_audio
 from .values import Request
@@ -26,7 +26,9 @@ def with_files(arguments: dict[str, Any], request: Request, pipe: DiffusionPipel
 
     files, read = request.files, {}
     if "score" in request.recorded:
-        read |= {name: texts for name, texts in prompts_over_time(request.recorded["score"]).items() if texts}
+        read |= values_over_time(request.recorded["score"])
+        if foreign := [name for name in read if name not in arguments]:
+            raise ValueError(f"`score` holds `{foreign[0]}`, which this command can't take.")
     if "image" in files:
         silence, invert = pipe.mel_spectrogram.silence, request.recorded.get("invert")
         read["image"] = read_drawing(files["image"][0].path, silence, invert)

@@ -43,7 +43,7 @@ READ_BY: dict[str, dict[str, Any]] = {
     "score": {
         "type": read_score,
         "help": 'A JSON file of prompts over time, by the seconds at which they begin: {"0": {"prompt": "castle'
-        ' towers", "audio_prompt": "bell ringing"}, "10": {"prompt": "kittens"}}.',
+        ' towers", "audio_prompt": "bell ringing"}, "10": {"prompt": "kittens", "audio_weight": 0.4}}.',
     },
 }
 # Models that a pipeline can have besides its own, each argument with what of it ships.
@@ -72,26 +72,33 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", **options)
 
 
-def prompts_over_time(score: dict[str, Any]) -> dict[str, dict[float, str]]:
+# Arguments that a score gives over time, and the kind of their values.
+IN_SCORES = dict.fromkeys(("prompt", "audio_prompt", "negative_prompt", "negative_audio_prompt"), str)
+IN_SCORES["audio_weight"] = (int, float)
+
+
+def values_over_time(score: dict[str, Any]) -> dict[str, dict[float, Any]]:
     """
-    Prompts of a score, by the argument and the second at which they begin. Raises `ValueError` for another form; the
+    Values of a score, by the argument and the second at which they begin. Raises `ValueError` for another form; the
     call says the rest.
     """
-    prompts: dict[str, dict[float, str]] = {"prompt": {}, "audio_prompt": {}}
+    values: dict[str, dict[float, Any]] = {}
     for second, row in score.items():
         try:
             begin = float(second)
         except ValueError:
             begin = math.nan
-        words = row.items() if isinstance(row, dict) else ()
-        if not words or not 0 <= begin < math.inf or not all(n in prompts and isinstance(t, str) for n, t in words):
+        given = row.items() if isinstance(row, dict) else ()
+        right = all(isinstance(value, IN_SCORES.get(name, ())) for name, value in given)
+        if not given or not 0 <= begin < math.inf or not right:
+            known = ", ".join(f"`{name}`" for name in IN_SCORES)
             raise ValueError(
-                "`score` has to be a dict from seconds to dicts of `prompt` and `audio_prompt`, but holds"
-                f" {second[:40]!r}: {str(row)[:100]}."
+                f"`score` has to be a dict from seconds to dicts of {known}, but holds {second[:40]!r}:"
+                f" {str(row)[:100]}."
             )
-        for name, text in words:
-            prompts[name][begin] = text
-    return prompts
+        for name, value in given:
+            values.setdefault(name, {})[begin] = value
+    return values
 
 
 def own_files(args: argparse.Namespace, saved: dict[str, Any], params_from: str | None) -> dict[str, list[OwnFile]]:
@@ -102,7 +109,7 @@ def own_files(args: argparse.Namespace, saved: dict[str, Any], params_from: str 
     files = {}
     for argument, kind in OWN_FILES.items():
         if (names := getattr(args, argument, None)) is not None:
-            files[argument] = [OwnFile(name, Path(name), _sha256_of(name, kind)) for name in listed(names)]
+            files[argument] = [OwnFile(name, Path(name), sha256_of(name, kind)) for name in listed(names)]
         elif (names := saved.get(argument)) is not None:
             if not hasattr(args, argument):
                 raise ValueError(f"`params_from` was made with `{argument}` {names!r}, which this command can't take.")
@@ -135,7 +142,7 @@ def recorded(files: dict[str, list[OwnFile]], components: dict[str, str | list[s
     names = {name: each if name in SEVERAL else each[0] for name, each in names.items()}
     hashes = {file.name: file.sha256 for several in files.values() for file in several}
     sources = {source_and_weight(text)[0] for value in components.values() for text in listed(value)}
-    hashes |= {source: _sha256_of(source, "LoRA or adapter") for source in sorted(sources) if os.path.isfile(source)}
+    hashes |= {source: sha256_of(source, "LoRA or adapter") for source in sorted(sources) if os.path.isfile(source)}
     return {**names, **components, "sha256": hashes or None}
 
 
@@ -148,7 +155,7 @@ def _find_again(argument: str, name: str, sha256: str | None, params_from: str) 
         )
     places = [place for place in _places_of(name, Path(params_from)) if os.path.isfile(place)]
     for place in places:
-        if _sha256_of(place, OWN_FILES[argument]) == sha256:
+        if sha256_of(place, OWN_FILES[argument]) == sha256:
             return OwnFile(name, place, sha256)
     if not places:
         raise ValueError(
@@ -170,7 +177,7 @@ def _places_of(name: str, params_from: Path) -> Iterable[Path]:
         yield params_from.parent / Path(name).name
 
 
-def _sha256_of(path: str | Path, kind: str) -> str:
+def sha256_of(path: str | Path, kind: str) -> str:
     try:
         # Anything but a plain file, such as a pipe, might not end, or not be there a second time.
         if os.path.exists(path) and not os.path.isfile(path):

@@ -12,7 +12,7 @@ from typing import Any
 
 from .call_arguments import CallArgument
 from .files import check_text
-from .own_files import COMPONENTS, READ_BY, OwnFile, listed, own_files, prompts_over_time, read_score, recorded
+from .own_files import COMPONENTS, READ_BY, OwnFile, listed, own_files, read_score, recorded, values_over_time
 from .parsers import DEFAULTS, parser_options
 from .values import MADE_BY, Models, Request, Samples, Values, json_dict, options_of, values_of
 
@@ -37,16 +37,18 @@ def read_request(
     embedded_presets: dict | None = None,
     instead: dict[str, str] | None = None,
     needs: list[tuple[str, tuple[str, ...]]] | None = None,
+    saved: dict[str, Any] | None = None,
     **given: Any,
 ) -> Values:
     """
-    The values of `add_sample_arguments`. Missing ones come from `--params_from`, then from the example (if the
-    embedded checkpoint makes it, first from `embedded_presets`), then from the defaults of the call. `instead` says
-    which file stands in for which prompt, and `needs` which arguments are nothing without one of some files.
+    The values of `add_sample_arguments`. Missing ones come from `--params_from` (or from `saved`, its settings), then
+    from the example (if the embedded checkpoint makes it, first from `embedded_presets`), then from the defaults of
+    the call. `instead` says which file stands in for which prompt, and `needs` which arguments are nothing without one
+    of some files.
     """
     if {args.model, args.audio_model} <= {None, "embedded"}:
         presets = {name: preset | (embedded_presets or {}).get(name, {}) for name, preset in presets.items()}
-    saved, instead = _saved(args), instead or {}
+    saved, instead = _saved(args) if saved is None else saved, instead or {}
     known = DEFAULTS | _known(args, presets, arguments, saved, request_class)
     components = {name: known.get(name) if value is None else value for name, value in _components(args).items()}
     # The command line counts more than a file made earlier: a prompt too, if a file stands in for it.
@@ -60,7 +62,8 @@ def read_request(
         known.pop("score", None)
     else:
         # Settings, captions and folders name all prompts of a score.
-        known |= {name: "; ".join(texts.values()) for name, texts in prompts_over_time(score).items() if texts}
+        over_time = {name: values for name, values in values_over_time(score).items() if name != "audio_weight"}
+        known |= {name: "; ".join(texts.values()) for name, texts in over_time.items()}
     replaced = [prompt for file, prompt in instead.items() if file in files]
     known = {name: value for name, value in known.items() if name.removeprefix("negative_") not in replaced}
     complete = argparse.Namespace(
@@ -91,6 +94,7 @@ def _score(args: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any] | 
     given = [name for name in PROMPTS if getattr(args, name) is not None]
     if getattr(args, "score", None) is None:
         return None if given else known.get("score")
+    given += [name for name in values_over_time(args.score) if getattr(args, name, None) is not None]
     if given:
         raise ValueError(f"`score` and `{given[0]}` exclude each other, but both are given.")
     check_value("score", args.score)
@@ -173,7 +177,10 @@ def _saved(args: argparse.Namespace) -> dict[str, Any]:
         return {}
     from .samples import read_settings
 
-    return read_settings(args.params_from)
+    saved = read_settings(args.params_from)
+    if "extended" in saved:
+        raise ValueError("`params_from` was made by `extend`, of a sample before it. Repeat that one, and extend it.")
+    return saved
 
 
 def _components(args: argparse.Namespace) -> dict[str, str | list[str] | None]:

@@ -151,6 +151,7 @@ def make_missing(
     pictures: Callable[[Any, int], dict] = pictures_of,
     of_seeds: Callable[[list[int]], dict] = lambda seeds: {},
     accelerator: Accelerator | None = None,
+    call: Callable[..., Any] | None = None,
 ) -> Iterator[Path]:
     """
     Makes the samples that are missing; yields the folder of each as it appears.
@@ -165,14 +166,16 @@ def make_missing(
         of_seeds (`Callable`, *optional*): From the seeds of a call to arguments of that call alone.
         accelerator (`accelerate.Accelerator`, *optional*): The processes that make each sample together; the first
             one writes it.
+        call (`Callable`, *optional*): Called instead of `pipe`.
     """
+    call = pipe if call is None else call
     pending = pending_seeds(samples, seeds, settings)
     for first in range(0, len(pending), samples.num_images_per_prompt):
         batch = pending[first : first + samples.num_images_per_prompt]
         generators = [torch.Generator().manual_seed(seed) for seed in batch]
         try:
             given = {"generator": generators, **of_seeds(batch)}
-            output = pipe(**arguments, **given, num_images_per_prompt=len(batch))
+            output = call(**arguments, **given, num_images_per_prompt=len(batch))
         except Exception:
             # Another process has made them meanwhile, and taken away what this one went on from.
             if (accelerator is None or accelerator.num_processes == 1) and not pending_seeds(samples, batch, settings):
