@@ -28,7 +28,7 @@ from .images_that_sound_sides import (
     prediction_type_of,
     tokenize,
 )
-from .images_that_sound_spectrogram import SPECTROGRAMS, MelSpectrogram, audio_problems
+from .images_that_sound_spectrogram import PIECE, SPECTROGRAMS, MelSpectrogram, audio_problems
 
 
 logger = get_logger(__name__)
@@ -467,6 +467,8 @@ class AudioSideMixin(SelfContainedSavingMixin):
         self, images: torch.Tensor, spectrograms: torch.Tensor, audios: torch.Tensor, output_type: str
     ) -> tuple[list[PIL.Image.Image] | np.ndarray | torch.Tensor, ...]:
         """Pictures and canvases in 0..1, and waveforms, as `"pil"` (with arrays of waveforms), `"np"` or `"pt"`."""
+        if output_type == "pil":
+            return _pillow(images), _pillow(spectrograms), audios.cpu().numpy()
         images, spectrograms = (
             self.image_processor.postprocess(canvases, output_type, do_denormalize=[False] * len(canvases))
             for canvases in (images, spectrograms)
@@ -481,6 +483,13 @@ class AudioSideMixin(SelfContainedSavingMixin):
                     problems.insert(0, f"the {name} has values that are not finite")
             if problems:
                 logger.warning(f"Sample {i}: {'; '.join(problems)}.")
+
+
+def _pillow(canvases: torch.Tensor) -> list[PIL.Image.Image]:
+    """Canvases `(B, C, H, W)` in 0..1 as pictures. In pieces, since `VaeImageProcessor` takes three times the memory."""
+    levels = [piece.float().mul(255).round().to(torch.uint8).cpu() for piece in canvases.split(PIECE, dim=-1)]
+    rows = torch.cat(levels, dim=-1).permute(0, 2, 3, 1).squeeze(-1).numpy()
+    return [PIL.Image.fromarray(row) for row in rows]
 
 
 @contextmanager
