@@ -486,7 +486,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
 
 
 def _pillow(canvases: torch.Tensor) -> list[PIL.Image.Image]:
-    """Canvases `(B, C, H, W)` in 0..1 as pictures. In pieces, since `VaeImageProcessor` takes three times the memory."""
+    """Canvases `(B, C, H, W)` in 0..1 as pictures; `VaeImageProcessor` takes three times the memory."""
     levels = [piece.float().mul(255).round().to(torch.uint8).cpu() for piece in canvases.split(PIECE, dim=-1)]
     rows = torch.cat(levels, dim=-1).permute(0, 2, 3, 1).squeeze(-1).numpy()
     return [PIL.Image.fromarray(row) for row in rows]
