@@ -4,6 +4,7 @@ classifiers that steer nothing judge every five seconds of 20 canvases of a minu
 prompts. Beside the average that ships stand two other ways to bring windows together. A stopped run goes on.
 
     python -m benchmarks.windows
+    python -m benchmarks.windows --ways scores     # canvases of three parts of 7.68 s, each with its own prompts
     python -m benchmarks.windows --ways swap shift "stride 384" "stride 512" --num_canvases 8
 """
 
@@ -13,11 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.pipelines.images_that_sound_canvas import Canvas, Windows
-from images_that_sound.scripts.common.files import write_json
+from images_that_sound.scripts.common.files import read_json, write_json
 from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.scripts.common.presets import WORLD_PROMPTS
 from images_that_sound.selection import share_and_interval
@@ -28,7 +30,7 @@ from .frontier import PAIRS
 from .picks import PAIR_SETS
 
 
-WIDTH, PIECES = 512, 12
+WIDTH, PIECES, PART = 512, 12, 768
 # Seeds that nothing else uses; equal for all ways.
 FIRST_SEED = 900_000
 
@@ -109,7 +111,7 @@ WAYS = {
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work_dir", type=Path, default="outputs/windows", help="Keeps the judges and the results.")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=("windows", "one piece", "single"))
+    parser.add_argument("--ways", nargs="+", choices=(*WAYS, "scores"), default=("windows", "one piece", "single"))
     parser.add_argument("--num_canvases", type=int, default=20)
     return parser.parse_args()
 
@@ -132,6 +134,26 @@ def make(pipe: TrialPipeline, way: str, index: int) -> tuple[torch.Tensor, torch
     canvases = output.images.mean(dim=1)
     audios = output.audios.reshape(PIECES, -1)
     return torch.cat(canvases.split(WIDTH, dim=-1)), pipe.mel_spectrogram.audio_to_canvas(audios)[:, 0]
+
+
+@torch.no_grad()
+def make_score(pipe: TrialPipeline, index: int) -> tuple[torch.Tensor, torch.Tensor, list[tuple[str, str]]]:
+    """Pictures and sounds of the middle of each part, as from `make`, and the pairs of prompts of the parts."""
+    pipe.kind = Windows
+    pairs = [PAIRS[i] for i in np.random.default_rng([FIRST_SEED, index]).choice(len(PAIRS), 3, replace=False)]
+    begins = [PART * i / pipe.mel_spectrogram.columns_per_second for i in range(3)]
+    output = pipe(
+        {begin: WORLD_PROMPTS["picture"][picture] for begin, (picture, _) in zip(begins, pairs)},
+        {begin: WORLD_PROMPTS["sound"][sound] for begin, (_, sound) in zip(begins, pairs)},
+        width=3 * PART,
+        generator=torch.Generator().manual_seed(FIRST_SEED + index),
+        output_type="pt",
+    )
+    firsts = [PART * i + (PART - WIDTH) // 2 for i in range(3)]
+    hop = pipe.mel_spectrogram.hop_length
+    pictures = torch.cat([output.images.mean(dim=1)[..., first : first + WIDTH] for first in firsts])
+    audios = torch.cat([output.audios[:, first * hop : (first + WIDTH) * hop] for first in firsts])
+    return pictures, pipe.mel_spectrogram.audio_to_canvas(audios)[:, 0], pairs
 
 
 def steps_of(canvases: torch.Tensor) -> dict[str, float]:
@@ -157,18 +179,21 @@ def main() -> None:
             file = args.work_dir / f"{way.replace(' ', '-')}-{index:02}.json"
             if not file.exists():
                 begin = perf_counter()
-                pictures, sounds = make(pipe, way, index)
+                if way == "scores":
+                    pictures, sounds, pairs = make_score(pipe, index)
+                else:
+                    pictures, sounds = make(pipe, way, index)
+                    pairs = [PAIRS[PAIR_SETS["all"][index % 20]]] * PIECES
                 seconds = perf_counter() - begin
-                names = dict(zip(KINDS, PAIRS[PAIR_SETS["all"][index % 20]]))
-                found = {
-                    kind: (recognise(judges[kind], canvases) == KINDS[kind].index(names[kind])).tolist()
-                    for kind, canvases in (("picture", pictures), ("sound", sounds))
-                }
+                found = {}
+                for (kind, canvases), names in zip((("picture", pictures), ("sound", sounds)), zip(*pairs)):
+                    wanted = torch.tensor([KINDS[kind].index(name) for name in names])
+                    found[kind] = (recognise(judges[kind], canvases) == wanted).tolist()
                 write_json(
                     file,
                     {**found, "seconds": seconds, "steps": steps_of(pictures), "sharpness": sharpness_of(pictures)},
                 )
-            rows.append(__import__("json").loads(file.read_text()))
+            rows.append(read_json(file))
         report(way, rows)
 
 

@@ -8,6 +8,7 @@ from images_that_sound.pipelines import (
     ImagesThatSoundPipeline,
     ImagesThatSoundSDSPipeline,
 )
+from images_that_sound.pipelines.images_that_sound_canvas import Windows
 from images_that_sound.scripts.common.models import EMBEDDED, SHIPPED
 
 
@@ -99,3 +100,30 @@ def test_the_baselines_run_from_it_too():
     )
     assert sds.image_prior == "latent" and output.spectrograms.shape == (1, 1, 128, 512)
     assert losses[0]["image_loss"] is None and losses[1]["image_loss"] > 0 and losses[1]["audio_loss"] > 0
+
+
+@torch.no_grad()
+def test_no_border_of_a_window_shows():
+    """Steps to the next column are as large at borders as elsewhere, rises alone too, unless nothing is merged."""
+    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
+    pipe.set_progress_bar_config(disable=True)
+    near = torch.zeros(1535, dtype=torch.bool)
+    near[[510, 511, 512, 1022, 1023, 1024]] = True
+    ratios = {}
+    for stride in (256, 512):
+        latents = pipe(
+            ["castle towers"] * 4,
+            ["bell ringing"] * 4,
+            width=1536,
+            window_stride=stride,
+            audio_window_stride=stride,
+            num_inference_steps=4,
+            generator=[torch.Generator().manual_seed(seed) for seed in range(4)],
+            output_type="latent",
+        ).images
+        canvases = pipe.decode_latents(latents, pipe.vae, Windows(512, 256, 1536)).mean(dim=1)
+        steps = canvases.diff(dim=-1).flatten(0, 1)
+        for name, size in (("steps", steps.abs()), ("rises", steps.clamp(min=0))):
+            ratios[name, stride] = float(size[:, near].mean() / size[:, ~near].mean())
+    assert ratios["steps", 256] < 1.25 < 1.35 < ratios["steps", 512], ratios
+    assert ratios["rises", 256] < 1.35 < 1.5 < ratios["rises", 512], ratios
