@@ -206,10 +206,14 @@ def _busy_crop(squares: Squares, numbers: np.random.Generator, size: int) -> np.
 
 
 def train_vae(run: Run, data: dict[str, Squares]) -> AutoencoderKL:
-    """Learns to draw from the code, which is fixed, so that fine lines are there to learn from at once."""
+    """
+    Learns to draw from the code, which is fixed, so that fine lines are there to learn from at once. A VAE that is
+    saved there already learns further, with its code, since the UNets know its latents.
+    """
     torch.manual_seed(run.seed)
-    code = PatchCode.learn(data, LATENT_CHANNELS)
-    vae = new_vae(code).to(run.device)
+    saved = run.output_dir / "vae"
+    vae = AutoencoderKL.from_pretrained(saved) if saved.exists() else new_vae(PatchCode.learn(data, LATENT_CHANNELS))
+    vae.to(run.device)
     decoder = torch.nn.Sequential(vae.post_quant_conv, vae.decoder)
     pixels = run.batch_size * CROP**2
 
@@ -217,10 +221,11 @@ def train_vae(run: Run, data: dict[str, Squares]) -> AutoencoderKL:
         numbers, generator = run.generators(1, step)
         size = CROP if step < FULL_SHARE * run.steps["vae"] else SQUARE
         crops = crops_of_step(data, numbers, max(pixels // size**2, 1), size)
-        batch = torch.from_numpy(crops) / 127.5 - 1
-        latents = code.encode(batch)
+        batch = to_vae_input(crops, run.device)
+        with torch.no_grad():
+            latents = vae.encode(batch).latent_dist.mean
         noise = LATENT_NOISE * torch.randn(latents.shape, generator=generator)
-        return reconstruction_loss(decoder((latents + noise).to(run.device)), batch[:, None].to(run.device))
+        return reconstruction_loss(decoder(latents + noise.to(run.device)), batch[:, :1])
 
     train(run, "vae", decoder, loss_of_step, learning_rate_at=trapezoid)
     return vae.requires_grad_(False)
