@@ -20,7 +20,7 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
 
     from ..selection import best, best_of, top_by_all
     from .common.contact_sheet import BEGINNING, write_contact_sheet
-    from .common.samples import captions_of, find_samples, sample_settings
+    from .common.samples import captions_of, find_samples, read_picture, sample_settings, strips_of
     from .common.scoring import choice_scores, load_scorer_for, problems_of, remarks_of, scores_of
 
     folders = find_samples(sample_dir)
@@ -62,7 +62,8 @@ def rank(sample_dir: Path, scores: Scores, models: Models, *, top: int = 5, shar
         {
             "folder": folders[i],
             "seed": settings[i].get("seed"),
-            "rows": 2 if settings[i].get("canvas_layout") == "folded" else 1,
+            "size": read_picture(folders[i] / "image.png").size,
+            "strips": strips_of(settings[i]),
             "captions": captions_of(settings[i]),
             "problems": problems_of(folders[i]),
             "remarks": remarks[i],

@@ -122,7 +122,7 @@ def _write_try(folder: Path, picture: PIL.Image.Image, sample: dict, made: dict)
     panels = [panel_of(picture, sample), (read_picture(folder / "spectrogram.png"), 1)]
     audio, sampling_rate = read_waveform(folder / "audio.wav")
     with written(file.with_suffix(".mp4")) as video:
-        write_video(video, panels, audio, sampling_rate, captions, text)
+        write_video(video, panels, audio, sampling_rate, captions, text, loops=bool(sample.get("circular")))
     with written(file) as image:
         write_picture(image, picture, text)
     write_json(file.with_suffix(".json"), made)

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from .files import write_text
+from .video import seen_at_once
 
 
 # By which a page is known as one of these.
@@ -27,8 +28,10 @@ main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 
 main { align-items: start; }
 article { border: 2px solid var(--line); border-radius: 8px; padding: .6rem; min-width: 0; overflow-wrap: anywhere; }
 article.best { border-color: var(--best); }
-.canvas { position: relative; overflow: hidden; cursor: pointer; border-radius: 4px; }
-.canvas img { display: block; width: 100%; min-height: 2rem; }
+.canvas { overflow: hidden auto; max-height: 36rem; cursor: pointer; border-radius: 4px; }
+.strips, .piece { position: relative; } .piece { overflow: hidden; }
+.piece + .piece { border-top: 1px solid #8888; box-sizing: border-box; }
+.canvas img { display: block; width: 100%; min-height: 2rem; } .piece img { position: absolute; }
 .playhead { position: absolute; width: 3px; background: #ff4040; visibility: hidden; }
 audio { display: block; width: 100%; height: 40px; margin: .5rem 0; }
 dl { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; margin: .5rem 0 0; }
@@ -52,6 +55,8 @@ const move = (audio) => {
     Object.assign(canvas.querySelector(".playhead").style, {
       visibility: "visible", left: `${100 * (place - row)}%`, top: `${100 * row / rows}%`, height: `${100 / rows}%`,
     });
+    const height = canvas.scrollHeight / rows, hidden = row * height - canvas.scrollTop;
+    if (!audio.paused && (hidden < 0 || hidden + height > canvas.clientHeight)) { canvas.scrollTop = row * height; }
   }
 };
 const follow = (audio) => {
@@ -69,7 +74,7 @@ list.addEventListener("click", (event) => {
   const canvas = event.target.closest(".canvas");
   if (!canvas) { return; }
   const audio = canvas.closest("article").querySelector("audio"), rows = Number(canvas.dataset.rows);
-  const { left, width, top, height } = canvas.getBoundingClientRect();
+  const { left, width, top, height } = canvas.querySelector(".strips").getBoundingClientRect();
   const place = (Math.floor(rows * (event.clientY - top) / height) + (event.clientX - left) / width) / rows;
   const seek = () => { audio.currentTime = place * audio.duration; };
   if (audio.readyState) { seek(); } else { audio.addEventListener("loadedmetadata", seek, { once: true }); }
@@ -85,10 +90,11 @@ def write_contact_sheet(path: Path, title: str, samples: list[dict], notes: list
     Args:
         path (`Path`): Ends in `.html`; the page refers to the samples' files relative to it.
         title (`str`): Its heading.
-        samples (`list[dict]`): In order: each sample's `folder` (`Path`), `seed` (`int` or `None`), how many `rows` of
-            its picture are played one after the other (`int`), `captions`, `problems` and `remarks` (`list[str]`),
-            `numbers` with its places by them (`dict[str, tuple[float, int | None]]`, the same names for all), and
-            whether it is among the `best` (`bool`).
+        samples (`list[dict]`): In order: each sample's `folder` (`Path`), `seed` (`int` or `None`), the `size` of its
+            picture in pixels (`tuple[int, int]`), how many `strips` of it are played one after the other (`int`),
+            `captions`, `problems` and `remarks` (`list[str]`), `numbers` with its places by them
+            (`dict[str, tuple[float, int | None]]`, the same names for all), and whether it is among the `best`
+            (`bool`).
         notes (`list[str]`): Paragraphs above the samples.
         legend (`str`): Meaning of the marks on the best.
     """
@@ -115,12 +121,30 @@ def _card(home: Path, sample: dict) -> str:
         numbers.insert(0, '<div class="badge">best</div>')
     if (sample["folder"] / "video.mp4").exists():
         numbers.append(f'<div><a href="{base}/video.mp4">video</a></div>')
+    rows, pieces = _pieces(f"{base}/image.png", captions[0], sample["size"], sample["strips"])
     return (
-        f'<article{" class=best" if sample["best"] else ""}><div class="canvas" data-rows="{sample["rows"]}">'
-        f'<img src="{base}/image.png" alt="{captions[0]}" loading="lazy"><div class="playhead"></div></div>'
+        f'<article{" class=best" if sample["best"] else ""}><div class="canvas" data-rows="{rows}">'
+        f'<div class="strips">{pieces}<div class="playhead"></div></div></div>'
         f'<audio controls preload="none" src="{base}/audio.wav"></audio>{"<br>".join(lines)}'
         f"<dl>{''.join(numbers)}</dl></article>"
     )
+
+
+def _pieces(source: str, text: str, size: tuple[int, int], strips: int) -> tuple[int, str]:
+    """Rows of a picture that are played one after the other, and their HTML: strips that are long are broken."""
+    width, height = size
+    number = math.ceil(width / seen_at_once(height))
+    image = f'<img src="{source}" alt="{text}" loading="lazy"'
+    if number == 1:
+        return strips, f"{image}>"
+    shape = f"aspect-ratio: {width / number * strips:g} / {height}"
+    pieces = [
+        f'<div class="piece" style="{shape}">{image}'
+        f' style="width: {number}00%; left: -{i}00%; top: -{strip}00%"></div>'
+        for strip in range(strips)
+        for i in range(number)
+    ]
+    return strips * number, "".join(pieces)
 
 
 def _number(name: str, value: float | None, form: str, place: int | None) -> str:

@@ -85,7 +85,7 @@ def write_sample(
             captions, panels = captions_of(settings), [panel_of(picture, settings)]
             loops = bool(settings.get("circular"))
             write_videos(partial / "video", panels, audio, sampling_rate, captions, text, video, loops)
-            still = poster(panels, captions if video.captions else [], video.video_shape)
+            still = poster(panels, captions if video.captions else [], video.video_shape, loops)
             write_picture(partial / "poster.png", still, text)
         write_json(partial / "settings.json", complete)
 
@@ -129,8 +129,13 @@ def is_sample(folder: Path, names: list[str]) -> bool:
 
 
 def panel_of(picture: PIL.Image.Image, settings: dict) -> Panel:
-    """A sample's picture with the number of its strips that are played one after the other."""
-    return picture, 2 if settings.get("canvas_layout") == "folded" else 1
+    """A sample's picture with the number of its strips."""
+    return picture, strips_of(settings)
+
+
+def strips_of(settings: dict) -> int:
+    """Strips of a sample's picture that are played one after the other, top to bottom."""
+    return 2 if settings.get("canvas_layout") == "folded" else 1
 
 
 def captions_of(settings: dict) -> list[str]:

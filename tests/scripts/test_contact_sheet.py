@@ -1,6 +1,7 @@
 """The page of `rank` in a real browser, from disk and without a network."""
 
 import html
+import io
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,10 @@ def page(tmp_path_factory) -> Path:
         numbers = {"combined": (1 - clip, seed + 1), "clip": (clip, None)}
         words = {"captions": [PROMPT], "problems": ["too <loud>"] * (seed == 2), "remarks": []}
         samples.append(
-            {"folder": folder, "seed": seed, "rows": 1 + seed % 2, "numbers": numbers, "best": seed == 1, **words}
+            {
+                **{"folder": folder, "seed": seed, "size": (64, 16), "strips": 1 + seed % 2},
+                **{"numbers": numbers, "best": seed == 1, **words},
+            }
         )
     write_contact_sheet(home / "index.html", "A page", samples, ["Three <samples>."], "the <best>")
     return home / "index.html"
@@ -78,6 +82,34 @@ def test_the_playhead_moves_with_the_sound_row_by_row(browser, page):
     (left, *row), paused = places
     assert 49 < left < 100 and row == [0, 50], "it plays on from where the click was"
     assert paused == pytest.approx([60, 50, 50], abs=1)
+
+
+@pytest.mark.parametrize("strips, seconds", [(1, 60), (2, 60), (1, 600)])
+def test_long_pictures_are_broken_into_rows(browser, tmp_path, strips, seconds):
+    """Gray rises with time: each row shows its own part of it, and the page is as wide as the window."""
+    columns, rows = 100 * seconds // strips, 128 * strips
+    ramp = np.linspace(40, 250, 100 * seconds, dtype=np.float32).reshape(strips, 1, columns).repeat(128, axis=1)
+    write_picture(tmp_path / "image.png", PIL.Image.fromarray(ramp.reshape(rows, columns).astype(np.uint8)), "")
+    write_audio(tmp_path / "audio.wav", np.zeros(16000, np.float32), 16000)
+    words = {"captions": [PROMPT], "problems": [], "remarks": [], "numbers": {}, "best": False}
+    sample = {"folder": tmp_path, "seed": 0, "size": (columns, rows), "strips": strips, **words}
+    write_contact_sheet(tmp_path / "index.html", "A page", [sample], [], "")
+    browser.set_window_size(1200, 900)
+    browser.get((tmp_path / "index.html").as_uri())
+    number = browser.execute_script(
+        "const canvas = document.querySelector('.canvas'), pieces = document.querySelectorAll('.piece').length;"
+        "return [Number(canvas.dataset.rows), pieces, canvas.clientHeight, canvas.scrollHeight,"
+        " document.documentElement.scrollWidth - innerWidth, document.images[0].naturalWidth]"
+    )
+    assert number[0] == number[1] == -(-100 * seconds // strips // 1024) * strips
+    assert number[2] <= 576 and number[4] <= 0 and number[5] == columns
+    if seconds == 60:
+        assert number[2] == number[3], "a minute is seen at once"
+        box = browser.find_element(By.CLASS_NAME, "strips")
+        seen = np.asarray(PIL.Image.open(io.BytesIO(box.screenshot_as_png)).convert("L"), float)
+        lines = [seen[int((i + 0.5) * len(seen) / number[0]), 4:-4] for i in range(number[0])]
+        found = np.concatenate(lines)
+        assert np.abs(found - np.linspace(40, 250, len(found))).max() < 6
 
 
 @pytest.mark.parametrize("width, columns", [(1400, 3), (420, 1)])

@@ -166,7 +166,8 @@ def test_nothing_of_a_sample_runs_in_the_page(tmp_path, browser):
             {
                 "folder": folder,
                 "seed": 7,
-                "rows": 1,
+                "size": (64, 64),
+                "strips": 1,
                 "captions": [attack],
                 "problems": [attack],
                 "remarks": [attack],

@@ -37,6 +37,37 @@ def test_two_panels_under_one_playhead(tmp_path):
     assert np.abs(still.astype(int) - frames[0]).mean() < 6
 
 
+@pytest.mark.parametrize("loops", [False, True])
+def test_a_long_picture_moves_past_the_playhead(tmp_path, loops):
+    """Steps of gray: beside the playhead is always the step that is played."""
+    steps = np.random.default_rng(0).permutation(24) * 9 + 20
+    gray = PIL.Image.fromarray(np.tile(np.repeat(steps, 128).astype(np.uint8), (64, 1)))
+    write_video(tmp_path / "video.mp4", [(gray, 1)], np.zeros(12800, np.float32), 16000, [], loops=loops)
+
+    with av.open(str(tmp_path / "video.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    assert len(frames) == 48 and frames[0].shape == (64, 1024, 3)
+    for i in range(48):
+        played = i / 48 * 3072
+        red = np.clip(frames[i][..., 0] - frames[i][..., 1], 0, None).sum(axis=0)
+        head = np.flatnonzero(red > red.max() / 2).mean()
+        assert abs(head - (512 if loops else played - np.clip(played - 512, 0, 2048))) < 6
+        for beside in (-40, 40):
+            column, wanted = round(head) + beside, played + beside
+            if 40 < wanted % 128 < 88 and 0 <= column < 1024:
+                assert abs(frames[i][32, column].mean() - steps[int(wanted // 128) % 24]) < 5
+
+
+def test_a_long_folded_picture_moves_strip_by_strip():
+    gray = np.zeros((128, 2048), np.uint8)
+    gray[64:, 1500:1520] = 255
+    frame = film_of([(PIL.Image.fromarray(gray), 2)], [], "strip")((1 + 1510 / 2048) / 2)
+    red = (frame[..., 0].astype(int) - frame[..., 1] > 150).nonzero()
+    assert frame.shape == (128, 1024, 3) and red[0].min() == 64 and red[0].max() == 127
+    white = (frame.min(axis=2) > 150).nonzero()
+    assert white[0].min() == 64 and abs(white[1].mean() - red[1].mean()) < 4
+
+
 def test_letters_with_accents_are_written():
     panels = [(PIL.Image.new("L", (256, 64)), 1)]
     pixels = [np.asarray(poster(panels, [f"Glockenl{letter}uten"])) for letter in ("ä", "\ue000")]
@@ -58,13 +89,14 @@ def test_captions_are_a_few_lines_whatever_a_file_says():
     assert draw_captions([], 600).height == 0
 
 
+@pytest.mark.parametrize("width", [512, 20_000])
 @pytest.mark.parametrize("shape, size", [("16:9", (1280, 720)), ("1:1", (1080, 1080)), ("9:16", (1080, 1920))])
-def test_shapes_show_the_whole_picture_and_what_is_wide_also_enlarged(shape, size):
+def test_shapes_show_the_whole_picture_and_what_is_wide_also_enlarged(shape, size, width):
     """A white bar at three quarters of the time: when it is played, both playheads are on it."""
-    gray = np.full((128, 512), 60, np.uint8)
-    gray[:, 372:396] = 255
+    gray, bar = np.full((128, width), 60, np.uint8), 3 * width // 4
+    gray[:, bar - 12 : bar + 12] = 255
     film = film_of([(PIL.Image.fromarray(gray), 1)], ["a bar"], shape)
-    for share in (0.0, 0.3, 384 / 512, 0.999):
+    for share in (0.0, 0.3, 3 / 4, 0.999):
         frame = film(share)
         assert frame.shape == (size[1], size[0], 3)
         red = (frame[..., 0].astype(int) - frame[..., 1] > 150) & (frame[..., 2] < 100)
@@ -73,10 +105,10 @@ def test_shapes_show_the_whole_picture_and_what_is_wide_also_enlarged(shape, siz
         whole = frame[rows[0] : rows[0] + size[0] // 4]
         assert whole.shape[1] == size[0] and abs(np.flatnonzero(red[rows[0]]).mean() - share * size[0]) < 8
         assert 2 < red[rows[0]].sum() < 12, "seen on a phone, and no more than a line"
-        if share == 384 / 512:
+        if share == 3 / 4:
             below = frame[rows[-1] - 20]
-            head, bar = np.flatnonzero(red[rows[-1] - 20]), np.flatnonzero(below.min(axis=1) > 200)
-            assert len(bar) > 20 and abs(head.mean() - bar.mean()) < 10, "on the enlarged bar"
+            head, white = np.flatnonzero(red[rows[-1] - 20]), np.flatnonzero(below.min(axis=1) > 200)
+            assert len(white) > 20 and abs(head.mean() - white.mean()) < 10, "on the enlarged bar"
         assert heads
 
 
