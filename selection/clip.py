@@ -11,6 +11,10 @@ from ..pipelines.images_that_sound_checks import check_tensor
 from .contrastive import ContrastiveScore
 
 
+# Windows of a canvas that go through the model at once.
+MOST_WINDOWS = 64
+
+
 class CLIPScore(ContrastiveScore):
     """
     The image score of "Images that Sound" (arXiv 2405.12221, section 4.1): the cosine between prompt and gray canvas
@@ -56,15 +60,20 @@ class CLIPScore(ContrastiveScore):
         """
         embeddings = []
         for batch in canvases.split(self.batch_size):
-            windows = canvas_windows(batch)
-            # The reference truncates to bytes, and so does this.
-            pixels = (windows.flatten(0, 1) * 255).to(torch.uint8).expand(-1, 3, -1, -1)
-            inputs = self.processor(
-                images=list(pixels.cpu().numpy()), return_tensors="pt", input_data_format="channels_first"
-            )
-            features = self.model.get_image_features(**inputs.to(self.model.device)).pooler_output
-            embeddings.append(torch.nn.functional.normalize(features.float(), dim=-1).unflatten(0, windows.shape[:2]))
+            # A long canvas has more windows than go through at once.
+            parts = canvas_windows(batch).split(MOST_WINDOWS, dim=1)
+            embeddings.append(torch.cat([self._embed_windows(windows) for windows in parts], dim=1))
         return torch.cat(embeddings)
+
+    def _embed_windows(self, windows: torch.Tensor) -> torch.Tensor:
+        """Unit vectors `(B, K, D)` of gray pictures `(B, K, 1, H, W)` in 0..1."""
+        # The reference truncates to bytes, and so does this.
+        pixels = (windows.flatten(0, 1) * 255).to(torch.uint8).expand(-1, 3, -1, -1)
+        inputs = self.processor(
+            images=list(pixels.cpu().numpy()), return_tensors="pt", input_data_format="channels_first"
+        )
+        features = self.model.get_image_features(**inputs.to(self.model.device)).pooler_output
+        return torch.nn.functional.normalize(features.float(), dim=-1).unflatten(0, windows.shape[:2])
 
     def __call__(self, canvases: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         """

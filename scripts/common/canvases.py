@@ -11,6 +11,7 @@ import torch
 
 from ...pipelines import MelSpectrogram, find_spectrogram, unfold_canvas
 from .samples import read_settings
+from .video import seen_at_once
 
 
 DECIBELS = 20 / np.log(10)
@@ -89,13 +90,19 @@ def heard_canvas(
 
 
 def sheet_of(canvases: dict[str, torch.Tensor]) -> PIL.Image.Image:
-    """Canvases `(1, M, T)` under each other, each with its name above it."""
+    """Canvases `(1, M, T)` under each other, each with its name above it; long ones ten seconds after ten seconds."""
     font, line = PIL.ImageFont.load_default(size=16), 24
     _, rows, columns = next(iter(canvases.values())).shape
-    sheet = PIL.Image.new("L", (max(columns, 360), len(canvases) * (rows + line)))
+    part = min(columns, seen_at_once(rows))
+    pieces = [
+        (name if first == 0 else "", canvas[0, :, first : first + part])
+        for first in range(0, columns, part)
+        for name, canvas in canvases.items()
+    ]
+    sheet = PIL.Image.new("L", (max(part, 360), len(pieces) * (rows + line)))
     pen = PIL.ImageDraw.Draw(sheet)
-    for i, (name, canvas) in enumerate(canvases.items()):
+    for i, (name, canvas) in enumerate(pieces):
         top = i * (rows + line)
         pen.text((4, top + 2), name, font=font, fill=255)
-        sheet.paste(picture_of(canvas[0]), (0, top + line))
+        sheet.paste(picture_of(canvas), (0, top + line))
     return sheet

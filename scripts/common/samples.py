@@ -37,10 +37,11 @@ from .video import Panel, poster, write_videos
 SETTINGS_KEY = "images_that_sound"
 # Formats that Pillow reads by itself, without running another program.
 PICTURE_FORMATS = ("PNG", "JPEG", "JPEG2000", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "TGA")
-TEXT, NAMES = (str, type(None)), ("prompt", "audio_prompt", "model", "audio_model", "canvas_layout")
+TEXT, DICT = (str, type(None)), (dict, type(None))
+NAMES = ("prompt", "audio_prompt", "model", "audio_model", "canvas_layout")
 # Kinds of what the commands read in settings. Lists hold texts.
 KINDS = {**dict.fromkeys(NAMES, TEXT), "seed": int, "spectrogram": dict, "problems": list, "gain_in_db": (int, float)}
-KINDS |= {**dict.fromkeys((*OWN_FILES, *COMPONENTS), (*TEXT, list)), "sha256": (dict, type(None))}
+KINDS |= {**dict.fromkeys((*OWN_FILES, *COMPONENTS), (*TEXT, list)), **dict.fromkeys(("sha256", "score"), DICT)}
 MAX_GAIN_IN_DB = 100
 
 

@@ -14,13 +14,15 @@ from accelerate.utils import tqdm
 
 from ...pipelines import ImagesThatSoundPipeline, MelSpectrogram, audio_problems, audio_remarks
 from ...selection import CLAPScore, CLIPScore, Scorer, choice_score, mean_and_interval
+from ...selection.scorer import by_parts
 from .canvases import canvas_of
 from .files import json_text, parse_json, read_json, write_json, write_text
 from .loading_errors import checkpoint_errors
 from .loudness import without_gain
 from .models import EMBEDDED, device_of, load_pipeline
+from .own_files import prompts_over_time
 from .presets import WORLD_PROMPTS
-from .requests import shipped_models
+from .requests import PROMPTS, shipped_models
 from .samples import find_samples, read_picture, sample_settings
 from .sampling import made_by, own_share
 from .sounds import read_waveform
@@ -109,12 +111,25 @@ def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim:
         mel = MelSpectrogram.from_dict(settings.get("spectrogram", {}))
         canvas = canvas_of(read_picture(folder / "spectrogram.png"), mel)
         audio = mel.griffin_lim(mel.canvas_to_log_mel(canvas)).numpy()
-        new["clap_griffin_lim"] = scorer.clap(audio, mel.sampling_rate, [settings.get("audio_prompt") or ""]).item()
+        rate, (_, prompts) = mel.sampling_rate, prompts_of(settings)
+        found = by_parts(
+            lambda audios, words: scorer.clap.with_log_probabilities(audios, rate, words),
+            audio,
+            prompts,
+            audio.shape[1] / rate,
+        )
+        new["clap_griffin_lim"] = found[0].item()
     if problems_of(folder):
         new = dict.fromkeys(new, math.nan)
     if new:
         write_json(file, {"models": models, "scores": {**known, **new}})
     return {**known, **new}
+
+
+def prompts_of(settings: dict) -> tuple[list[str | dict[float, str]], ...]:
+    """Both prompts of a sample for a [`Scorer`]: words, or words over time if it was made by a score."""
+    over_time = prompts_over_time(settings.get("score") or {})
+    return tuple([over_time[name] or settings.get(name) or ""] for name in PROMPTS)
 
 
 def choice_scores(scores: list[dict[str, float]], scorer: Scorer) -> list[float]:
@@ -155,8 +170,7 @@ def _new_scores(folder: Path, settings: dict, scorer: Scorer) -> dict[str, float
         torch.from_numpy(picture).permute(2, 0, 1)[None],
         audio[None],
         sampling_rate,
-        [settings.get("prompt") or ""],
-        [settings.get("audio_prompt") or ""],
+        *prompts_of(settings),
         canvas_layout=settings.get("canvas_layout", "strip"),
     )
     return {name: values[0] for name, values in scores.items()}

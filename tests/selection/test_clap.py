@@ -43,8 +43,21 @@ def test_log_probability_is_that_of_the_own_prompt_among_others(clap):
         assert found == pytest.approx(np.log(odds[0] / odds.sum()), abs=1e-4)
 
 
-def test_long_sounds_are_cut_the_same_way_every_time(clap):
-    audios = noise(12)
+def test_long_sounds_are_heard_in_pieces_from_beginning_to_end(clap):
+    audios = np.concatenate([noise(8), np.sin(np.arange(17 * 16000) / 9)[None]], axis=1, dtype=np.float32)
+    resampled = scipy.signal.resample_poly(audios, 3, 1, axis=1)
+    resampled /= np.abs(resampled).max()
+    pieces = [resampled[0, start : start + 480000] for start in (0, 360000, 720000)]
+    inputs = clap.processor(text=["bell ringing"], audio=pieces, sampling_rate=48000, return_tensors="pt")
+    with torch.no_grad():
+        output = clap.model(**inputs)
+    cosines = (output.audio_embeds @ output.text_embeds.T)[:, 0]
+    assert clap(audios, 16000, ["bell ringing"]).item() == pytest.approx(cosines.mean().clamp(min=0).item(), abs=1e-5)
+    assert cosines.std() > 0.01, "each piece counts"
+
+
+def test_what_exceeds_a_single_piece_by_little_is_left_out_the_same_way_every_time(clap):
+    audios = noise(10.24)
     np.random.seed(0)
     first = clap(audios, 16000, ["bell ringing"])
     np.random.seed(1)
