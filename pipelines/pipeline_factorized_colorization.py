@@ -18,7 +18,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import T5EncoderModel, T5Tokenizer
 
 # Named although unused: diffusers copies the files that this one names, and no others.
-from .images_that_sound_canvas import read_pictures
+from .images_that_sound_canvas import Windows, read_pictures
 from .images_that_sound_checks import (
     callback_inputs,
     check_generator,
@@ -272,6 +272,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         images: torch.Tensor,
         *,
         embeds: dict[str, torch.Tensor],
+        windows: Windows | None,
         generator: torch.Generator | list[torch.Generator] | None,
         on_step_end: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         start_diffusion_step: int | None = None,
@@ -300,14 +301,34 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             images = with_gray(images, noised_gray)
             rows = scheduler.scale_model_input(images, t)
             rows = rows if upscaled is None else torch.cat([rows, upscaled], dim=1)
-            predicted = predict_pixel_noise(
-                unet, rows, t, embeds["prompt_embeds"], self.guidance_scale, class_labels=noise_level
-            )
+            predicted = self._predict_noise(unet, rows, t, embeds["prompt_embeds"], noise_level, windows)
             if not takes_variance:
                 predicted = predicted.chunk(2, dim=1)[0]
             images = scheduler.step(predicted, t, images, **step_kwargs, return_dict=False)[0]
             images = on_step_end(t, images)
         return images
+
+    def _predict_noise(
+        self,
+        unet: UNet2DConditionModel,
+        rows: torch.Tensor,
+        timestep: torch.Tensor,
+        embeds: torch.Tensor,
+        noise_level: torch.Tensor | None,
+        windows: Windows | None,
+    ) -> torch.Tensor:
+        """Noise and variance of one stage, which sees a wide picture in windows."""
+        if windows is None:
+            return predict_pixel_noise(unet, rows, timestep, embeds, self.guidance_scale, class_labels=noise_level)
+
+        def predict(pieces: torch.Tensor, places: list[int]) -> torch.Tensor:
+            # With guidance the negative prompts come first.
+            halves = embeds.chunk(2 if self.do_classifier_free_guidance else 1)
+            stacked = torch.cat([half.repeat(len(places), 1, 1) for half in halves])
+            levels = None if noise_level is None else noise_level.repeat(len(places))
+            return predict_pixel_noise(unet, pieces, timestep, stacked, self.guidance_scale, class_labels=levels)
+
+        return windows.merge(rows, predict)
 
     @torch.no_grad()
     @replace_example_docstring(EXAMPLE_DOC_STRING)
@@ -321,6 +342,10 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         start_diffusion_step: int = 7,
         noise_level: int = 50,
         exact_gray: bool = False,
+        circular: bool = False,
+        window_width: int = 1024,
+        window_stride: int | None = None,
+        window_batch_size: int = 1,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         prompt_embeds: torch.Tensor | None = None,
@@ -348,6 +373,13 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             noise_level (`int`, defaults to 50): Timestep of the noise that stage II gets on the picture of stage I.
             exact_gray (`bool`, defaults to `False`): Whether to shift the result so that the mean of its channels is
                 the gray picture, up to the clamp to 0..1.
+            circular (`bool`, defaults to `False`): Whether the picture tiles, its right end beside its left one.
+            window_width (`int`, defaults to 1024): Pixels of the windows in which both stages see a picture that is
+                wider, a multiple of 4.
+            window_stride (`int`, *optional*, defaults to half of the window): Pixels from one window to the next, a
+                multiple of 4. Windows that overlap are averaged at each step.
+            window_batch_size (`int`, defaults to 1): Windows that a stage sees at once. More are faster and take more
+                memory.
             num_images_per_prompt (`int`, defaults to 1): Tries for each pair of picture and prompt.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*): Source of the noise, one for all or
                 one per result.
@@ -386,6 +418,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
         )
+        windows = resolve_windows(image.shape[-1], circular, window_width, window_stride, window_batch_size)
         self._guidance_scale, self._interrupt = guidance_scale, False
         device = self._execution_device
 
@@ -437,6 +470,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
                 small,
                 randn_tensor(small.shape, generator, device, dtype),
                 embeds=tensors,
+                windows=windows,
                 generator=generator,
                 on_step_end=on_step_end,
                 start_diffusion_step=start_diffusion_step,
@@ -455,6 +489,7 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
                 large,
                 noise,
                 embeds=tensors,
+                windows=windows,
                 generator=generator,
                 on_step_end=on_step_end,
                 upscaled=upscaled,
@@ -471,6 +506,33 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         if not return_dict:
             return images, gray_errors
         return FactorizedColorizationPipelineOutput(images=images, gray_errors=gray_errors)
+
+
+def resolve_windows(
+    total: int, circular: bool, window_width: int, window_stride: int | None, window_batch_size: int
+) -> Windows | None:
+    """
+    Windows of a picture of `total` pixels, in the arguments of a call; `None` for one that is seen whole. Raises
+    `ValueError` for arguments that make no sense.
+    """
+    check_integer("window_batch_size", window_batch_size)
+    check_integer("window_width", window_width, UPSCALING)
+    width = min(window_width, total)
+    if window_stride is None:
+        stride = max(width // (2 * UPSCALING), 1) * UPSCALING
+    else:
+        stride = check_integer("window_stride", window_stride, UPSCALING, window_width)
+    for name, value in (("window_width", window_width), ("window_stride", stride)):
+        if value % UPSCALING:
+            raise ValueError(f"`{name}` has to be a multiple of {UPSCALING}, but is {value}.")
+    if total <= window_width and not circular:
+        return None
+    if circular and stride >= total:
+        raise ValueError(
+            f"`window_stride` has to be below the {total} columns of a circular picture, so that a window crosses its"
+            f" end, but is {stride}."
+        )
+    return Windows(width, stride, total, window_batch_size, circular)
 
 
 def with_gray(images: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:

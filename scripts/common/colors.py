@@ -27,8 +27,9 @@ WORDS_OF_GRAY = re.compile(
 
 
 def colourful(prompt: str) -> str:
-    """The prompt of a gray picture, for a colour one."""
-    return f"a colorful photo of {WORDS_OF_GRAY.sub('', prompt).strip()}"
+    """The prompt of a gray picture, for a colour one; of all prompts of a score."""
+    things = [WORDS_OF_GRAY.sub("", each).strip() for each in prompt.split("; ")]
+    return f"a colorful photo of {'; '.join(things)}"
 
 
 class Painter:
@@ -81,6 +82,7 @@ class Painter:
         """
         sample = sample_settings(folder)
         arguments = {**call, "prompt": call["prompt"] or colourful(sample.get("prompt") or "a picture")}
+        arguments["circular"] = call["circular"] or bool(sample.get("circular"))
         models = {
             "model": self.models.model,
             "super_resolution_model": self.super_resolution_model,

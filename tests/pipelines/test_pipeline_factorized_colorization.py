@@ -13,6 +13,8 @@ import torch
 from diffusers import IFPipeline
 
 from images_that_sound.pipelines import FactorizedColorizationPipeline
+from images_that_sound.pipelines.images_that_sound_deepfloyd import predict_pixel_noise
+from images_that_sound.pipelines.pipeline_factorized_colorization import resolve_windows
 
 
 PROMPT = "a colorful photo of a castle"
@@ -129,6 +131,37 @@ def test_float16_leaves_the_overflowing_layers_of_t5_alone(colorization_pipe):
     assert feed_forward.wi_0.weight.dtype == torch.float16
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_windows_that_do_not_overlap_are_pictures_of_their_own(colorization_pipe, batch_size):
+    """Two rows of stage II, each with its prompt and its level, against one call for each half."""
+    pipe, unet = colorization_pipe, colorization_pipe.unet_super_resolution
+    embeds = pipe.encode_prompt([PROMPT, "a dog"], do_classifier_free_guidance=True)
+    embeds, levels = torch.cat([embeds[1], embeds[0]]), torch.tensor([50, 70])
+    pipe._guidance_scale, timestep = 4.0, torch.tensor(500)
+    rows = torch.randn(2, 6, 32, 128, generator=generator(1))
+    windows = resolve_windows(128, False, 64, 64, batch_size)
+    found = pipe._predict_noise(unet, rows, timestep, embeds, levels, windows)
+    halves = [predict_pixel_noise(unet, half, timestep, embeds, 4.0, levels) for half in rows.split(64, dim=-1)]
+    torch.testing.assert_close(found, torch.cat(halves, dim=-1), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_a_wide_picture_is_seen_in_windows_by_both_stages(colorization_pipe, circular):
+    widths, pipe = [], colorization_pipe
+    hooks = [
+        unet.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[-1]))
+        for unet in (pipe.unet, pipe.unet_super_resolution)
+    ]
+    gray, small = gray_picture(width=160), {**SMALL, "guidance_scale": 1.0, "exact_gray": True}
+    output = pipe(gray, PROMPT, **small, window_width=64, circular=circular, generator=generator())
+    for hook in hooks:
+        hook.remove()
+    number = 5 if circular else 4
+    assert widths == [16] * number * 2 + [64] * number * 3
+    assert output.images.shape == (1, 3, 32, 160) and output.gray_errors[0] < 0.05
+
+
 def test_unguided_and_interrupted(colorization_pipe):
     def stop(pipe, step, timestep, tensors):
         pipe._interrupt = True
@@ -156,6 +189,9 @@ def test_unguided_and_interrupted(colorization_pipe):
         (dict(output_type="latent"), "`output_type` has to be 'pil', 'np' or 'pt'"),
         (dict(guidance_scale=float("nan")), "`guidance_scale`"),
         (dict(generator=[torch.Generator()] * 2), "`generator`"),
+        (dict(window_width=30), "`window_width` has to be a multiple of 4, but is 30"),
+        (dict(window_width=32, window_stride=64), "`window_stride` has to be an integer from 4 to 32, but is 64"),
+        (dict(circular=True, window_stride=64), "`window_stride` has to be below the 64 columns"),
     ],
 )
 def test_bad_input_is_refused(colorization_pipe, arguments, words):

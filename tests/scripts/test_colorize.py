@@ -69,6 +69,7 @@ def test_every_sample_gets_its_tries(samples, quick, capsys):
             "a colorful photo of a pond full of water lilies",
         ),
         ("a painting of corgis, grayscale, black background", "a colorful photo of corgis"),
+        ("a painting of trains, grayscale; a drawing of a dog", "a colorful photo of trains; a dog"),
     ],
 )
 def test_words_of_gray_are_left_out(gray, colour):
