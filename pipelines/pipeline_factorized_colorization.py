@@ -301,14 +301,14 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             images = with_gray(images, noised_gray)
             rows = scheduler.scale_model_input(images, t)
             rows = rows if upscaled is None else torch.cat([rows, upscaled], dim=1)
-            predicted = self._predict_noise(unet, rows, t, embeds["prompt_embeds"], noise_level, windows)
+            predicted = self.predict_noise(unet, rows, t, embeds["prompt_embeds"], noise_level, windows)
             if not takes_variance:
                 predicted = predicted.chunk(2, dim=1)[0]
             images = scheduler.step(predicted, t, images, **step_kwargs, return_dict=False)[0]
             images = on_step_end(t, images)
         return images
 
-    def _predict_noise(
+    def predict_noise(
         self,
         unet: UNet2DConditionModel,
         rows: torch.Tensor,
@@ -317,7 +317,20 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         noise_level: torch.Tensor | None,
         windows: Windows | None,
     ) -> torch.Tensor:
-        """Noise and variance of one stage, which sees a wide picture in windows."""
+        """
+        Noise and variance of one stage, which sees a wide picture in windows.
+
+        Args:
+            unet ([`UNet2DConditionModel`]): Noise predictor of the stage.
+            rows (`torch.Tensor` of shape `(B, C, H, W)`): Noisy pictures, for stage II with those of stage I.
+            timestep (`torch.Tensor` of shape `()`): Noise level.
+            embeds (`torch.Tensor` of shape `(2 * B, L, D)` or `(B, L, D)`): With guidance the negative prompts first.
+            noise_level (`torch.Tensor` of shape `(B,)`, *optional*): Stage II's level of the low-resolution noise.
+            windows ([`Windows`], *optional*): Places of the windows.
+
+        Returns:
+            `torch.Tensor` of shape `(B, 6, H, W)`.
+        """
         if windows is None:
             return predict_pixel_noise(unet, rows, timestep, embeds, self.guidance_scale, class_labels=noise_level)
 

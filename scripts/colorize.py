@@ -19,15 +19,16 @@ def colorize(
     """Makes the tries that are missing; yields each colour picture as it appears."""
     from tqdm import tqdm
 
-    from .common.colors import Painter
+    from .common.colors import Painter, tries_to_make
+    from .common.forecast import ColorForecast
     from .common.samples import find_samples, sample_settings
 
     folders = find_samples(sample_dir)
     check_writable(sample_dir, "sample_dir")
     painter = Painter(models, super_resolution_model, [sample_settings(folder) for folder in folders])
-    num_there = len(folders) * len(seeds)
+    forecast, num_there = ColorForecast(tries_to_make(folders, seeds), call), len(folders) * len(seeds)
     for folder in tqdm(folders, desc="Samples", disable=len(folders) == 1):
-        for path in painter(folder, call, seeds):
+        for path in painter(folder, call, seeds, forecast):
             num_there -= 1
             yield path
     if num_there:

@@ -175,6 +175,7 @@ def make_all(comparison: Comparison, accelerator: "Accelerator") -> Iterator[str
     from accelerate.utils import tqdm
 
     from .. import pipelines
+    from .common.forecast import clock, say_duration
     from .common.models import load_pipeline
     from .common.sampling import named, own_share
 
@@ -185,14 +186,24 @@ def make_all(comparison: Comparison, accelerator: "Accelerator") -> Iterator[str
     shared = [(method, pair) for pair in own_share(accelerator, comparison.pairs) for method in methods]
     # Each of them by all processes together, as the command `sds` makes it.
     together = [("sds", pair) for pair in comparison.pairs if "sds" in comparison.methods]
-    folders = [folder for work in (*shared, *together) for folder in comparison.samples_of(*work).folders]
-    num_there = sum(folder.exists() for folder in folders)
+
+    def missing(works: list[tuple[str, Pair]]) -> int:
+        return sum(not folder.exists() for work in works for folder in comparison.samples_of(*work).folders)
+
+    total = sum(comparison.samples_of(*work).num_samples for work in (*shared, *together))
+    num_there = total - missing([*shared, *together])
     if accelerator.is_main_process:
         tell(comparison.plan)
     if num_there:
-        tell(f"{num_there} of {len(folders)} samples were there already.")
-    with tqdm(total=len(folders), initial=num_there, desc="Samples", smoothing=0) as bar:
-        for method, pair in (*shared, *together):
+        tell(f"{num_there} of {total} samples were there already.")
+    with tqdm(total=total, initial=num_there, desc="Samples", smoothing=0) as bar:
+        begin, said = clock(), False
+        for i, (method, pair) in enumerate((*shared, *together)):
+            # The methods take different times, so that whole pairs tell how long the others take.
+            if not said and bar.n > num_there and i < len(shared) and i % len(methods) == 0:
+                said, left = True, missing(shared)
+                seconds = (clock() - begin) * (1 + left / (bar.n - num_there))
+                say_duration(f"Making {bar.n - num_there + left} samples{' besides sds' if together else ''}", seconds)
             pipe = load(METHODS[method][0])
             pipe.set_progress_bar_config(desc=method)
             for folder in make(comparison, accelerator, pipe, method, pair):

@@ -63,6 +63,7 @@ def begins_with_a_file(request: Request) -> bool:
 def generate(request: Request) -> Iterator[Path]:
     """Makes the samples that are missing; yields the folder of each as it appears."""
     from ..pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
+    from .common.forecast import steps_of_both_sides
     from .common.inputs import with_files
     from .common.models import load_pipeline, with_checkpoint_defaults
     from .common.sampling import complete_settings, make_samples, own_share, report_samples, say_unknown_words, start
@@ -76,7 +77,15 @@ def generate(request: Request) -> Iterator[Path]:
     say_unknown_words(settings)
     arguments = with_files(arguments, request, pipe)
     seeds = own_share(accelerator, samples.seeds)
-    yield from make_samples(pipe, samples, settings, arguments=arguments, seeds=seeds)
+    yield from make_samples(
+        pipe,
+        samples,
+        settings,
+        arguments=arguments,
+        seeds=seeds,
+        steps_of=steps_of_both_sides(arguments),
+        num_decoded=1 if pipe.audio_side.vae is pipe.vae else 2,
+    )
     report_samples(accelerator, samples.folders)
 
 

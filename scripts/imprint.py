@@ -50,6 +50,7 @@ def imprint(request: Request) -> Iterator[Path]:
     arguments = with_checkpoint_defaults(request.call, pipe)
     settings = complete_settings(models, pipe, {**arguments, **request.recorded})
     say_unknown_words(settings)
+    num_audio_steps = arguments["num_audio_inference_steps"]
     arguments = with_files(arguments, request, pipe)
     yield from make_samples(
         pipe,
@@ -58,6 +59,9 @@ def imprint(request: Request) -> Iterator[Path]:
         arguments=arguments,
         seeds=own_share(accelerator, samples.seeds),
         pictures=imprinted_pictures_of,
+        # The picture's steps, then the spectrogram's, unless a file stands for either.
+        steps_of=lambda pipe: [1] * (pipe.num_timesteps + (0 if request.files else num_audio_steps)),
+        num_decoded=2 - len(request.files),
     )
     report_samples(accelerator, samples.folders)
 

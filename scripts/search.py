@@ -115,13 +115,20 @@ def search(request: SearchRequest) -> Iterator[str]:
 def halve(
     halving: "Halving", request: SearchRequest, rungs: list["Rung"], num_steps: int, num_processes: int
 ) -> list[dict]:
-    """The report of a search, with a bar over the steps of all candidates."""
+    """The report of a search, with a bar over the steps of all candidates, and a line on how long they take."""
     from accelerate.utils import tqdm
+
+    from .common.forecast import clock, say_duration
 
     def steps_of(number: int, start: float, end: float) -> int:
         return number * (round(end * num_steps) - round(start * num_steps))
 
+    begin = clock()
+
     def count(*batch: float) -> None:
+        if bar.n == 0:
+            seconds = (clock() - begin) * bar.total / steps_of(*batch) / num_processes
+            say_duration(f"Searching {len(seeds)} candidates in {num_steps} steps", seconds)
         bar.update(steps_of(*batch) * num_processes)
 
     halts, seeds = [rung.fraction for rung in rungs], request.samples.seeds

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+import soundfile
 import torch
 
 from ...pipelines import FactorizedColorizationPipeline
@@ -94,12 +95,27 @@ class Painter:
             return
         generators = [torch.Generator().manual_seed(seed) for seed in pending]
         gray = read_picture(folder / "image.png")
-        given = {"generator": generators, "callback_on_step_end": callback_on_step_end}
+        given = {
+            "generator": generators,
+            "callback_on_step_end": callback_on_step_end,
+            "callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"],
+        }
         with arguments_named(image=f"{folder / 'image.png'}"):
             output = self.pipe(gray, **arguments, **given, num_images_per_prompt=len(pending))
         for seed, picture, gray_error in zip(pending, output.images, output.gray_errors):
             made = {**arguments, **models, "seed": seed, "gray_error": gray_error}
             yield _write_try(folder, picture, sample, made)
+
+
+def tries_to_make(folders: list[Path], seeds: list[int]) -> list[tuple[PIL.Image.Image, float, int]]:
+    """For each sample that lacks some of these tries its picture, the seconds of its sound, and how many it lacks."""
+    tries = []
+    for folder in folders:
+        number = sum(not (folder / f"color-{seed:06d}.json").exists() for seed in seeds)
+        if number:
+            with soundfile.SoundFile(folder / "audio.wav") as sound:
+                tries.append((read_picture(folder / "image.png"), sound.frames / sound.samplerate, number))
+    return tries
 
 
 def _pending_seeds(folder: Path, settings: dict, seeds: list[int]) -> list[int]:

@@ -14,10 +14,11 @@ from diffusers import DiffusionPipeline
 
 from ...pipelines import audio_problems, audio_remarks
 from .files import check_own_folder, check_writable, read_json
+from .forecast import Forecast
 from .models import device_of
 from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
-from .samples import is_made, read_picture, write_sample
+from .samples import is_made, read_picture, strips_of, write_sample
 from .sounds import read_waveform
 from .values import MADE_BY, Look, Models, Samples
 from .vocabulary import unknown_words
@@ -127,16 +128,37 @@ def pending_seeds(samples: Samples, seeds: list[int], settings: dict) -> list[in
 
 
 def make_samples(
-    pipe: DiffusionPipeline, samples: Samples, settings: dict[str, Any], *, seeds: list[int], **kwargs: Any
+    pipe: DiffusionPipeline,
+    samples: Samples,
+    settings: dict[str, Any],
+    *,
+    arguments: dict[str, Any],
+    seeds: list[int],
+    steps_of: Callable[[DiffusionPipeline], list[int]] | None = None,
+    num_decoded: int = 1,
+    **kwargs: Any,
 ) -> Iterator[Path]:
-    """[`make_missing`] with progress on stderr: samples that exist, samples that are done, and the time left."""
+    """
+    [`make_missing`] with progress on stderr: samples that exist, samples that are done, and the time left. If
+    `steps_of` is given, as to a [`Forecast`], a line says before most of the work how long it takes.
+    """
     pending = pending_seeds(samples, seeds, settings)
     if len(pending) < len(seeds):
         tell(f"{len(seeds) - len(pending)} of {len(seeds)} samples were there already.")
+    if steps_of is not None and pending:
+        forecast = Forecast(
+            len(pending),
+            samples.num_images_per_prompt,
+            steps_of,
+            num_decoded=num_decoded,
+            look=samples.look,
+            strips=strips_of(settings),
+        )
+        arguments = {**arguments, "callback_on_step_end": forecast}
     # The pipeline's bar tells all about a single call.
     hidden = len(pending) <= samples.num_images_per_prompt
     with tqdm(total=len(pending), desc="Samples", disable=hidden) as bar:
-        for folder in make_missing(pipe, samples, settings, seeds=pending, **kwargs):
+        for folder in make_missing(pipe, samples, settings, arguments=arguments, seeds=pending, **kwargs):
             bar.update()
             yield folder
 

@@ -141,7 +141,7 @@ def test_windows_that_do_not_overlap_are_pictures_of_their_own(colorization_pipe
     pipe._guidance_scale, timestep = 4.0, torch.tensor(500)
     rows = torch.randn(2, 6, 32, 128, generator=generator(1))
     windows = resolve_windows(128, False, 64, 64, batch_size)
-    found = pipe._predict_noise(unet, rows, timestep, embeds, levels, windows)
+    found = pipe.predict_noise(unet, rows, timestep, embeds, levels, windows)
     halves = [predict_pixel_noise(unet, half, timestep, embeds, 4.0, levels) for half in rows.split(64, dim=-1)]
     torch.testing.assert_close(found, torch.cat(halves, dim=-1), atol=1e-5, rtol=1e-4)
 
