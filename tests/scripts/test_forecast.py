@@ -32,7 +32,8 @@ def test_all_work_is_counted(pipe, capsys, monkeypatch):
     """Steps of 3 s, decoding of a window 10 s, playing 20 s, half a second of a video 5 s, by the clock given here."""
     times = itertools.accumulate([0, 3, *[0, 15, 0, 10], *[0, 20, 0, 30], *[0, 9, 0, 5]])
     monkeypatch.setattr(forecast, "clock", lambda: next(times))
-    width, height = pipe.default_arguments["width"], pipe.default_arguments["height"]
+    monkeypatch.setitem(pipe.default_arguments, "width", 128)
+    width, height = 128, pipe.default_arguments["height"]
     latents = torch.zeros(2, 4, height // 8, 2 * width // 8)
     say = Forecast(4, 2, lambda pipe: [1, 1, 2, 2], look=STRIP)
     for step in range(4):
@@ -51,8 +52,9 @@ def test_short_work_is_not_announced(pipe, capsys):
 
 def test_both_stages_of_colorization_are_counted(colorization_pipe, capsys, monkeypatch):
     """Steps of stage I 2 s, passes of stage II 30 s a window: a picture of one window twice, and one of three once."""
-    times = itertools.accumulate([0, 2, *[0, 30, 0, 40], *[0] * 4])
+    times = itertools.accumulate([0, 2, *[0, 30, 0, 40]])
     monkeypatch.setattr(forecast, "clock", lambda: next(times))
+    monkeypatch.setattr(forecast, "WORTH_A_TRIAL", 1000)
     pictures = [torch.rand(3, 32, width) for width in (64, 128)]
     tries = [(to_pil(picture), 0.5, number) for picture, number in zip(pictures, (2, 1))]
     windows = {"circular": False, "window_width": 64, "window_stride": 32, "window_batch_size": 1}
