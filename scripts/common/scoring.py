@@ -20,7 +20,7 @@ from .files import json_text, parse_json, read_json, write_json, write_text
 from .loading_errors import checkpoint_errors
 from .loudness import without_gain
 from .models import EMBEDDED, device_of, load_pipeline
-from .own_files import prompts_over_time
+from .own_files import values_over_time
 from .presets import WORLD_PROMPTS
 from .requests import PROMPTS, shipped_models
 from .samples import find_samples, read_picture, sample_settings
@@ -128,8 +128,8 @@ def scores_of(folder: Path, scorer: Scorer, models: dict[str, str], griffin_lim:
 
 def prompts_of(settings: dict) -> tuple[list[str | dict[float, str]], ...]:
     """Both prompts of a sample for a [`Scorer`]: words, or words over time if it was made by a score."""
-    over_time = prompts_over_time(settings.get("score") or {})
-    return tuple([over_time[name] or settings.get(name) or ""] for name in PROMPTS)
+    over_time = values_over_time(settings.get("score") or {})
+    return tuple([over_time.get(name) or settings.get(name) or ""] for name in PROMPTS)
 
 
 def choice_scores(scores: list[dict[str, float]], scorer: Scorer) -> list[float]:
