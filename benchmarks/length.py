@@ -1,6 +1,6 @@
 """
-Time and memory of canvases by their length, each in a process of its own. Memory is the most that the process had
-before the call, and at all.
+Processor time and memory of canvases by their length, each in a process of its own. Memory is the most that the
+process had before the call, and at all.
 
     python -m benchmarks.length --seconds 10 60 600
     python -m benchmarks.length --seconds 10 60 --model stable-diffusion     # random weights of that size
@@ -11,7 +11,7 @@ import json
 import resource
 import subprocess
 import sys
-from time import perf_counter
+from time import process_time
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -55,10 +55,10 @@ def megabytes() -> float:
 
 
 def measure(seconds: float, model: str, num_inference_steps: int) -> dict[str, float]:
-    """Seconds of the call, and megabytes before it and at most."""
+    """Processor seconds of the call, and megabytes before it and at most."""
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED) if model == "embedded" else random_pipeline()
     pipe.set_progress_bar_config(disable=True)
-    before, begin = megabytes(), perf_counter()
+    before, begin = megabytes(), process_time()
     pipe(
         "castle towers",
         "bell ringing",
@@ -66,7 +66,7 @@ def measure(seconds: float, model: str, num_inference_steps: int) -> dict[str, f
         num_inference_steps=num_inference_steps,
         generator=torch.Generator().manual_seed(0),
     )
-    return {"seconds": perf_counter() - begin, "before": before, "at most": megabytes()}
+    return {"seconds": process_time() - begin, "before": before, "at most": megabytes()}
 
 
 def main() -> None:
@@ -80,8 +80,8 @@ def main() -> None:
         ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         made = json.loads(ran.stdout.splitlines()[-1])
         print(
-            f"{seconds:g} s: {made['seconds'] / seconds:.2f} s for each second, {made['before']:.0f} MB before,"
-            f" {made['at most']:.0f} MB at most",
+            f"{seconds:g} s: {made['seconds'] / seconds:.2f} processor seconds for each second,"
+            f" {made['before']:.0f} MB before, {made['at most']:.0f} MB at most",
             flush=True,
         )
 

@@ -67,6 +67,7 @@ def going_on(settings: dict[str, Any]) -> dict[str, Any]:
 def extend(request: Extension) -> Iterator[Path]:
     """Makes the samples that are missing; yields the folder of each as it appears."""
     from ..pipelines import ImagesThatSoundImg2ImgPipeline
+    from .common.forecast import steps_of_both_sides
     from .common.models import load_pipeline, with_checkpoint_defaults
     from .common.own_files import sha256_of
     from .common.samples import read_picture
@@ -92,6 +93,7 @@ def extend(request: Extension) -> Iterator[Path]:
         arguments={**arguments, **given, "extend_by_in_s": request.seconds},
         seeds=own_share(accelerator, samples.seeds),
         call=pipe.extend,
+        steps_of=steps_of_both_sides(arguments),
     )
 
 
