@@ -46,6 +46,7 @@ TO_RESULT = """
 # Nothing holds the place of the result any longer once it is there.
 RESULT_IS_THERE = '() => { document.querySelector("#result").style.minHeight = ""; }'
 SCROLL = '() => { if (innerWidth < 768) document.querySelector("%s").scrollIntoView({ behavior: "smooth" }); }'
+WITH_WIDTH = "(shape) => [shape, innerWidth < 768]"
 CLICK_START = '() => document.querySelector("#start").click()'
 DOWNLOAD = '() => setTimeout(() => document.querySelector("#mp4_file").click(), 300)'
 CLOSE_MESSAGES = '() => document.querySelectorAll(".toast-close").forEach((button) => button.click())'
@@ -72,6 +73,8 @@ def build(studio: Studio) -> gr.Blocks:
         connect(parts, handlers, studio)
         # Made in this visit, before the page was loaded again.
         resumed = [parts.runs, parts.visit, parts.history]
+        board = [parts.layout, parts.narrow]
+        page.load(handlers.new_board, board, parts.drawing, js=WITH_WIDTH, queue=False, api_visibility="private")
         page.load(handlers.resume, parts.kept, resumed, queue=False, show_progress="hidden", api_visibility="private")
     # Without `api_open=False`, requests of their own would get round the queue.
     return page.queue(max_size=MAX_WAITING, api_open=False)
@@ -109,6 +112,9 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
     parts.repaint.click(handlers.marking, parts.current, [*asking, *starting], **quiet).success(None, js=to_prompt)
     offered = [parts.drawn, parts.pictured, parts.sounded, parts.strength]
     parts.begins.change(handlers.open_start, parts.begins, offered, queue=False, **quiet)
+    parts.scenes.change(handlers.open_scenes, parts.scenes, parts.scene_rows, queue=False, **quiet)
+    timed = [parts.seconds, parts.count]
+    parts.scenes.input(handlers.time_scenes, [parts.scenes, parts.count], timed, queue=False, **quiet)
     # A strength that repainting set is not for the next picture or sound.
     for choice in (parts.begins.input, parts.picture.upload, parts.sound.upload):
         choice(None, None, parts.strength, js=f"() => {START_STRENGTH}")
@@ -118,13 +124,13 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
         # A list that is left without a choice says so, too.
         known.input(lambda text: gr.skip() if text is None else text, known, words, queue=False, **quiet)
     connect_pictures(parts, handlers, quiet)
-    laid_by = [parts.picture, parts.resize_mode, parts.swap, parts.anew, parts.seconds, parts.layout]
+    laid_by = [parts.picture, parts.resize_mode, parts.swap, parts.anew, parts.seconds, parts.layout, parts.loop]
     changes = [each.change for each in laid_by]
     gr.on(changes, handlers.lay, laid_by, parts.canvas, trigger_mode="always_last", **READING, **quiet)
-    parts.layout.change(handlers.new_board, parts.layout, parts.drawing, **quiet)
+    parts.layout.change(handlers.new_board, [parts.layout, parts.narrow], parts.drawing, js=WITH_WIDTH, **quiet)
     parts.gallery.select(handlers.pick, parts.folders, views, **quiet)
     parts.history.select(handlers.recall, parts.runs, results, **quiet).success(None, js=to_result)
-    examples = [parts.prompt, parts.audio_prompt, parts.seed, *results]
+    examples = [parts.prompt, parts.audio_prompt, parts.scenes, parts.seconds, parts.seed, *results]
     parts.chosen.select(handlers.take, None, examples, **quiet).success(None, js=PLAY % to_result)
 
 
@@ -145,7 +151,10 @@ def connect_pictures(parts: SimpleNamespace, handlers: Handlers, quiet: dict) ->
     gr.on(changes, *hiding, trigger_mode="always_last", api_visibility="private")
     inputs = [p.imprint_picture, p.imprint_swap, p.imprint_prompt, p.imprint_ratio, p.imprinted]
     outputs = [p.imprinted, p.imprint_status, p.imprint_player, p.imprint_downloads, p.imprint_png, p.imprint_wav]
+    outputs += [p.imprint_start, p.imprint_stop]
     p.imprint_start.click(handlers.imprint, inputs, outputs, api_visibility="private")
+    p.imprint_stop.click(None, None, [p.imprint_status, p.imprint_stop], js=STOPPING)
+    p.imprint_stop.click(handlers.cease_imprint, queue=False, **quiet)
 
 
 def launch(page: gr.Blocks, **kwargs: int | bool | None) -> None:

@@ -11,13 +11,14 @@ from hidden import hide
 from layout import EXAMPLES, TAKEN, caption_of, examples_of, ground_of
 from studio import (
     CALL_NAMES,
+    MAX_RUN_SECONDS,
+    MAX_SCENES,
     Stopped,
     Studio,
     archive_of,
     as_command,
     as_python,
     calm,
-    check_run,
     drawing_of,
     numbers_of,
     picture_of,
@@ -25,7 +26,8 @@ from studio import (
     video_of,
 )
 from views import (
-    BOARDS,
+    SQUARE,
+    WIDE,
     as_message,
     began_with,
     blank,
@@ -33,6 +35,7 @@ from views import (
     check_made,
     earlier_ones,
     finished,
+    in_lines,
     made_file,
     misspelled,
     names_of,
@@ -47,7 +50,9 @@ from views import (
     unknown_of,
 )
 
+from images_that_sound.pipelines.images_that_sound_checks import check_integer
 from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS
+from images_that_sound.scripts.common.requests import PROMPTS
 from images_that_sound.scripts.common.samples import sample_settings
 
 
@@ -73,21 +78,25 @@ class Handlers:
     def __init__(self, studio: Studio, parts: SimpleNamespace):
         self.studio, self.parts = studio, parts
         # Words that visitors were asked about last.
-        self.asked: dict[str, tuple[str, ...]] = {}
+        self.asked: dict[str, dict[str, str]] = {}
 
     @property
     def asking(self) -> list[gr.Component]:
-        """Components whose values are arguments of a run, in the order of `CALL_NAMES`, then seed and number."""
+        """
+        Components whose values are arguments of a run, in the order of `CALL_NAMES`, then those of scenes, seed and
+        number.
+        """
         p = self.parts
         sides = [p.prompt, p.audio_prompt, p.weight, p.guidance, p.audio_guidance]
-        return [*sides, p.steps, p.seconds, p.layout, p.strength, p.seed, p.count]
+        call = [*sides, p.steps, p.seconds, p.layout, p.strength, p.loop]
+        return [*call, p.scenes, *p.scene_values, p.seed, p.count]
 
     @property
     def starting(self) -> list[gr.Component]:
         """Components whose values a run may begin with."""
         p = self.parts
         marked = [p.picture, p.resize_mode, p.swap, p.canvas, p.anew]
-        return [p.like, p.begins, p.drawing, *marked, p.sound, p.sound_start, p.sound_length]
+        return [p.like, p.begins, p.drawing, p.board_mode, *marked, p.sound, p.sound_start, p.sound_length]
 
     @property
     def views_of_a_sample(self) -> list[gr.Component]:
@@ -113,7 +122,9 @@ class Handlers:
         return {
             self.parts.current: folder,
             self.parts.status: "\n\n".join([" ".join([*words, place]), *unknown_of(settings)]),
-            self.parts.player: finished(folder / "image.png", folder / "audio.wav", settings["canvas_layout"]),
+            self.parts.player: finished(
+                folder / "image.png", folder / "audio.wav", settings["canvas_layout"], bool(settings["circular"])
+            ),
             self.parts.began: began_with(folder),
             self.parts.numbers: numbers_of(folder),
             self.parts.png: folder / "image.png",
@@ -140,27 +151,33 @@ class Handlers:
     def read(self, *values: str | float | None) -> tuple[dict, list[int]]:
         """Arguments of the call and seeds, from the values of `asking`."""
         *values, first_seed, num_candidates = values
+        call, (number, *rows) = values[: len(CALL_NAMES)], values[len(CALL_NAMES) :]
         try:
-            arguments, seeds = self.studio.call_arguments(*values), seeds_of(first_seed, num_candidates)
-            check_run(seeds, arguments["audio_length_in_s"])
-            return arguments, seeds
+            scenes = list(zip(*[iter(rows)] * 3))[: check_integer("scenes", number, most=MAX_SCENES) - 1]
+            return self.studio.call_arguments(*call, scenes=scenes), seeds_of(first_seed, num_candidates)
         except ValueError as error:
             raise as_message(error) from error
 
-    def unknown(self, *prompts: str) -> list[str]:
+    def unknown(self, arguments: dict) -> list[str]:
         models = {"model": self.studio.models.model, "audio_model": self.studio.models.audio_model}
-        return unknown_of({**dict(zip(("prompt", "audio_prompt"), prompts)), **models})
+        return unknown_of({**{name: arguments.get(name) for name in PROMPTS}, **models})
 
-    def ask_about(self, visitor: str, *prompts: str) -> None:
+    def ask_about(self, visitor: str, arguments: dict) -> None:
         """Asks once about words that may be misspelled, before the work."""
-        sources = (self.studio.models.model, self.studio.models.audio_model or self.studio.models.model)
-        meant = [misspelled(*each) for each in zip(prompts, sources, ("picture", "sound"))]
-        if not any(meant) or self.asked.get(visitor) == prompts:
+        sources = {"picture": self.studio.models.model}
+        sources["sound"] = self.studio.models.audio_model or sources["picture"]
+        asked = {"picture": arguments["prompt"], "sound": arguments["audio_prompt"]}
+        words = []
+        for number, scene in enumerate(arguments.get("score", {"0": arguments}).values(), 1):
+            where = f" in scene {number}" if "score" in arguments else ""
+            for kind, name in (("picture", "prompt"), ("sound", "audio_prompt")):
+                found = misspelled(scene.get(name, ""), sources[kind], kind)
+                words += [f"“{right}” for “{word}”{where}" for word, right in found.items()]
+        if not words or self.asked.get(visitor) == asked:
             return
-        self.asked[visitor] = prompts
+        self.asked[visitor] = asked
         while len(self.asked) > MAX_ASKED:
             del self.asked[next(iter(self.asked))]
-        words = [f"“{right}” for “{word}”" for each in meant for word, right in each.items()]
         text = f"Did you mean {', '.join(words)}? Correct it, or press “Make it” once more to go on."
         raise gr.Error(text, duration=None, title="One question", print_exception=False)
 
@@ -169,13 +186,13 @@ class Handlers:
         num_values = len(self.asking)
         values, (keep, painted, *start) = values[:num_values], values[num_values:]
         arguments, seeds = self.read(*values)
-        self.ask_about(request.session_hash, *values[:2])
-        given = self.given(arguments, *start)
+        self.ask_about(request.session_hash, arguments)
+        given = self.given(arguments, seeds, *start)
         self.studio.unwanted.discard(request.session_hash)
         self.studio.unwanted.add(painted)
         nothing = dict.fromkeys(self.views_of_a_sample)
         hidden = {self.parts.gallery: gr.Gallery(visible=False), self.parts.details: gr.Column(visible=False)}
-        waiting = "\n\n".join(["Waiting for its turn …", *self.unknown(*values[:2])])
+        waiting = "\n\n".join(["Waiting for its turn …", *self.unknown(arguments)])
         return {
             **nothing,
             **hidden,
@@ -187,21 +204,30 @@ class Handlers:
             **self.at_work(True),
         }
 
-    def given(self, arguments: dict, wanted: Path | None, kind: str, drawn_on: dict | None, *rest: object) -> dict:
-        """Files that a run begins with."""
-        path, fitted, swapped, marked, part, heard, heard_from, heard_for = rest
+    def given(self, arguments: dict, seeds: list[int], wanted: Path | None, kind: str, *rest: object) -> dict:
+        """Files that a run begins with. Of a sound it is known only then how long the run is."""
+        is_heard = wanted is None and kind == "sound"
         try:
-            if wanted is not None:
-                picture = picture_of(str(check_made(wanted) / "image.png"), False)
-                return self.studio.chosen(picture, arguments, "center", None, "all")
-            if kind == "drawing":
-                return self.studio.drawn(drawn_on, arguments)
-            if kind == "picture":
-                picture = picture_of(path, bool(swapped), self.silence)
-                return self.studio.chosen(picture, arguments, fitted, marked, part)
-            return self.studio.heard(heard, heard_from, heard_for) if kind == "sound" else {}
+            if not is_heard:
+                self.studio.check_run(seeds, arguments, {})
+            files = self.read_start(arguments, wanted, kind, *rest)
+            if is_heard:
+                self.studio.check_run(seeds, arguments, files)
         except ValueError as error:
             raise as_message(error) from error
+        return files
+
+    def read_start(self, arguments: dict, wanted: Path | None, kind: str, *rest: object) -> dict[str, bytes]:
+        drawn_on, board_fitted, path, fitted, swapped, marked, part, heard, heard_from, heard_for = rest
+        if wanted is not None:
+            picture = picture_of(str(check_made(wanted) / "image.png"), False)
+            return self.studio.chosen(picture, arguments, "center", None, "all")
+        if kind == "drawing":
+            return self.studio.drawn(drawn_on, arguments, board_fitted)
+        if kind == "picture":
+            picture = picture_of(path, bool(swapped), self.silence)
+            return self.studio.chosen(picture, arguments, fitted, marked, part)
+        return self.studio.heard(heard, heard_from, heard_for) if kind == "sound" else {}
 
     @property
     def silence(self) -> float:
@@ -212,7 +238,7 @@ class Handlers:
         *values, given, earlier = values
         arguments, seeds = self.read(*values)
         rows = rows_of(arguments["canvas_layout"])
-        said = self.unknown(arguments["prompt"], arguments["audio_prompt"])
+        said = self.unknown(arguments)
         try:
             for done, num_steps, previews, output in self.studio.denoise(
                 arguments, seeds, given, request.session_hash
@@ -220,7 +246,7 @@ class Handlers:
                 seen = {self.parts.status: "\n\n".join([f"Denoising: {done} of {num_steps} steps …", *said])}
                 seen[self.parts.player] = on_the_way(previews[0], done / num_steps, rows)
                 if len(seeds) > 1:
-                    pairs = [(each, f"seed {seed}") for each, seed in zip(previews, seeds)]
+                    pairs = [(in_lines(each), f"seed {seed}") for each, seed in zip(previews, seeds)]
                     seen[self.parts.gallery] = gr.Gallery(pairs, visible=True)
                 yield seen
                 if output is not None:
@@ -266,6 +292,7 @@ class Handlers:
         shown = playing((EXAMPLES / f"{name}.jpg").read_bytes(), (EXAMPLES / f"{name}.mp3").read_bytes(), "mpeg")
         return {
             **{self.parts.prompt: prompt, self.parts.audio_prompt: audio_prompt, self.parts.seed: seed},
+            **{self.parts.scenes: 1, self.parts.seconds: self.studio.own_seconds},
             self.parts.player: shown,
             self.parts.status: f"An example: {caption_of(name)}. “Make it” makes others like it.",
             self.parts.gallery: gr.Gallery(visible=False),
@@ -276,7 +303,35 @@ class Handlers:
         """The arguments of a run that begins with a sample."""
         settings = sample_settings(check_made(folder))
         fields = {field: settings[name] for name, field in zip(CALL_NAMES, self.asking) if name in settings}
-        return {**fields, self.parts.strength: LIKE_STRENGTH, self.parts.like: folder}
+        return {
+            **fields,
+            **self.fields_of(settings.get("score")),
+            self.parts.strength: LIKE_STRENGTH,
+            self.parts.like: folder,
+        }
+
+    def fields_of(self, score: dict[str, dict[str, str]] | None) -> dict:
+        """The fields of scenes, with the words of a score."""
+        p = self.parts
+        if score is None:
+            return {p.scenes: 1}
+        (_, first), *further = score.items()
+        values = [value for second, words in further for value in (float(second), *map(words.get, PROMPTS))]
+        return {
+            **dict(zip((p.prompt, p.audio_prompt), map(first.get, PROMPTS))),
+            **dict(zip(p.scene_values, values)),
+            p.scenes: len(score),
+        }
+
+    def open_scenes(self, number: int) -> dict:
+        """The rows of so many scenes."""
+        return {row: gr.Group(visible=i <= number) for i, row in enumerate(self.parts.scene_rows, 2)}
+
+    def time_scenes(self, number: int, num_candidates: int) -> dict:
+        """A length for so many scenes, and no more attempts than the page takes of it."""
+        length = number * self.studio.scene_seconds if number > 1 else self.studio.own_seconds
+        most = int(MAX_RUN_SECONDS / length)
+        return {self.parts.seconds: length, self.parts.count: min(num_candidates, most)}
 
     def look(self, path: str | None) -> tuple[gr.Checkbox, gr.Image]:
         """Shows a picture that was just chosen, and on which side its drawing was found."""
@@ -322,29 +377,42 @@ class Handlers:
             p.hide_png: png,
         }
 
-    def imprint(self, path: str | None, swapped: bool, prompt: str, share: float, before: Path | None) -> dict:
+    def imprint(
+        self, request: gr.Request, path: str | None, swapped: bool, prompt: str, share: float, before: Path | None
+    ) -> Iterator[dict]:
         """Makes a sound of words with a picture painted into it."""
-        p = self.parts
+        p, visitor = self.parts, f"imprint of {request.session_hash}"
+        self.studio.unwanted.discard(visitor)
+        busy, idle = (working(p.imprint_start, p.imprint_stop, on) for on in (True, False))
         try:
             picture = picture_of(path, swapped, self.silence)
+            yield {p.imprint_status: "A sound is made, and your picture painted in …", **busy}
             seed = random.randrange(MAX_FRESH_SEED)
-            spectrogram, sound = self.studio.imprint(picture, prompt, share, seed)
-        except ValueError as error:
+            spectrogram, sound = self.studio.imprint(picture, prompt, share, seed, visitor)
+        except Stopped:
+            yield {p.imprint_status: "Stopped.", **idle}
+            return
+        except Exception as error:
+            yield {p.imprint_status: "That did not work.", **idle}
             raise as_message(error) from error
         remove_hidden(before)
         wav = Path(tempfile.mkdtemp(dir=self.studio.folder)) / "painted.wav"
         wav.write_bytes(sound)
         png = wav.with_suffix(".png")
         spectrogram.save(png)
-        words = ["Press play. Each press of the button makes another sound.", *self.unknown("", prompt)]
-        return {
+        words = ["Press play. Each press of the button makes another sound.", *self.unknown({"audio_prompt": prompt})]
+        yield {
             p.imprinted: wav,
             p.imprint_status: "\n\n".join(words),
             p.imprint_player: playing(png.read_bytes(), sound),
             p.imprint_downloads: gr.Row(visible=True),
             p.imprint_png: png,
             p.imprint_wav: wav,
+            **idle,
         }
+
+    def cease_imprint(self, request: gr.Request) -> None:
+        self.studio.unwanted.add(f"imprint of {request.session_hash}")
 
     def marking(self, folder: Path | None) -> dict:
         """A sample to be marked, beside the arguments that made it."""
@@ -371,20 +439,21 @@ class Handlers:
         return {**shown, self.parts.strength: gr.Slider(visible=not from_noise)}
 
     def lay(
-        self, path: str | None, fitted: str, swapped: bool, part: str, length: float, canvas_layout: str
+        self, path: str | None, fitted: str, swapped: bool, part: str, length: float, canvas_layout: str, loops: bool
     ) -> gr.ImageEditor:
         """The picture on the canvas, to be marked."""
         if path is None or part == "all":
             return gr.ImageEditor(None, visible=False)
         try:
-            wanted = {"audio_length_in_s": length, "canvas_layout": canvas_layout}
+            wanted = {"audio_length_in_s": length, "canvas_layout": canvas_layout, "circular": loops}
             laid = self.studio.on_canvas(picture_of(path, bool(swapped), self.silence), wanted, fitted)
         except ValueError as error:
             raise as_message(error) from error
         return gr.ImageEditor(laid, visible=True, canvas_size=laid.size)
 
-    def new_board(self, canvas_layout: str) -> gr.ImageEditor:
-        return gr.ImageEditor(blank(canvas_layout, ground_of(self.studio)), canvas_size=BOARDS[canvas_layout])
+    def new_board(self, canvas_layout: str, is_narrow: bool) -> gr.ImageEditor:
+        size = SQUARE if is_narrow or canvas_layout == "folded" else WIDE
+        return gr.ImageEditor(blank(ground_of(self.studio), size), canvas_size=size)
 
     def film(self, folder: Path | None) -> Path:
         return video_of(check_made(folder))
@@ -400,4 +469,9 @@ class Handlers:
             raise as_message(error) from error
 
     def at_work(self, busy: bool) -> dict:
-        return {self.parts.start: gr.Button(interactive=not busy), self.parts.stop: gr.Button(interactive=busy)}
+        return working(self.parts.start, self.parts.stop, busy)
+
+
+def working(start: gr.Button, stop: gr.Button, busy: bool) -> dict:
+    """Two buttons, of which one can be pressed."""
+    return {start: gr.Button(interactive=not busy), stop: gr.Button(interactive=busy)}

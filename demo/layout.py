@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 import PIL.Image
 from bounds import bound_editors
-from studio import BOUNDS, MAX_CANDIDATES, MAX_PROMPT_LENGTH, Studio
-from views import blank, finished, on_the_way, remove, remove_hidden
+from studio import BOUNDS, MAX_CANDIDATES, MAX_PROMPT_LENGTH, MAX_SCENES, Studio
+from views import WIDE, blank, finished, on_the_way, remove, remove_hidden
 
 from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS, WORLD_PROMPTS
@@ -37,6 +37,8 @@ HIDE_BEGINNING = "The bell below rings as it is until you choose a picture."
 STRENGTH = "0.2 keeps almost all of what you give, 1 keeps nothing. From 0.7 on, only large shapes are left."
 STEPS = "Noise becomes a picture step by step. More steps take longer."
 GUIDANCE = "More is closer, and harsher."
+SCENES = "More than one make a panorama that plays from left to right."
+LOOP = "The picture tiles, and the sound goes on at its beginning."
 # Strength of a start until a visitor chooses another.
 START_STRENGTH = 0.6
 KEPT = "To keep a picture exactly, hide it in a sound or paint it into one: see the other tabs above."
@@ -58,15 +60,23 @@ RESIZE_MODES = [
 ]
 ANEW = [("all of it", "all"), ("what I mark", "marked"), ("all but what I mark", "unmarked")]
 LAYOUTS = [("a strip, played once through", "strip"), ("a square, played in two rows", "folded")]
+# A long canvas is shown whole, and below so large that it scrolls.
 PLAYER = """
-<div class="canvas rows-${value.rows}"><img src="${value.picture}" alt="the picture"><div class="playhead"></div></div>
-${value.audio ? `<audio controls src="${value.audio}"></audio>` : ""}
+${(value.long ? ["", "long"] : [""]).map((kind) => `<div class="canvas rows-${value.rows} ${kind}"><div class="sheet">
+<img src="${value.picture}" alt="the picture"><div class="playhead"></div></div></div>`).join("")}
+${value.audio ? `<audio controls ${value.loops ? "loop" : ""} src="${value.audio}"></audio>` : ""}
 ${value.done === null ? "" : `<progress value="${value.done}"></progress>`}
 """
 PLAYER_STYLE = """
-.canvas { position: relative; cursor: pointer; overflow: hidden; border-radius: 6px; }
+.canvas { cursor: pointer; overflow: hidden; border-radius: 6px; }
+.sheet { position: relative; }
 .canvas.rows-2 { max-width: 480px; margin: auto; }
 .canvas img { display: block; width: 100%; }
+.canvas:has(+ .long) { margin-bottom: 6px; }
+.canvas:has(+ .long) img { min-height: 24px; }
+.long { overflow-x: auto; }
+.long .sheet { width: max-content; }
+.long img { width: auto; max-width: none; height: 200px; }
 .playhead { position: absolute; width: 3px; background: #ff4040; visibility: hidden; }
 audio, progress { width: 100%; margin-top: 8px; accent-color: var(--color-accent); }
 """
@@ -78,10 +88,11 @@ STYLE = """
   grid-auto-rows: auto !important; height: auto !important;
 }
 .strips .thumbnail-lg { aspect-ratio: auto; height: auto; display: flex; flex-direction: column; }
-.strips .thumbnail-lg > img { aspect-ratio: 4; height: auto; object-fit: contain; background: black; }
+.strips .thumbnail-lg > img { aspect-ratio: auto 4; height: auto; max-height: 220px; object-fit: contain; }
 .strips .caption-label {
   position: static; max-width: 100%; padding: 4px 6px; border: 0; background: none; white-space: normal;
 }
+#mp4_file { display: none; }
 #hide_player .canvas img { height: min(60vh, 480px); }
 /* All titles beside each other on a phone. */
 @media (max-width: 600px) { #ways button[role=tab] { padding: 0 7px; } }
@@ -91,24 +102,35 @@ STYLE = """
 #gallery { --strip: 260px; }
 @media (max-width: 600px) { #gallery { --strip: 140px; } .strips { --strip: 140px; } }
 """
-# Its parts are drawn anew with each picture, so they are looked up at each frame.
+# Its parts are drawn anew with each picture, so they are looked up each time. Nothing is drawn while nothing plays.
 PLAYER_SCRIPT = """
-const follow = () => {
-  const audio = element.querySelector("audio"), playhead = element.querySelector(".playhead");
-  if (playhead && audio && audio.duration) {
-    const rows = element.querySelector(".rows-2") ? 2 : 1, place = rows * audio.currentTime / audio.duration;
-    const row = Math.min(Math.floor(place), rows - 1);
-    Object.assign(playhead.style, {
-      visibility: "visible", left: `${100 * (place - row)}%`, top: `${100 * row / rows}%`, height: `${100 / rows}%`,
-    });
-  }
-  requestAnimationFrame(follow);
+let moved = false, frame = 0;
+const mark = (canvas, audio) => {
+  const rows = canvas.matches(".rows-2") ? 2 : 1, place = rows * audio.currentTime / audio.duration;
+  const row = Math.min(Math.floor(place), rows - 1);
+  Object.assign(canvas.querySelector(".playhead").style, {
+    visibility: "visible", left: `${100 * (place - row)}%`, top: `${100 * row / rows}%`, height: `${100 / rows}%`,
+  });
+  if (!moved) canvas.scrollLeft = place * canvas.scrollWidth - canvas.clientWidth / 2;
 };
-follow();
+const follow = () => {
+  const audio = element.querySelector("audio");
+  if (!audio || !audio.duration) return;
+  element.querySelectorAll(".canvas").forEach((canvas) => mark(canvas, audio));
+  cancelAnimationFrame(frame);
+  if (!audio.paused) frame = requestAnimationFrame(follow);
+};
+// It plays in the middle, until somebody moves it.
+for (const kind of ["wheel", "pointerdown", "touchstart"]) {
+  element.addEventListener(kind, (event) => { if (event.target.closest(".long")) moved = true; }, { passive: true });
+}
+for (const kind of ["play", "seeking"]) element.addEventListener(kind, () => { moved = false; }, true);
+const changes = ["loadedmetadata", "play", "pause", "seeked", "ended"];
+for (const kind of changes) element.addEventListener(kind, follow, true);
 element.addEventListener("click", (event) => {
   const audio = element.querySelector("audio"), canvas = event.target.closest(".canvas");
   if (audio && canvas) {
-    const { left, width, top, height } = canvas.getBoundingClientRect();
+    const { left, width, top, height } = canvas.firstElementChild.getBoundingClientRect();
     const rows = canvas.matches(".rows-2") ? 2 : 1, row = Math.floor(rows * (event.clientY - top) / height);
     audio.currentTime = audio.duration * (row + (event.clientX - left) / width) / rows;
     audio.play();
@@ -150,6 +172,8 @@ def lay_out(studio: Studio) -> tuple[gr.Blocks, SimpleNamespace]:
         # The same by their names, which survive a reload.
         parts.kept = gr.BrowserState([], storage_key="images-that-sound")
         parts.folders, parts.current = gr.State([]), gr.State()
+        # Whether the page is narrow, which it says itself.
+        parts.narrow = gr.Checkbox(visible=False)
         # The files that a run begins with, and the sample that it is to begin like.
         parts.files, parts.like = gr.State({}), gr.State()
         loud = "dark" if studio.pipe.mel_spectrogram.black_is_loud else "bright"
@@ -240,7 +264,11 @@ def _lay_imprint(parts: SimpleNamespace) -> None:
             parts.imprint_ratio = gr.Slider(
                 0, 1, 0.5, step=0.05, label="From more picture to more sound", elem_id="imprint_ratio"
             )
-            parts.imprint_start = gr.Button("Paint it in", variant="primary", elem_id="imprint_start")
+            with gr.Row():
+                parts.imprint_start = gr.Button(
+                    "Paint it in", variant="primary", min_width=140, elem_id="imprint_start"
+                )
+                parts.imprint_stop = gr.Button("Stop", interactive=False, min_width=140, elem_id="imprint_stop")
         with gr.Column(scale=3, elem_id="imprint_result"):
             parts.imprint_status = gr.Markdown("Choose a picture, then press the button.", elem_id="imprint_status")
             parts.imprint_player = _player(finished(*EXAMPLE), "imprint_player")
@@ -260,6 +288,7 @@ def _lay_questions(parts: SimpleNamespace, studio: Studio) -> None:
         search = {"value": None, "filterable": True, "min_width": 140}
         parts.known = gr.Dropdown(known["picture"], label="Pictures it knows", elem_id="known", **search)
         parts.audio_known = gr.Dropdown(known["sound"], label="Sounds it knows", elem_id="audio_known", **search)
+    _lay_scenes(parts, studio)
     parts.begins = gr.Radio(STARTS, value="words", label="Begin with", elem_id="begins")
     _lay_starts(parts, studio)
     parts.strength = tuned(
@@ -276,11 +305,37 @@ def _lay_questions(parts: SimpleNamespace, studio: Studio) -> None:
         )  # fmt: skip
     parts.keep = gr.Checkbox(label="Keep this seed for the next attempts", elem_id="keep")
     parts.layout = gr.Radio(LAYOUTS, value="strip", label="Shape", elem_id="layout")
+    parts.loop = gr.Checkbox(label="Loop", info=LOOP, elem_id="loop")
     with gr.Accordion("Fine tuning", open=False, elem_id="tuning"):
         _lay_tuning(parts, studio)
     with gr.Row():
         parts.start = gr.Button("Make it", variant="primary", min_width=140, elem_id="start")
         parts.stop = gr.Button("Stop", interactive=False, min_width=140, elem_id="stop")
+
+
+def _lay_scenes(parts: SimpleNamespace, studio: Studio) -> None:
+    """Further scenes, of which as many are shown as are wanted, and the length of all."""
+    parts.scenes = gr.Radio(
+        list(range(1, MAX_SCENES + 1)), value=1, label="Scenes, one after the other", info=SCENES, elem_id="scenes"
+    )
+    embedded = studio.models.model == "embedded"
+    known = {kind: [(name, text) for name, text in WORLD_PROMPTS[kind].items()] for kind in ("picture", "sound")}
+    words = {"allow_custom_value": True, "min_width": 140, "info": "Empty: as before."}
+    parts.scene_rows, parts.scene_values = [], []
+    for i in range(1, MAX_SCENES):
+        with gr.Group(visible=False) as row:
+            begin = gr.Number(
+                i * studio.scene_seconds, label=f"Scene {i + 1} begins at this second", elem_id=f"scene_{i}_begin"
+            )
+            with gr.Row():
+                for kind, label in (("picture", "What to see"), ("sound", "What to hear")):
+                    choices = known[kind] if embedded else []
+                    # Nothing is chosen until a visitor does.
+                    words["elem_id"] = f"scene_{i}_{kind}"
+                    parts.scene_values.append(gr.Dropdown(choices, value=None, label=label, **words))
+        parts.scene_values.insert(-2, begin)
+        parts.scene_rows.append(row)
+    parts.seconds = tuned("audio_length_in_s", "Length in seconds", studio.own_seconds, 0.01)
 
 
 def _lay_starts(parts: SimpleNamespace, studio: Studio) -> None:
@@ -289,12 +344,15 @@ def _lay_starts(parts: SimpleNamespace, studio: Studio) -> None:
     ink = "#000000" if ground else "#ffffff"
     with gr.Column(visible=False) as parts.drawn:
         parts.drawing = gr.ImageEditor(
-            blank("strip", ground),
+            blank(ground),
             brush=gr.Brush(6, [ink], ink, "fixed"),
-            canvas_size=blank("strip", ground).size,
+            canvas_size=WIDE,
             fixed_canvas=True,
             elem_id="drawing",
             **EDITED,
+        )
+        parts.board_mode = gr.Dropdown(
+            RESIZE_MODES, value="repeat", label="Place on the canvas", min_width=140, elem_id="board_mode"
         )
     with gr.Column(visible=False) as parts.pictured:
         _lay_picture(parts, "")
@@ -315,7 +373,6 @@ def _lay_starts(parts: SimpleNamespace, studio: Studio) -> None:
 def _lay_tuning(parts: SimpleNamespace, studio: Studio) -> None:
     """Arguments of the call that most visitors leave as they are."""
     defaults, embedded = studio.pipe.default_arguments, studio.models.model == "embedded"
-    length = (defaults["width"] - defaults["crop_right"]) / studio.pipe.mel_spectrogram.columns_per_second
     parts.weight = tuned(
         "audio_weight", "From more picture to more sound", defaults["audio_weight"], 0.05, info="Who decides how much."
     )
@@ -334,7 +391,6 @@ def _lay_tuning(parts: SimpleNamespace, studio: Studio) -> None:
         1,
         info=STEPS,
     )
-    parts.seconds = tuned("audio_length_in_s", "Seconds", length, 0.01)
 
 
 def _lay_result(parts: SimpleNamespace, studio: Studio) -> None:

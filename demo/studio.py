@@ -8,7 +8,7 @@ import secrets
 import shlex
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -26,16 +26,16 @@ from images_that_sound.pipelines import (
     ImagesThatSoundImprintPipeline,
     ImagesThatSoundPipeline,
 )
-from images_that_sound.pipelines.images_that_sound_canvas import fit_pictures
+from images_that_sound.pipelines.images_that_sound_canvas import Canvas, fit_pictures
 from images_that_sound.pipelines.images_that_sound_checks import check_integer, check_number
 from images_that_sound.pipelines.images_that_sound_picture_reading import on_ground
 from images_that_sound.pipelines.images_that_sound_spectrogram import SILENCE_PEAK
 from images_that_sound.scripts.common.colors import Painter
 from images_that_sound.scripts.common.control_lines import lines_of
-from images_that_sound.scripts.common.files import json_text, read_json, written
+from images_that_sound.scripts.common.files import json_text, read_json, write_json, written
 from images_that_sound.scripts.common.loudness import levelled
 from images_that_sound.scripts.common.models import device_of, load_pipeline, with_checkpoint_defaults
-from images_that_sound.scripts.common.own_files import OwnFile, recorded
+from images_that_sound.scripts.common.own_files import OwnFile, joined, recorded, values_over_time
 from images_that_sound.scripts.common.parsers import call_arguments
 from images_that_sound.scripts.common.requests import complete_call
 from images_that_sound.scripts.common.samples import captions_of, panel_of, read_picture, sample_settings
@@ -60,16 +60,19 @@ CALL_NAMES = (
     "audio_length_in_s",
     "canvas_layout",
     "strength",
+    "circular",
 )
 # Arguments of the call that are files, by their names in a sample's folder.
 FILES = {"image": "picture.png", "mask_image": "mask.png", "control_image": "drawing.png", "audio": "sound.wav"}
+# Prompts over time in a sample's folder.
+SCORE = "score.json"
 # How much one run may ask of a machine that all visitors share: from least to most, whoever sends it.
 BOUNDS = {
     "audio_weight": (0, 1),
     "guidance_scale": (1, 20),
     "audio_guidance_scale": (1, 20),
     "num_inference_steps": (5, 200),
-    "audio_length_in_s": (1, 10),
+    "audio_length_in_s": (1, 60),
     # At least one of the fewest steps.
     "strength": (0.2, 1),
 }
@@ -80,6 +83,10 @@ MAX_RUN_SECONDS = 60
 MAX_START = 36_000
 # Probabilities from which on a picture or a sound is clear or at least faint.
 CLEAR, FAINT = 0.5, 0.1
+# Width by height from which on a picture is long.
+LONG = 5
+# Scenes of a canvas, one after the other.
+MAX_SCENES = 6
 MAX_SEED = 2**53 - 1  # JavaScript counts no further.
 MAX_PROMPT_LENGTH = 500
 
@@ -127,21 +134,62 @@ class Studio:
     def scorer(self) -> Scorer:
         return load_scorer(self.scores, self.models, self.pipe)
 
-    def call_arguments(self, *values: str | float) -> dict:
-        """Arguments of the call from the values of `CALL_NAMES`; raises `ValueError` for one out of its bounds."""
+    def call_arguments(self, *values: str | float | bool, scenes: Sequence[tuple] = ()) -> dict:
+        """
+        Arguments of the call from the values of `CALL_NAMES`, and the `score` of further scenes, each the second at
+        which it begins, its picture and its sound. Raises `ValueError` for a value out of its bounds.
+        """
         arguments = dict(zip(CALL_NAMES, values, strict=True))
+        arguments["circular"] = bool(arguments["circular"])
         _check_prompts(arguments["prompt"], arguments["audio_prompt"])
         for name, (least, most) in BOUNDS.items():
             check = check_integer if name == "num_inference_steps" else check_number
             check(name, arguments[name], least=least, most=most)
+        if scenes:
+            score = score_of((0, arguments["prompt"], arguments["audio_prompt"]), *scenes)
+            prompts = values_over_time(score)
+            arguments |= {name: joined(texts) for name, texts in prompts.items()} | {"score": score}
         return with_checkpoint_defaults(arguments, self.pipe)
 
-    def drawn(self, drawing: dict | None, arguments: dict) -> dict[str, bytes]:
-        """Files to begin with, of what is drawn in an editor that is as wide as the canvas."""
+    def check_run(self, seeds: list[int], arguments: dict, files: dict[str, bytes]) -> None:
+        """Raises `ValueError` for a run that takes too much memory, or that its canvas has no place for."""
+        length = length_with(arguments, files)
+        if length * len(seeds) > MAX_RUN_SECONDS:
+            raise ValueError(
+                f"All attempts together may have {MAX_RUN_SECONDS} seconds. Choose at most"
+                f" {int(MAX_RUN_SECONDS / length)} attempts of {length:g} seconds, or shorter ones."
+            )
+        score, circular = arguments.get("score"), arguments["circular"]
+        if (score or circular) and arguments["canvas_layout"] == "folded":
+            raise ValueError(f"{'A loop' if circular else 'A canvas of scenes'} has to be a strip. Choose this shape.")
+        canvas = self.pipe.resolve_size(audio_length_in_s=length, crop_right=0)
+        if circular and canvas.width != canvas.columns:
+            step = self.pipe.vae_scale_factor / self.pipe.mel_spectrogram.columns_per_second
+            raise ValueError(f"A loop lasts a multiple of {step:g} seconds, such as {step * round(length / step):g}.")
+        window = self.pipe.default_arguments["width"]
+        if score and canvas.width <= window:
+            least = window / self.pipe.mel_spectrogram.columns_per_second
+            raise ValueError(f"Several scenes need more than {least:g} seconds. Make the sound longer.")
+        if score and (last := float(list(score)[-1])) >= length:
+            raise ValueError(f"The last scene begins at {last:g} s, but the sound ends at {length:g} s.")
+
+    @property
+    def own_seconds(self) -> float:
+        """Length of the checkpoint's own canvas."""
+        defaults = self.pipe.default_arguments
+        return (defaults["width"] - defaults["crop_right"]) / self.pipe.mel_spectrogram.columns_per_second
+
+    @property
+    def scene_seconds(self) -> int:
+        """Length of a scene: half as much again as the models see at once, so that each has a place of its own."""
+        return min(round(1.5 * self.own_seconds), MAX_RUN_SECONDS // MAX_SCENES)
+
+    def drawn(self, drawing: dict | None, arguments: dict, resize_mode: str) -> dict[str, bytes]:
+        """Files to begin with, of what is drawn on a board."""
         if drawing is None or not _painted(drawing).any():
             raise ValueError("Draw something first.")
         argument = "control_image" if self.follows_lines else "image"
-        return {argument: _png(self.on_canvas(drawing["composite"], arguments, "stretch"))}
+        return {argument: _png(self.on_canvas(drawing["composite"], arguments, resize_mode))}
 
     def chosen(
         self, picture: PIL.Image.Image, arguments: dict, resize_mode: str, marked: dict | None, anew: str
@@ -181,7 +229,8 @@ class Studio:
     def on_canvas(self, picture: PIL.Image.Image, arguments: dict, resize_mode: str) -> PIL.Image.Image:
         """A picture on the canvas of a call's arguments; one of a sample lies as it was made."""
         length, canvas_layout = arguments["audio_length_in_s"], arguments["canvas_layout"]
-        canvas = self.pipe.resolve_size(audio_length_in_s=length, canvas_layout=canvas_layout)
+        circular = bool(arguments.get("circular"))
+        canvas = self.pipe.resolve_size(audio_length_in_s=length, canvas_layout=canvas_layout, circular=circular)
         ground = self.pipe.mel_spectrogram.silence
         picture = on_ground(picture, ground).convert("RGB")
         if not canvas.folded and picture.size == (canvas.columns, canvas.height):
@@ -202,8 +251,8 @@ class Studio:
         unwanted.
         """
         self._check_wanted(visitor)
-        check_run(seeds, arguments["audio_length_in_s"], files)
-        arguments, num_steps = arguments_with(arguments, files), arguments["num_inference_steps"]
+        self.check_run(seeds, arguments, files)
+        arguments, num_steps = prompted(arguments_with(arguments, files)), arguments["num_inference_steps"]
         pipe = self.img2img if "strength" in arguments else self.pipe
         total = int(num_steps * arguments.get("strength", 1))
         shown = set(np.linspace(0, total, PREVIEWS + 1).round().astype(int).tolist()) - {total}
@@ -214,7 +263,10 @@ class Studio:
             if is_left.is_set():
                 raise Stopped
             if (done := step + 1) in shown:
-                canvases = pipe.decode_latents(tensors["pred_original_sample"], pipe.vae)
+                guess = tensors["pred_original_sample"]
+                height, width = (pipe.vae_scale_factor * side for side in guess.shape[-2:])
+                windows = pipe.resolve_windows(Canvas(height, width, width)).windows
+                canvases = pipe.decode_latents(guess, pipe.vae, windows)
                 seen.put((done, total, pipe.image_processor.postprocess(canvases, "pil", [False] * len(seeds)), None))
             return {}
 
@@ -264,6 +316,8 @@ class Studio:
             write_row(self.pipe, output, row, folder, {**settings, "seed": seed}, video=False)
             for argument, file in files.items():
                 (folder / FILES[argument]).write_bytes(file)
+            if "score" in arguments:
+                write_json(folder / SCORE, arguments["score"])
         if len(folders) == 1:
             return folders
         with self.lock:
@@ -280,29 +334,42 @@ class Studio:
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
-    def imprint(self, picture: PIL.Image.Image, audio_prompt: str, sound_share: float, seed: int) -> tuple:
+    def imprint(
+        self,
+        picture: PIL.Image.Image,
+        audio_prompt: str,
+        sound_share: float,
+        seed: int,
+        visitor: str | None = None,
+    ) -> tuple:
         """
-        Makes a sound of words with a picture painted into it.
+        Makes a sound of words with a picture painted into it. Raises `Stopped` at the step at which `visitor` is among
+        the unwanted.
 
         Args:
             picture (`PIL.Image.Image`): Light parts are loud.
             audio_prompt (`str`): Sound to make.
             sound_share (`float`): 0 is as much picture as can be, 1 is the sound without the picture.
             seed (`int`): Number of the attempt.
+            visitor (`str`, *optional*): Who wants it.
 
         Returns:
             Its spectrogram, a `PIL.Image.Image`, and a WAV as `bytes`.
         """
         _check_prompts(audio_prompt)
         check_number("share", sound_share, least=0, most=1)
-        defaults = self.pipe.default_arguments
-        length = (defaults["width"] - defaults["crop_right"]) / self.pipe.mel_spectrogram.columns_per_second
-        canvas = self.on_canvas(picture, {"audio_length_in_s": length, "canvas_layout": "strip"}, "center")
+        canvas = self.on_canvas(picture, {"audio_length_in_s": self.own_seconds, "canvas_layout": "strip"}, "center")
+
+        def follow(*_: object) -> dict:
+            self._check_wanted(visitor)
+            return {}
+
         with self.lock:
             output = self.imprinter(
                 image=canvas,
                 audio_prompt=audio_prompt,
                 magnitude_ratio=1 - sound_share,
+                callback_on_step_end=follow,
                 generator=torch.Generator().manual_seed(seed),
             )
         audio, _ = levelled(output.audios[0], self.pipe.sampling_rate)
@@ -354,19 +421,32 @@ def seeds_of(first: int | None, num_candidates: int) -> list[int]:
     return [first + i for i in range(num_candidates)]
 
 
-def check_run(seeds: list[int], audio_length_in_s: float, files: dict[str, bytes] = {}) -> None:
-    """Raises `ValueError` for a run that takes too much memory. A sound among `files` says the length."""
-    if "audio" in files:
-        audio_length_in_s = soundfile.info(io.BytesIO(files["audio"])).duration
-    if audio_length_in_s * len(seeds) > MAX_RUN_SECONDS:
-        raise ValueError(
-            f"All attempts together may have {MAX_RUN_SECONDS} seconds. Choose at most"
-            f" {int(MAX_RUN_SECONDS / audio_length_in_s)} attempts of {audio_length_in_s:g} seconds, or shorter ones."
-        )
+def length_with(arguments: dict, files: dict[str, bytes]) -> float:
+    """Seconds that a run's samples last. A sound among the files says it."""
+    return soundfile.info(io.BytesIO(files["audio"])).duration if "audio" in files else arguments["audio_length_in_s"]
+
+
+def score_of(*scenes: tuple[float | None, str | None, str | None]) -> dict[str, dict[str, str]]:
+    """
+    Prompts over time of scenes, each the second at which it begins, its picture and its sound. What is left empty
+    stays as it was. Raises `ValueError` unless scenes say something and follow each other.
+    """
+    score, latest = {}, -1.0
+    for number, (second, prompt, audio_prompt) in enumerate(scenes, 1):
+        words = {"prompt": prompt, "audio_prompt": audio_prompt}
+        words = {name: text for name, text in words.items() if text is not None and str(text).strip()}
+        if not words:
+            raise ValueError(f"Say what to see or what to hear in scene {number}, or choose fewer scenes.")
+        _check_prompts(*words.values())
+        check_number("second", second, least=0, most=BOUNDS["audio_length_in_s"][1])
+        if second <= latest:
+            raise ValueError(f"Scene {number} has to begin after {latest:g} s, since scene {number - 1} begins there.")
+        score[f"{second:g}"], latest = words, second
+    return score
 
 
 def _check_prompts(*prompts: str | None) -> None:
-    if not all(prompt and prompt.strip() for prompt in prompts):
+    if not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
         raise ValueError("Say both what to see and what to hear.")
     if max(map(len, prompts)) > MAX_PROMPT_LENGTH:
         raise ValueError(f"A prompt may have {MAX_PROMPT_LENGTH} characters, but one has {max(map(len, prompts))}.")
@@ -403,6 +483,12 @@ def arguments_with(arguments: dict, files: dict[str, bytes]) -> dict:
     return {name: value for name, value in arguments.items() if name != unused}
 
 
+def prompted(arguments: dict) -> dict:
+    """Arguments with the prompts over time of their score."""
+    call = {name: value for name, value in arguments.items() if name != "score"}
+    return {**call, **values_over_time(arguments.get("score", {}))} if "score" in arguments else call
+
+
 def own_files(files: dict[str, bytes]) -> dict[str, list[OwnFile]]:
     """Files as settings record them."""
     hashes = {argument: hashlib.sha256(file).hexdigest() for argument, file in files.items()}
@@ -437,15 +523,23 @@ def calm(path: str) -> Iterator[None]:
         raise ValueError(f"{text.rstrip('.')}.") from error
 
 
+def is_long(picture: PIL.Image.Image) -> bool:
+    """Whether a picture is too wide to be seen in the width of a page."""
+    return picture.width > LONG * picture.height
+
+
 def video_of(folder: Path) -> Path:
     """A sample's video, made where it is missing."""
     file = folder / "video.mp4"
     if not file.exists():
         settings = sample_settings(folder)
         audio, sampling_rate = read_waveform(folder / "audio.wav")
-        panels = [panel_of(read_picture(folder / "image.png"), settings)]
+        picture = read_picture(folder / "image.png")
+        # Which shows a part of a long picture enlarged.
+        shape = "16:9" if is_long(picture) else "strip"
+        panels, captions = [panel_of(picture, settings)], captions_of(settings)
         with written(file) as video:
-            write_video(video, panels, audio, sampling_rate, captions_of(settings), json_text(settings))
+            write_video(video, panels, audio, sampling_rate, captions, json_text(settings), shape)
     return file
 
 
@@ -498,10 +592,15 @@ def _likeness(drawing: bytes, folder: Path) -> float:
 
 def as_command(settings: dict) -> str:
     """The command that makes a sample again."""
-    words = ["images-that-sound", "generate"]
+    words, given = ["images-that-sound", "generate"], settings
+    if settings.get("score"):
+        words += ["--score", SCORE]
+        given = {name: value for name, value in settings.items() if name not in ("prompt", "audio_prompt")}
     for name in (*CALL_NAMES, *FILES, "controlnet", "seed", "model", "audio_model", "dtype"):
-        if settings.get(name) is not None:
-            value = settings[name]
+        if given.get(name) is True:
+            words.append(f"--{name}")
+        elif given.get(name) not in (None, False):
+            value = given[name]
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
@@ -533,7 +632,8 @@ def as_python(settings: dict, models: Models) -> str:
         lines.append(f"pipe.to({device!r})")
     if drawn:
         lines.append(f'drawing = PIL.Image.open("{FILES["control_image"]}")')
-    lines += ["output = pipe(", *(f"    {name}={settings[name]!r}," for name in CALL_NAMES if name in settings)]
+    call = settings | (values_over_time(settings["score"]) if settings.get("score") else {})
+    lines += ["output = pipe(", *(f"    {name}={call[name]!r}," for name in CALL_NAMES if name in call)]
     lines += [f"    {name}={_read_in_python(name)}," for name in files]
     lines += [f"    generator=torch.Generator().manual_seed({settings['seed']}),", ")"]
     lines += ['output.images[0].save("image.png")']

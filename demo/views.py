@@ -9,20 +9,22 @@ from pathlib import Path
 
 import gradio as gr
 import PIL.Image
-from studio import label_of
+from studio import is_long, label_of
 
-from images_that_sound.scripts.common.samples import sample_settings
+from images_that_sound.scripts.common.samples import read_picture, sample_settings
 from images_that_sound.scripts.common.vocabulary import FUNCTION_WORDS, unknown_words, vocabulary, words_of
 
 
-# Width and height of the board that a visitor draws on.
-BOARDS = {"strip": (1024, 256), "folded": (512, 512)}
+# Width and height of the board that a visitor draws on. A strip would be too low for a finger on a narrow page.
+WIDE, SQUARE = (1024, 256), (512, 512)
 
 
 # Likeness, from 0 to 1, from which on a word may be another one misspelled.
 SPELLED_ALIKE = 0.85
 # Folder of a sample in the page's own one.
 SAMPLE = re.compile(r"[\w-]{32}/images-that-sound/seed-[0-9]{6,16}", re.ASCII)
+# Width by height of a line of a long picture, and pixels between lines.
+LINE, LINE_GAP = 4, 6
 # Width and height of an uploaded picture as it is shown. Gradio keeps what it shows in memory, for each visitor.
 PREVIEW = (640, 160)
 
@@ -32,9 +34,9 @@ def as_message(error: Exception) -> gr.Error:
     return gr.Error(str(error), duration=8, print_exception=not isinstance(error, ValueError))
 
 
-def blank(canvas_layout: str, ground: int) -> PIL.Image.Image:
+def blank(ground: int, size: tuple[int, int] = WIDE) -> PIL.Image.Image:
     """An empty board to draw on."""
-    return PIL.Image.new("RGB", BOARDS[canvas_layout], (ground,) * 3)
+    return PIL.Image.new("RGB", size, (ground,) * 3)
 
 
 def unknown_of(settings: dict) -> list[str]:
@@ -84,19 +86,34 @@ def on_the_way(picture: PIL.Image.Image, done: float | None, rows: int) -> dict:
     """Values of the player while a run is at work; `done` is the share of its steps."""
     png = io.BytesIO()
     picture.save(png, "png")
-    return {"picture": data_url("image/png", png.getvalue()), "audio": None, "done": done, "rows": rows}
+    shown = {"picture": data_url("image/png", png.getvalue()), "long": is_long(picture), "rows": rows}
+    return {**shown, "audio": None, "loops": False, "done": done}
 
 
-def finished(picture: Path, audio: Path, canvas_layout: str = "strip") -> dict:
+def in_lines(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """A long picture in lines below each other, as a text is; any other as it is."""
+    if not is_long(picture):
+        return picture
+    width, height = LINE * picture.height, picture.height
+    number = -(-picture.width // width)
+    page = PIL.Image.new("RGBA", (width, number * (height + LINE_GAP) - LINE_GAP))
+    for i in range(number):
+        line = picture.crop((i * width, 0, min((i + 1) * width, picture.width), height))
+        page.paste(line, (0, i * (height + LINE_GAP)))
+    return page
+
+
+def finished(picture: Path, audio: Path, canvas_layout: str = "strip", loops: bool = False) -> dict:
     """Values of the player for a finished sample."""
-    return {**playing(picture.read_bytes(), audio.read_bytes()), "rows": rows_of(canvas_layout)}
+    return {**playing(picture.read_bytes(), audio.read_bytes()), "rows": rows_of(canvas_layout), "loops": loops}
 
 
 def playing(picture: bytes, audio: bytes, audio_type: str = "wav") -> dict:
     """Values of the player for a picture and its sound, of one row."""
     picture_type = "png" if picture.startswith(b"\x89PNG") else "jpeg"
     sources = {"picture": data_url(f"image/{picture_type}", picture), "audio": data_url(f"audio/{audio_type}", audio)}
-    return {**sources, "done": None, "rows": 1}
+    long = is_long(PIL.Image.open(io.BytesIO(picture)))
+    return {**sources, "long": long, "loops": False, "done": None, "rows": 1}
 
 
 def began_with(folder: Path) -> gr.Image:
@@ -113,14 +130,19 @@ def candidates(made: list[Path]) -> gr.Gallery:
     """All candidates with their scores, if there are several."""
     if len(made) == 1:
         return gr.Gallery(visible=False)
-    return gr.Gallery([(folder / "image.png", label_of(folder)) for folder in made], visible=True, selected_index=0)
+    return gr.Gallery([(thumbnail_of(folder), label_of(folder)) for folder in made], visible=True, selected_index=0)
+
+
+def thumbnail_of(folder: Path) -> Path | PIL.Image.Image:
+    picture = read_picture(folder / "image.png")
+    return in_lines(picture) if is_long(picture) else folder / "image.png"
 
 
 def earlier_ones(runs: list[list[Path]]) -> gr.Gallery:
     """The best of each run of a visit."""
     settings = [sample_settings(made[0]) for made in runs]
     captions = [f"{each['prompt']} · {each['audio_prompt']}" for each in settings]
-    return gr.Gallery([(made[0] / "image.png", words) for made, words in zip(runs, captions)], selected_index=None)
+    return gr.Gallery([(thumbnail_of(made[0]), words) for made, words in zip(runs, captions)], selected_index=None)
 
 
 def names_of(runs: list[list[Path]], folder: Path) -> list[list[str]]:

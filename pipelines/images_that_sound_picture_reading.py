@@ -3,15 +3,19 @@
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-from PIL.ImageFilter import BoxBlur, MaxFilter
+import scipy.ndimage
+from PIL.ImageFilter import MaxFilter, MinFilter
 
 
-# Least shares of a border's pixels, and of all pixels, that make a picture a drawing on paper. Paper is almost as
-# light as the lightest pixels around it, also in the uneven light of a photograph. A portrait before a light wall has
-# less of it.
-BORDER_SHARE = 0.75
-PAPER_SHARE = 0.55
-PAPER_LIGHTNESS = 0.85
+# Paper is light, and changes softly, also in the uneven light of a photograph: by at most this share from a pixel to
+# those around it. It makes up nearly all of a drawing's border, but not of a portrait's, which has shoulders there.
+SOFT_STEP = 0.06
+BORDER_SHARE = 0.85
+PAPER_LIGHTNESS = 110
+# Share of the paper's lightness from which on a part is as light as paper, below which it is ink, and of the lightest
+# pixel, from which on paper is paper and no board for chalk. A drawing has few parts between paper and ink.
+AS_PAPER, AS_INK, AS_LIGHTEST = 0.93, 0.45, 0.6
+MOST_BETWEEN = 0.2
 # Least share of the drawn pixels that makes a drawing on transparency light, or dark.
 DRAWN_SHARE = 0.9
 
@@ -68,9 +72,9 @@ def as_drawing(
     Args:
         picture (`PIL.Image.Image`): A picture from [`upright`].
         silence (`float`, defaults to 0.0): How silence looks: 0 is black, 1 is white.
-        invert (`bool`, *optional*): Whether light and dark are swapped. Default: they are if at least three quarters
-            of the border and most of the picture are paper, unlike silence; on transparency, if the drawing itself
-            looks like silence.
+        invert (`bool`, *optional*): Whether light and dark are swapped. Default: they are if nearly all
+            of the border are paper, unlike silence, and most of the rest is ink; on transparency, if the drawing
+            itself looks like silence.
 
     Returns:
         `tuple[PIL.Image.Image, bool]`: The picture without transparency, what was transparent being silent, and
@@ -91,11 +95,26 @@ def _is_swapped(picture: PIL.Image.Image, silence: float) -> bool:
     values, opaque = np.asarray(light), np.asarray(alpha) > 127
     if _border(opaque).mean() < 0.5:
         return bool(opaque.any() and (values[opaque] < 128).mean() >= DRAWN_SHARE)
-    lightest = light
-    for each in (MaxFilter(3), BoxBlur(1), MaxFilter(17), BoxBlur(8)):
-        lightest = lightest.filter(each)
-    paper = values >= PAPER_LIGHTNESS * np.asarray(lightest, np.float32).clip(1)
-    return bool((_border(values) >= 128).mean() >= BORDER_SHARE and paper.mean() >= PAPER_SHARE)
+    return _is_on_paper(light)
+
+
+def _is_on_paper(light: PIL.Image.Image) -> bool:
+    """Whether a small gray picture is a drawing on a light ground."""
+    # Without thin lines.
+    light = light.filter(MaxFilter(5))
+    values, most, least = (
+        np.asarray(each, np.float32) for each in (light, *map(light.filter, (MaxFilter(3), MinFilter(3))))
+    )
+    parts, _ = scipy.ndimage.label(most - least <= SOFT_STEP * most)
+    at_border = np.bincount(_border(parts))[1:]
+    if not at_border.any():
+        return False
+    soft = parts == 1 + at_border.argmax()
+    ground = np.median(values[soft])
+    paper = scipy.ndimage.binary_dilation(soft, iterations=2) | (values >= AS_PAPER * ground)
+    between = ~paper & (values >= AS_INK * ground)
+    is_light = ground >= max(PAPER_LIGHTNESS, AS_LIGHTEST * values.max())
+    return bool(is_light and _border(paper).mean() >= BORDER_SHARE and between.mean() <= MOST_BETWEEN)
 
 
 def _border(values: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
-"""Captions of videos: a few lines in the first font that has all letters."""
+"""Captions of videos: a few lines, each letter in a font that has it."""
 
 import unicodedata
 from contextlib import suppress
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import PIL.Image
@@ -26,6 +28,10 @@ MOST_LETTERS, MOST_LINES = 500, 3
 MISSING = "\U0010fffe"
 
 
+# A letter with its font.
+Letter = tuple[str, PIL.ImageFont.FreeTypeFont]
+
+
 def draw_captions(captions: list[str], width: int, size: int = 22) -> PIL.Image.Image:
     """
     Captions in white on black, each wrapped to at most three lines. Letters that no font of this machine has are told.
@@ -40,28 +46,40 @@ def draw_captions(captions: list[str], width: int, size: int = 22) -> PIL.Image.
     """
     lines = []
     for caption in captions:
-        text = " ".join(caption[:MOST_LETTERS].split())
-        font, text = _readable(text, size)
-        lines += [(line, font) for line in _wrapped(text, font, width - size)]
+        lines += _wrapped(_letters(" ".join(caption[:MOST_LETTERS].split()), size), width - size)
     step = round(1.36 * size)
     picture = PIL.Image.new("RGB", (width, step * len(lines) + round(0.55 * size) if lines else 0))
     pen = PIL.ImageDraw.Draw(picture)
-    for i, (line, font) in enumerate(lines):
-        pen.text((size // 2, 0.27 * size + step * i), line, font=font, fill="white")
+    for i, line in enumerate(lines):
+        left = size // 2
+        # Letters of one font stand on one line, and are drawn together.
+        for font, run in groupby(line, key=itemgetter(1)):
+            text = "".join(letter for letter, _ in run)
+            pen.text((left, round(1.27 * size) + step * i), text, font=font, fill="white", anchor="ls")
+            left += font.getlength(text)
     return picture
 
 
-def _readable(text: str, size: int) -> tuple[PIL.ImageFont.FreeTypeFont, str]:
-    """The first font that has all letters of a text; without accents if there is none."""
+def _letters(text: str, size: int) -> list[Letter]:
+    """
+    The letters of a text, in the first font that has all of them, else each in the first that has it; without accents
+    if there is none.
+    """
     fonts = _fonts(size)
-    for font in fonts:
-        if not _missing(text, font):
-            return font, text
-    plain = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
-    font = min(fonts, key=lambda font: len(_missing(plain, font)))
-    if letters := _missing(plain, font):
-        tell(f"No font of this machine has {letters[:20]!r}, of which a caption shows boxes.")
-    return font, plain
+    lacking = [set(_missing(text, font)) for font in fonts]
+    if set() in lacking:
+        return [(letter, fonts[lacking.index(set())]) for letter in text]
+    everywhere = set.intersection(*lacking)
+    if everywhere:
+        parts = unicodedata.normalize("NFKD", text)
+        text = "".join(each for each in parts if not unicodedata.combining(each))
+        lacking = [set(_missing(text, font)) for font in fonts]
+        everywhere = set.intersection(*lacking)
+    if everywhere:
+        unknown = "".join(each for each in dict.fromkeys(text) if each in everywhere)
+        tell(f"No font of this machine has {unknown[:20]!r}, of which a caption shows boxes.")
+    of_each = {each: next((f for f, no in zip(fonts, lacking) if each not in no), fonts[0]) for each in set(text)}
+    return [(each, of_each[each]) for each in text]
 
 
 @lru_cache(maxsize=4)
@@ -85,21 +103,25 @@ def _drawn(letter: str, font: PIL.ImageFont.FreeTypeFont) -> bytes:
     return picture.tobytes()
 
 
-def _wrapped(text: str, font: PIL.ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrapped(letters: list[Letter], width: int) -> list[list[Letter]]:
     """At most so many lines, broken between words, and within one that is too long, as those of East Asia are."""
-    lines, rest = [], text
+    lines, rest = [], letters
     while rest and len(lines) < MOST_LINES:
-        fitting = _fitting(rest, font, width)
-        if fitting < len(rest) and " " in rest[1 : fitting + 1]:
-            fitting = rest.rindex(" ", 1, fitting + 1)
+        fitting = _fitting(rest, width)
+        spaces = [i for i in range(1, fitting + 1) if i < len(rest) and rest[i][0] == " "]
+        if fitting < len(rest) and spaces:
+            fitting = spaces[-1]
         lines.append(rest[:fitting])
-        rest = rest[fitting:].strip()
+        rest = rest[fitting:]
+        while rest and rest[0][0] == " ":
+            rest = rest[1:]
     if rest:
-        lines[-1] = f"{lines[-1][: max(_fitting(lines[-1], font, width - font.getlength('...')), 1)]}..."
+        dots = [(".", lines[-1][-1][1])] * 3
+        lines[-1] = lines[-1][: _fitting(lines[-1], width - sum(font.getlength(each) for each, font in dots))] + dots
     return lines
 
 
-def _fitting(text: str, font: PIL.ImageFont.FreeTypeFont, width: float) -> int:
+def _fitting(letters: list[Letter], width: float) -> int:
     """How many letters fit, one at least."""
-    lengths = np.cumsum([font.getlength(each) for each in text])
+    lengths = np.cumsum([font.getlength(each) for each, font in letters])
     return max(int((lengths <= width).sum()), 1)

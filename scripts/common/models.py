@@ -283,6 +283,8 @@ def _spread(models: Models, pipe: DiffusionPipeline) -> None:
 def with_checkpoint_defaults(arguments: dict[str, Any], pipe: DiffusionPipeline) -> dict[str, Any]:
     """The arguments with the checkpoint's defaults written out, so that a sample's settings are complete."""
     left_open = ["height", "width"]
+    if arguments.get("circular"):
+        left_open.append("crop_right")  # a loop keeps all
     if any(arguments.get(name) is not None for name in ("timesteps", "sigmas")):
         left_open.append("num_inference_steps")
     filled = {

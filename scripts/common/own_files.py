@@ -101,6 +101,11 @@ def values_over_time(score: dict[str, Any]) -> dict[str, dict[float, Any]]:
     return values
 
 
+def joined(texts: dict[float, str]) -> str:
+    """Prompts over time in one text, as settings, captions and folders name them."""
+    return "; ".join(texts.values())
+
+
 def own_files(args: argparse.Namespace, saved: dict[str, Any], params_from: str | None) -> dict[str, list[OwnFile]]:
     """
     The files of a command, by its arguments: those of the command line, and else those that `saved`, the settings in

@@ -12,7 +12,7 @@ from typing import Any
 
 from .call_arguments import CallArgument
 from .files import check_text
-from .own_files import COMPONENTS, READ_BY, OwnFile, listed, own_files, read_score, recorded, values_over_time
+from .own_files import COMPONENTS, READ_BY, OwnFile, joined, listed, own_files, read_score, recorded, values_over_time
 from .parsers import DEFAULTS, parser_options
 from .values import MADE_BY, Models, Request, Samples, Values, json_dict, options_of, values_of
 
@@ -63,7 +63,7 @@ def read_request(
     else:
         # Settings, captions and folders name all prompts of a score.
         over_time = {name: values for name, values in values_over_time(score).items() if name != "audio_weight"}
-        known |= {name: "; ".join(texts.values()) for name, texts in over_time.items()}
+        known |= {name: joined(texts) for name, texts in over_time.items()}
     replaced = [prompt for file, prompt in instead.items() if file in files]
     known = {name: value for name, value in known.items() if name.removeprefix("negative_") not in replaced}
     complete = argparse.Namespace(

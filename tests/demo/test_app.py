@@ -75,7 +75,7 @@ def address(browser, tmp_path_factory):
         )
         address = f"http://127.0.0.1:{port}"
         try:
-            for _ in range(240):
+            for _ in range(600):
                 assert process.poll() is None, (home / "log.txt").read_text()
                 try:
                     urllib.request.urlopen(address).close()
@@ -122,9 +122,9 @@ class Page:
             raise AssertionError(self.browser.execute_script(SEEN), self.browser.get_log("browser")[-5:]) from error
 
     def fill(self, name: str, text: str | int) -> None:
-        (field,) = self.browser.find_elements(
-            By.CSS_SELECTOR, f"#{name} textarea, #{name} input[type=number], #{name} input[type=text]"
-        )
+        kinds = ("textarea", "input[type=number]", "input[type=text]", "input:not([type])")
+        fields = ", ".join(f"#{name} {kind}" for kind in kinds)
+        (field,) = self.wait(lambda: self.browser.find_elements(By.CSS_SELECTOR, fields))
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(str(text), Keys.TAB)
 
@@ -206,10 +206,10 @@ def picture_of(content: bytes) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def made(browser, address) -> Page:
-    """The page after a run of three candidates in eight steps, with what was seen on the way."""
+    """The page after a run of three candidates in five steps, with what was seen on the way."""
     page = Page(browser, address)
     page.ask(candidates=3)
-    page.set_steps(8)
+    page.set_steps(5)
     page.seen, page.said = [page.source("#player img")], [page.status]
     page.click("start")
     end = time.monotonic() + 300
@@ -225,7 +225,7 @@ def made(browser, address) -> Page:
 def test_picture_appears_while_it_denoises(made):
     assert made.said[0] == BEGINNING
     steps = [status for status in made.said if status.startswith("Denoising: ")]
-    assert len(steps) >= 3 and all(status.endswith("of 8 steps …") for status in steps)
+    assert len(steps) >= 3 and all(status.endswith("of 5 steps …") for status in steps)
     assert len(made.seen) >= 4
     last = made.picture()
     assert last.shape == (128, 512, 3) and last.std() > 20
@@ -336,6 +336,7 @@ def test_colours_are_stopped_and_made(made):
 
 def test_more_like_it_and_what_was_earlier(made):
     first = made.picture()
+    made.fill("candidates", 1)
     made.click("more")
     made.wait(lambda: not made.is_done())
     made.wait(made.is_done)
@@ -406,8 +407,12 @@ def test_a_picture_is_hidden_at_once_and_its_light_and_dark_can_be_swapped(brows
     browser.find_element(By.CSS_SELECTOR, "#imprint_picture input[type=file]").send_keys(str(tmp_path / "logo.png"))
     page.wait(lambda: page.source("#imprint_seen img"))
     browser.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    said = browser.find_element(By.ID, "imprint_status")
     page.click("imprint_start")
-    page.wait(lambda: browser.find_element(By.ID, "imprint_status").text.startswith("Press play."))
+    page.click("imprint_stop")
+    page.wait(lambda: said.text == "Stopped." and page.source("#imprint_player img") == before)
+    page.click("imprint_start")
+    page.wait(lambda: said.text.startswith("Press play."))
     assert page.source("#imprint_player img") != before
     painted = picture_of(base64.b64decode(page.source("#imprint_player img").partition(",")[2])).mean(axis=-1)
     page.click("imprint_wav")
@@ -423,7 +428,7 @@ def test_a_picture_is_hidden_at_once_and_its_light_and_dark_can_be_swapped(brows
 def test_a_narrow_page_goes_to_the_result_and_a_run_is_stopped(browser, address):
     page = Page(browser, address)
     page.ask()
-    page.set_steps(200)
+    page.set_steps(100)
     page.press("#tuning button")
     browser.set_window_size(500, 900)
     try:
@@ -441,8 +446,63 @@ def test_a_narrow_page_goes_to_the_result_and_a_run_is_stopped(browser, address)
     page.click("start")
     page.wait(lambda: page.status.startswith("Denoising: "))
     # The stopped run is not heard of any more.
-    assert page.status.endswith("of 200 steps …") and not page.source("#player audio")
+    assert page.status.endswith("of 100 steps …") and not page.source("#player audio")
     page.wait(lambda: page.source("#player img") != picture)
+
+
+@pytest.fixture
+def phone(browser):
+    """The browser with the screen of a phone."""
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    yield browser
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_on_a_phone_scenes_become_a_panorama_that_loops_and_a_board_has_room(phone, address):
+    page = Page(phone, address)
+    page.choose("begins", 1)
+    page.wait(lambda: phone.find_elements(By.CSS_SELECTOR, "#drawing canvas"))
+    board = phone.find_element(By.CSS_SELECTOR, "#drawing canvas")
+
+    def black_rows() -> int:
+        shown = picture_of(board.screenshot_as_png)
+        return (shown[:, shown.shape[1] // 2] == 0).all(axis=-1).sum()
+
+    page.wait(lambda: black_rows() >= 200)
+    page.choose("begins", 0)
+    page.ask()
+    page.choose("scenes", 1)
+    page.wait(lambda: phone.execute_script(f"{READ}.value", "#audio_length_in_s input") == "16")
+    fields = {"scene_1_begin": 4, "scene_1_picture": "kitten", "scene_1_sound": "a growl", "audio_length_in_s": 8}
+    for name, value in fields.items():
+        page.fill(name, value)
+    page.press("#loop input")
+    page.set_steps(5)
+    page.click("start")
+    page.wait(page.is_done)
+    assert page.picture().shape == (128, 800, 3) and len(page.audio()) == 8 * 16000
+    assert phone.execute_script(f"{READ}.loop", "#player audio")
+    assert phone.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    # The whole above, and below a part that goes with the sound.
+    measured = "[...document.querySelectorAll('#player img')].map((each) => [each.width, each.height])"
+    whole, part = phone.execute_script(f"return {measured}")
+    assert whole[0] < 390 and part == [1250, 200]
+    phone.execute_script(
+        "const audio = document.querySelector('#player audio'); audio.currentTime = 6; return audio.play()"
+    )
+    inside = """
+    const [long, head] = ["#player .long", "#player .long .playhead"].map((each) => document.querySelector(each));
+    const [of, at] = [long, head].map((each) => each.getBoundingClientRect());
+    return long.scrollLeft > 600 && of.left <= at.left && at.right <= of.right;
+    """
+    page.wait(lambda: phone.execute_script(inside))
+    phone.execute_script(f"{READ}.pause()", "#player audio")
+    # Its words come back into the fields of scenes.
+    page.choose("scenes", 0)
+    page.click("more")
+    page.wait(lambda: phone.execute_script(f"{READ}?.value", "#scene_1_sound input") == "a growl")
+    page.click("stop")
 
 
 def test_a_run_survives_a_visitor_who_left(browser, address):
@@ -453,16 +513,13 @@ def test_a_run_survives_a_visitor_who_left(browser, address):
     page.click("start")
     page.wait(page.is_done)
     assert page.picture().std() > 20 and "“dragon”" in page.status and "castle" in page.status
-    page.click("start")
-    page.wait(lambda: page.status.startswith("Denoising: "))
-    page.wait(page.is_done)
 
 
 def test_a_drawing_sounds_is_taken_home_and_repainted(browser, address, tmp_path):
     page = Page(browser, address)
     assert not any(browser.find_elements(By.CSS_SELECTOR, f"#{name}") for name in ("drawing", "canvas", "sound"))
     page.ask("a picture", "birds singing", seed=2)
-    page.set_steps(8)
+    page.set_steps(5)
     page.choose("begins", 1)
     page.draw("drawing", (60, -20), (60, 30))
     page.click("start")

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import pytest
 import soundfile
 
 from images_that_sound.scripts import generate
+from images_that_sound.scripts.common.sampling import complete_settings
 from images_that_sound.scripts.common.values import Models, Scores
 
 
 DEMO = Path(__file__).parents[2] / "demo"
-CALL = ("castle towers", "bell ringing", 0.5, 3, 3, 5, 5.12, "strip", 0.6)
+CALL = ("castle towers", "bell ringing", 0.5, 3, 3, 5, 5.12, "strip", 0.6, False)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +93,8 @@ def assert_calm(text: str) -> None:
 def test_what_is_missing_is_asked_for(works, studio, arguments):
     picture = PIL.Image.new("RGB", (512, 128))
     for missing, said in (
-        (lambda: studio.drawn(edited((1024, 256), None), arguments), "Draw something first."),
-        (lambda: studio.drawn(None, arguments), "Draw something first."),
+        (lambda: studio.drawn(edited((1024, 256), None), arguments, "repeat"), "Draw something first."),
+        (lambda: studio.drawn(None, arguments, "repeat"), "Draw something first."),
         (lambda: works.picture_of(None, False), "Choose a picture first."),
         (lambda: studio.heard(None, 0, 5), "Choose a sound or record one first."),
         (lambda: studio.chosen(picture, arguments, "repeat", edited((512, 128), None), "marked"), "Mark a part"),
@@ -148,8 +150,8 @@ def test_a_sound_of_its_own_length_goes_home_with_what_it_makes(studio, argument
 
 
 def test_a_drawing_guides_what_its_settings_and_lines_of_python_make_again(works, studio, tmp_path, monkeypatch):
-    arguments = studio.call_arguments("a picture", "birds singing", 0.5, 10, 10, 5, 3, "folded", 0.6)
-    files = studio.drawn(edited((512, 512), (100, 100, 400, 112)), arguments)
+    arguments = studio.call_arguments("a picture", "birds singing", 0.5, 10, 10, 5, 2, "folded", 0.6, False)
+    files = studio.drawn(edited((512, 512), (100, 100, 400, 112)), arguments, "repeat")
     *_, (done, steps, pictures, output) = studio.denoise(arguments, [1], files)
     assert done == steps == 5
     (folder,) = studio.write(arguments, [1], files, output)
@@ -175,6 +177,32 @@ def test_a_drawing_guides_what_its_settings_and_lines_of_python_make_again(works
     np.testing.assert_array_equal(pixels(Path("image.png").read_bytes()), made)
     *_, (_, _, (without,), _) = studio.denoise(arguments, [1], {})
     assert np.abs(made - np.asarray(without)).mean() > 10
+
+
+def test_scenes_that_loop_are_in_their_command_and_lines_of_python(works, studio, tmp_path, monkeypatch):
+    call = ("castle towers", "bell ringing", 0.5, 10, 10, 5, 7.68, "strip", 0.6, True)
+    call = works.arguments_with(studio.call_arguments(*call, scenes=[(3.84, "furry kittens", "")]), {})
+    settings = {**complete_settings(studio.models, studio.pipe, call), "seed": 1, "gain_in_db": 0.0}
+    assert settings["prompt"] == "castle towers; furry kittens" and settings["audio_prompt"] == "bell ringing"
+    (tmp_path / "score.json").write_text(json.dumps(settings["score"]))
+    monkeypatch.chdir(tmp_path)
+    _, command, *options = shlex.split(works.as_command(settings))
+    request = generate.parse_args(options)
+    assert command == "generate" and request.recorded["score"] == settings["score"] and request.call["circular"]
+    assert request.call["audio_length_in_s"] == 7.68 and request.call["prompt"] == settings["prompt"]
+    lines = works.as_python(settings, studio.models).splitlines()
+    assert "    prompt={0.0: 'castle towers', 3.84: 'furry kittens'}," in lines and "    circular=True," in lines
+
+
+def test_a_run_is_bounded_by_the_sound_that_it_begins_with(works, studio, tmp_path):
+    """Not by the length of a canvas that nobody asked for."""
+    soundfile.write(tmp_path / "tone.wav", np.sin(np.arange(3 * 16000)), 16000)
+    files = studio.heard(str(tmp_path / "tone.wav"), 0, 3)
+    asked = studio.call_arguments(*CALL[:6], 60, *CALL[7:])
+    studio.check_run([1, 2, 3, 4], asked, files)
+    for arguments, said in ((asked, "at most 1 attempts of 60 seconds"), ({**asked, "circular": True}, "at most 1 ")):
+        with pytest.raises(ValueError, match=said):
+            studio.check_run([1, 2, 3, 4], arguments, {})
 
 
 def test_a_drawing_is_like_the_picture_that_follows_it(works, tmp_path):

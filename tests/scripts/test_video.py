@@ -81,6 +81,19 @@ def test_letters_that_no_font_has_are_told(capsys):
     assert not capsys.readouterr().err
 
 
+@pytest.mark.parametrize("script", ["城堡的塔楼", "城の塔を描い", "성의탑그림"])
+def test_letters_of_east_asia_are_letters_beside_others(script, capsys):
+    """Each is another one than the next, and none is told to be missing, beside a letter of another font."""
+    text = "".join(dict.fromkeys(script))
+    pixels = [np.asarray(draw_captions([f"\u00e4\u2654{letter}"], 100)) for letter in text]
+    if said := capsys.readouterr().err:
+        pytest.skip(f"needs a font with letters of East Asia, such as fonts-noto-cjk: {said}")
+    assert len({each.tobytes() for each in pixels}) == len(text)
+    # As wide as high, in white.
+    inked = [np.flatnonzero((each > 200).any(axis=(0, 2))) for each in pixels]
+    assert all(40 < each[-1] < 90 for each in inked)
+
+
 def test_captions_are_a_few_lines_whatever_a_file_says():
     """A megabyte, in words or in one that has no end."""
     for text in ("a word " * 150_000, "\u00e4" * 1_000_000):
