@@ -539,7 +539,8 @@ def video_of(folder: Path) -> Path:
         shape = "16:9" if is_long(picture) else "strip"
         panels, captions = [panel_of(picture, settings)], captions_of(settings)
         with written(file) as video:
-            write_video(video, panels, audio, sampling_rate, captions, json_text(settings), shape)
+            loops = bool(settings.get("circular"))
+            write_video(video, panels, audio, sampling_rate, captions, json_text(settings), shape, loops)
     return file
 
 
