@@ -239,7 +239,7 @@ def test_layers_of_a_drawing_are_bounded_before_they_are_decoded(served, tmp_pat
     drawing = {"background": None, "layers": [layer] * layers, "composite": None, "id": None}
     before, session = peak(), f"layers-{layers}-{updated}"
     if updated:
-        served.join("new_board", ["folded"], session)
+        served.join("new_board", ["folded", False], session)
         assert served.outcome(session)["success"]
     begun = {**BEGUN, "begins": "drawing", "drawing": drawing}
     served.join("begin", [*ASKED.values(), *begun.values()], session)
