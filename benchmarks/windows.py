@@ -1,16 +1,13 @@
 """
 Long canvases by the embedded checkpoint: in windows, in one piece, and as single canvases side by side. Two
 classifiers that steer nothing judge every five seconds of 20 canvases of a minute, one for each of 20 pairs of
-prompts. Beside the average that ships stand two other ways to bring windows together. A stopped run goes on.
+prompts. A stopped run goes on.
 
     python -m benchmarks.windows
     python -m benchmarks.windows --ways scores     # canvases of three parts of 7.68 s, each with its own prompts
-    python -m benchmarks.windows --ways swap shift "stride 384" "stride 512" --num_canvases 8
 """
 
 import argparse
-from dataclasses import fields
-from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
@@ -18,7 +15,6 @@ import numpy as np
 import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline
-from images_that_sound.pipelines.images_that_sound_canvas import Canvas, Windows
 from images_that_sound.scripts.common.files import read_json, write_json
 from images_that_sound.scripts.common.models import EMBEDDED
 from images_that_sound.scripts.common.presets import WORLD_PROMPTS
@@ -35,77 +31,11 @@ WIDTH, PIECES, PART = 512, 12, 768
 FIRST_SEED = 900_000
 
 
-class Swap(Windows):
-    """Takes columns of overlaps from either window in turn, the other way round at each step (arXiv 2502.05130)."""
-
-    def merge(self, latents, compute):
-        scale, self.__dict__["step"] = self.total // latents.shape[-1], self.__dict__.get("step", -1) + 1
-        windows = [compute(self.cut(latents, [place]), [place]) for place in range(len(self.starts))]
-        merged = torch.empty_like(latents)
-        for column in range(latents.shape[-1]):
-            over = [
-                place for place, start in enumerate(self.starts) if 0 <= column - start // scale < self.width // scale
-            ]
-            place = over[(column + self.__dict__["step"]) % len(over)]
-            merged[..., column] = windows[place][..., column - self.starts[place] // scale]
-        return merged
-
-
-class Shift(Windows):
-    """Lays windows side by side, anew at each step; none overlap but those at both ends (arXiv 2407.15507)."""
-
-    @cached_property
-    def starts(self) -> list[int]:
-        return self.drawn()
-
-    def drawn(self) -> list[int]:
-        offset = int(torch.randint(0, self.width // 8, ())) * 8
-        return [0, *range(offset, self.total - self.width, self.width), self.total - self.width]
-
-    def merge(self, latents, compute):
-        self.__dict__["starts"] = starts = self.drawn()
-        merged, scale = torch.empty_like(latents), self.total // latents.shape[-1]
-        for place in [0, len(starts) - 1, *range(1, len(starts) - 1)]:
-            first = starts[place] // scale
-            merged[..., first : first + self.width // scale] = compute(self.cut(latents, [place]), [place])
-        return merged
-
-
-class TrialPipeline(ImagesThatSoundPipeline):
-    kind = Windows
-
-    def resolve_windows(self, canvas: Canvas, *args, **kwargs) -> Canvas:
-        canvas = super().resolve_windows(canvas, *args, **kwargs)
-        for name in ("windows", "audio_windows"):
-            windows = getattr(canvas, name)
-            if windows is not None:
-                object.__setattr__(
-                    canvas, name, self.kind(**{f.name: getattr(windows, f.name) for f in fields(windows)})
-                )
-        return canvas
-
-    def decode_latents(self, latents, vae, windows=None):
-        if windows is not None:
-            windows = Windows(WIDTH, WIDTH // 2, windows.total)
-        elif latents.shape[-1] * 8 > WIDTH:
-            windows = Windows(WIDTH, WIDTH // 2, latents.shape[-1] * 8)
-        return super().decode_latents(latents, vae, windows)
-
-
 def windows_of(width: int, stride: int) -> dict[str, int]:
     return {"window_width": width, "window_stride": stride, "audio_window_width": width, "audio_window_stride": stride}
 
 
-WAYS = {
-    "windows": (Windows, windows_of(WIDTH, WIDTH // 2)),
-    "one piece": (Windows, windows_of(WIDTH * PIECES, WIDTH * PIECES)),
-    "single": (Windows, {}),
-    "swap": (Swap, windows_of(WIDTH, WIDTH // 2)),
-    "shift": (Shift, windows_of(WIDTH, WIDTH // 2)),
-    "stride 384": (Windows, windows_of(WIDTH, 384)),
-    "stride 512": (Windows, windows_of(WIDTH, WIDTH)),
-    "stride 128": (Windows, windows_of(WIDTH, 128)),
-}
+WAYS = {"windows": {}, "one piece": windows_of(WIDTH * PIECES, WIDTH * PIECES), "single": {}}
 
 
 def parse_args() -> argparse.Namespace:
@@ -117,19 +47,17 @@ def parse_args() -> argparse.Namespace:
 
 
 @torch.no_grad()
-def make(pipe: TrialPipeline, way: str, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+def make(pipe: ImagesThatSoundPipeline, way: str, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures (P, H, W) and sounds as canvases (P, H, W) of every piece of a canvas of a minute, in 0..1."""
-    pipe.kind, arguments = WAYS[way]
     picture, sound = PAIRS[PAIR_SETS["all"][index % 20]]
     single = way == "single"
-    torch.manual_seed(FIRST_SEED + index)
     output = pipe(
         [WORLD_PROMPTS["picture"][picture]] * (PIECES if single else 1),
         [WORLD_PROMPTS["sound"][sound]] * (PIECES if single else 1),
         width=WIDTH if single else WIDTH * PIECES,
         generator=torch.Generator().manual_seed(FIRST_SEED + index),
         output_type="pt",
-        **arguments,
+        **WAYS[way],
     )
     canvases = output.images.mean(dim=1)
     audios = output.audios.reshape(PIECES, -1)
@@ -137,9 +65,8 @@ def make(pipe: TrialPipeline, way: str, index: int) -> tuple[torch.Tensor, torch
 
 
 @torch.no_grad()
-def make_score(pipe: TrialPipeline, index: int) -> tuple[torch.Tensor, torch.Tensor, list[tuple[str, str]]]:
+def make_score(pipe: ImagesThatSoundPipeline, index: int) -> tuple[torch.Tensor, torch.Tensor, list[tuple[str, str]]]:
     """Pictures and sounds of the middle of each part, as from `make`, and the pairs of prompts of the parts."""
-    pipe.kind = Windows
     pairs = [PAIRS[i] for i in np.random.default_rng([FIRST_SEED, index]).choice(len(PAIRS), 3, replace=False)]
     begins = [PART * i / pipe.mel_spectrogram.columns_per_second for i in range(3)]
     output = pipe(
@@ -170,7 +97,7 @@ def sharpness_of(canvases: torch.Tensor) -> float:
 
 def main() -> None:
     args = parse_args()
-    pipe = TrialPipeline.from_pretrained(EMBEDDED)
+    pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
     pipe.set_progress_bar_config(disable=True)
     judges = {kind: train_judge(kind, args.work_dir)[0] for kind in KINDS}
     for way in args.ways:
