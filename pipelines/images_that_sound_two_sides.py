@@ -322,9 +322,9 @@ class TwoSidesMixin(
         window_batch_size: int = 1,
     ) -> Canvas:
         """
-        The canvas with the windows that the arguments of a call ask for. A canvas that is not wider than a window is
-        seen whole, or in windows of its own width if it is circular. Raises `ValueError` for arguments that make no
-        sense.
+        The canvas with the windows that the arguments of a call ask for. A canvas that is not wider than a window, or
+        than nine eighths of the checkpoint's own width if none is asked for, is seen whole, or in windows of its own
+        width if it is circular. Raises `ValueError` for arguments that make no sense.
         """
         check_integer("window_batch_size", window_batch_size)
         image = self._windows("window", canvas.width, window_width, window_stride, canvas.circular)
@@ -336,13 +336,15 @@ class TwoSidesMixin(
     def _windows(self, name: str, total: int, width: int | None, stride: int | None, circular: bool) -> Windows | None:
         scale = self.vae_scale_factor
         width, stride = (self.resolve_default(f"{name}_{end}", n) for end, n in (("width", width), ("stride", stride)))
+        # Ten seconds and what is cropped are a little wider than the checkpoint's canvas: no reason to see all twice.
+        whole = self.default_arguments["width"] * 9 // 8 if width is None else width
         width = self.default_arguments["width"] if width is None else check_integer(f"{name}_width", width, scale)
         if stride is not None:
             check_integer(f"{name}_stride", stride, scale, width)
         for argument, value in ((f"{name}_width", width), (f"{name}_stride", stride)):
             if value is not None and value % scale:
                 raise ValueError(f"`{argument}` has to be a multiple of {scale}, but is {value}.")
-        if total <= width and not circular:
+        if total <= whole and not circular:
             return None
         # Half of a window by default, to the latent.
         width = min(width, total)

@@ -74,6 +74,9 @@ def test_windows_that_do_not_overlap_are_calls_of_their_own(shared):
 
 def test_a_canvas_of_a_windows_width_is_seen_whole(shared):
     assert torch.equal(latents_of(shared, window_width=192, audio_window_width=256), latents_of(shared))
+    for width, is_whole in ((1024, True), (1152, True), (1160, False)):
+        canvas = shared.resolve_windows(shared.resolve_size(width=width))
+        assert (canvas.windows is None) == (canvas.audio_windows is None) == is_whole
 
 
 def test_prompts_over_time_are_those_of_their_windows(shared):
