@@ -39,7 +39,8 @@ def make_tokenizer(run: Run, data: dict[str, Squares]) -> CLIPTokenizer:
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    sizes = small_text_config(tokenizer, TEXT_WIDTH)
+    # It has to keep sixteen tokens for each of hundreds of names.
+    sizes = small_text_config(tokenizer, TEXT_WIDTH) | {"intermediate_size": 8 * TEXT_WIDTH, "num_hidden_layers": 4}
     return CLIPTextModel(CLIPTextConfig(**sizes, projection_dim=TEXT_WIDTH, max_position_embeddings=MAX_TOKENS))
 
 
@@ -64,7 +65,7 @@ def train_text_encoder(
         rows |= {(kind, name): row for name, row in zip(names, words[kind], strict=True)}
     rows[WILD, WILD] = rows["picture", WILD]
     text_encoder = new_text_encoder(tokenizer).to(run.device)
-    kinds = ["picture"] * 3 + ["sound", WILD, "empty"]
+    kinds = ["picture"] * 5 + ["sound", WILD, "empty"]
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, _ = run.generators(0, step)
@@ -99,7 +100,7 @@ def names_read(
 
 
 def main(input_args: list[str] | None = None) -> None:
-    steps, work_dir = {"text": 1600}, "outputs/open_world"
+    steps, work_dir = {"text": 5000}, "outputs/open_world"
     run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=1000, batch_size=16, steps=steps)
     data = make_squares(run.work_dir, run.num_draws)
     tokenizer = make_tokenizer(run, data)
