@@ -70,7 +70,7 @@ def hide(
         hidden = hide_in_file(sound, song, target, pictures)
     yield output
     yield from show(output, song, image, pictures, min(hidden.levels), video, write)
-    say(hidden)
+    say(hidden, output)
 
 
 def read_drawing(path: Path, invert: bool | None) -> Any:
@@ -161,7 +161,7 @@ def columns_of(picture: "HiddenPicture", seconds: float) -> int:
     return math.ceil(min(max(width, 400), 4096))
 
 
-def say(hidden: Any) -> None:
+def say(hidden: Any, output: Path) -> None:
     """Says a user what may matter of a new sound."""
     if hidden.num_clipped:
         tell(
@@ -170,8 +170,8 @@ def say(hidden: Any) -> None:
             sys.stdout,
         )
     if not hidden.tags_kept:
-        text = "Title, artist and such tags are kept. WAV to WAV, or FLAC to FLAC, would keep all."
-        tell(text, sys.stdout)
+        kept = "Title, artist and such tags are kept" if output.suffix.lower() == ".flac" else "No tags are kept"
+        tell(f"{kept}. FLAC keeps title, artist and such; WAV to WAV, or FLAC to FLAC, keeps all.", sys.stdout)
 
 
 def main(input_args: list[str] | None = None) -> None:
