@@ -166,9 +166,9 @@ class Studio:
         if circular and canvas.width != canvas.columns:
             step = self.pipe.vae_scale_factor / self.pipe.mel_spectrogram.columns_per_second
             raise ValueError(f"A loop lasts a multiple of {step:g} seconds, such as {step * round(length / step):g}.")
-        window = self.pipe.default_arguments["width"]
-        if score and canvas.width <= window:
-            least = window / self.pipe.mel_spectrogram.columns_per_second
+        _, widest = self.pipe.resolve_window_width()
+        if score and canvas.width <= widest:
+            least = widest / self.pipe.mel_spectrogram.columns_per_second
             raise ValueError(f"Several scenes need more than {least:g} seconds. Make the sound longer.")
         if score and (last := float(list(score)[-1])) >= length:
             raise ValueError(f"The last scene begins at {last:g} s, but the sound ends at {length:g} s.")
@@ -185,7 +185,7 @@ class Studio:
         return min(round(1.5 * self.own_seconds), MAX_RUN_SECONDS // MAX_SCENES)
 
     def drawn(self, drawing: dict | None, arguments: dict, resize_mode: str) -> dict[str, bytes]:
-        """Files to begin with, of what is drawn on a board."""
+        """Puts a drawing on the canvas, as files to begin with."""
         if drawing is None or not _painted(drawing).any():
             raise ValueError("Draw something first.")
         argument = "control_image" if self.follows_lines else "image"
@@ -428,8 +428,8 @@ def length_with(arguments: dict, files: dict[str, bytes]) -> float:
 
 def score_of(*scenes: tuple[float | None, str | None, str | None]) -> dict[str, dict[str, str]]:
     """
-    Prompts over time of scenes, each the second at which it begins, its picture and its sound. What is left empty
-    stays as it was. Raises `ValueError` unless scenes say something and follow each other.
+    Score of scenes, each a tuple of its first second, its picture and its sound. Empty words repeat those of the scene
+    before. Raises `ValueError` unless scenes say something and follow each other.
     """
     score, latest = {}, -1.0
     for number, (second, prompt, audio_prompt) in enumerate(scenes, 1):

@@ -9,7 +9,7 @@ import PIL.Image
 import torch
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 
-from .images_that_sound_checks import check_choice, check_number, check_tensor, get_logger, shown
+from .images_that_sound_checks import check_choice, check_integer, check_number, check_tensor, get_logger, shown
 from .images_that_sound_picture_reading import on_ground, upright
 
 
@@ -113,6 +113,52 @@ class Windows:
             for start, end in zip(starts, [*starts[1:], self.total])
         ]
         return [count / self.width for count in counts]
+
+
+def resolve_windows(
+    total: int,
+    width: int,
+    stride: int | None,
+    multiple: int,
+    *,
+    name: str = "window",
+    widest: int | None = None,
+    batch_size: int = 1,
+    circular: bool = False,
+) -> Windows | None:
+    """
+    Windows that the arguments of a call ask for, or `None` for a canvas that is seen whole.
+
+    Args:
+        total (`int`): Pixels of the canvas.
+        width (`int`): Pixels of a window.
+        stride (`int`, *optional*): Pixels from one window to the next, half of a window by default.
+        multiple (`int`): Pixels of which width and stride have to be multiples.
+        name (`str`, defaults to `"window"`): Beginning of the arguments' names.
+        widest (`int`, *optional*): Pixels of the widest canvas that is seen whole, `width` by default.
+        batch_size (`int`, defaults to 1): Windows that a model sees at once.
+        circular (`bool`, defaults to `False`): Whether the canvas has no ends. It is then always seen in windows.
+
+    Raises:
+        ValueError: For an argument that does not make sense.
+    """
+    check_integer("window_batch_size", batch_size)
+    check_integer(f"{name}_width", width, multiple)
+    if stride is not None:
+        check_integer(f"{name}_stride", stride, multiple, width)
+    for argument, value in ((f"{name}_width", width), (f"{name}_stride", stride)):
+        if value is not None and value % multiple:
+            raise ValueError(f"`{argument}` has to be a multiple of {multiple}, but is {value}.")
+    if total <= (width if widest is None else widest) and not circular:
+        return None
+    width = min(width, total)
+    stride = max(width // (2 * multiple), 1) * multiple if stride is None else stride
+    if circular and stride >= total:
+        raise ValueError(
+            f"`{name}_stride` has to be below the {total} columns of a circular canvas, so that a window crosses its"
+            f" end, but is {stride}."
+        )
+    return Windows(width, min(stride, width), total, batch_size, circular)
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,9 @@ def as_drawing(
     Args:
         picture (`PIL.Image.Image`): A picture from [`upright`].
         silence (`float`, defaults to 0.0): How silence looks: 0 is black, 1 is white.
-        invert (`bool`, *optional*): Whether light and dark are swapped. Default: they are if nearly all
-            of the border are paper, unlike silence, and most of the rest is ink; on transparency, if the drawing
-            itself looks like silence.
+        invert (`bool`, *optional*): Whether light and dark are swapped. Default: swapped if paper, unlike silence,
+            fills nearly the whole border and most of the rest is ink; on transparency, if the drawing itself looks
+            like silence.
 
     Returns:
         `tuple[PIL.Image.Image, bool]`: The picture without transparency, what was transparent being silent, and

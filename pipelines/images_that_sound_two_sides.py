@@ -36,7 +36,7 @@ from transformers import (
 
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import HABITS_NAME, AudioSideMixin
-from .images_that_sound_canvas import LAYOUTS, Canvas, Windows
+from .images_that_sound_canvas import LAYOUTS, Canvas, Windows, resolve_windows
 from .images_that_sound_checks import (
     check_choice,
     check_integer,
@@ -326,35 +326,23 @@ class TwoSidesMixin(
         than nine eighths of the checkpoint's own width if none is asked for, is seen whole, or in windows of its own
         width if it is circular. Raises `ValueError` for arguments that make no sense.
         """
-        check_integer("window_batch_size", window_batch_size)
-        image = self._windows("window", canvas.width, window_width, window_stride, canvas.circular)
-        total = canvas.strip_width
-        audio = self._windows("audio_window", total, audio_window_width, audio_window_stride, canvas.circular)
-        image, audio = (each and replace(each, batch_size=window_batch_size) for each in (image, audio))
-        return replace(canvas, windows=image, audio_windows=audio)
+        arguments = {
+            "window": (canvas.width, window_width, window_stride),
+            "audio_window": (canvas.strip_width, audio_window_width, audio_window_stride),
+        }
+        windows = []
+        for name, (total, width, stride) in arguments.items():
+            width, widest = self.resolve_window_width(width, name)
+            stride = self.resolve_default(f"{name}_stride", stride)
+            further = {"name": name, "widest": widest, "batch_size": window_batch_size, "circular": canvas.circular}
+            windows.append(resolve_windows(total, width, stride, self.vae_scale_factor, **further))
+        return replace(canvas, windows=windows[0], audio_windows=windows[1])
 
-    def _windows(self, name: str, total: int, width: int | None, stride: int | None, circular: bool) -> Windows | None:
-        scale = self.vae_scale_factor
-        width, stride = (self.resolve_default(f"{name}_{end}", n) for end, n in (("width", width), ("stride", stride)))
-        # Ten seconds and what is cropped are a little wider than the checkpoint's canvas: no reason to see all twice.
-        whole = self.default_arguments["width"] * 9 // 8 if width is None else width
-        width = self.default_arguments["width"] if width is None else check_integer(f"{name}_width", width, scale)
-        if stride is not None:
-            check_integer(f"{name}_stride", stride, scale, width)
-        for argument, value in ((f"{name}_width", width), (f"{name}_stride", stride)):
-            if value is not None and value % scale:
-                raise ValueError(f"`{argument}` has to be a multiple of {scale}, but is {value}.")
-        if total <= whole and not circular:
-            return None
-        # Half of a window by default, to the latent.
-        width = min(width, total)
-        stride = max(width // (2 * scale), 1) * scale if stride is None else stride
-        if circular and min(stride, total) == total:
-            raise ValueError(
-                f"`{name}_stride` has to be below the {total} columns of a circular canvas, so that a window crosses"
-                f" its end, but is {stride}."
-            )
-        return Windows(width, min(stride, width), total, circular=circular)
+    def resolve_window_width(self, width: int | None = None, name: str = "window") -> tuple[int, int]:
+        """Pixels of a window that the argument of a call asks for, and of the widest canvas that is seen whole."""
+        width, own = self.resolve_default(f"{name}_width", width), self.default_arguments["width"]
+        # Ten seconds plus the cropped strip exceed the checkpoint's canvas a little. Windows would double the time.
+        return (own, own * 9 // 8) if width is None else (width, width)
 
     def _check_size(self, height: int, width: int, crop_right: int, folds: int) -> tuple[int, int]:
         height, width = (check_integer(name, each) for name, each in (("height", height), ("width", width)))

@@ -18,7 +18,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import T5EncoderModel, T5Tokenizer
 
 # Named although unused: diffusers copies the files that this one names, and no others.
-from .images_that_sound_canvas import Windows, read_pictures
+from .images_that_sound_canvas import Windows, read_pictures, resolve_windows
 from .images_that_sound_checks import (
     callback_inputs,
     check_generator,
@@ -431,7 +431,9 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
         )
-        windows = resolve_windows(image.shape[-1], circular, window_width, window_stride, window_batch_size)
+        windows = resolve_windows(
+            image.shape[-1], window_width, window_stride, UPSCALING, batch_size=window_batch_size, circular=circular
+        )
         self._guidance_scale, self._interrupt = guidance_scale, False
         device = self._execution_device
 
@@ -519,33 +521,6 @@ class FactorizedColorizationPipeline(SelfContainedSavingMixin, DeepFloydMixin, D
         if not return_dict:
             return images, gray_errors
         return FactorizedColorizationPipelineOutput(images=images, gray_errors=gray_errors)
-
-
-def resolve_windows(
-    total: int, circular: bool, window_width: int, window_stride: int | None, window_batch_size: int
-) -> Windows | None:
-    """
-    Windows of a picture of `total` pixels, in the arguments of a call; `None` for one that is seen whole. Raises
-    `ValueError` for arguments that make no sense.
-    """
-    check_integer("window_batch_size", window_batch_size)
-    check_integer("window_width", window_width, UPSCALING)
-    width = min(window_width, total)
-    if window_stride is None:
-        stride = max(width // (2 * UPSCALING), 1) * UPSCALING
-    else:
-        stride = check_integer("window_stride", window_stride, UPSCALING, window_width)
-    for name, value in (("window_width", window_width), ("window_stride", stride)):
-        if value % UPSCALING:
-            raise ValueError(f"`{name}` has to be a multiple of {UPSCALING}, but is {value}.")
-    if total <= window_width and not circular:
-        return None
-    if circular and stride >= total:
-        raise ValueError(
-            f"`window_stride` has to be below the {total} columns of a circular picture, so that a window crosses its"
-            f" end, but is {stride}."
-        )
-    return Windows(width, stride, total, window_batch_size, circular)
 
 
 def with_gray(images: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:

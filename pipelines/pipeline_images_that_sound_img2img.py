@@ -287,10 +287,10 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
                 overexposure at high guidance.
             audio_guidance_rescale (`float`, defaults to 0.0): Rescales guided noise of the audio side in the same way.
             audio_weight (`float`, `list[float]`, schedule or `dict`, *optional*, checkpoint, defaults to 0.5): Weight
-                of the audio side's noise, 0 to 1; the image side's is one minus it. One number, one per step, or an
-                object with a method `audio_noise_shares(num_inference_steps)` such as
-                [`~images_that_sound.schedulers.ModalityScheduler`], which then decides on starts and ends too; or a
-                dict of any of these by the second at which they begin.
+                of the audio side's noise, 0 to 1; the image side's is one minus it. Takes one number, one per step, or
+                an object with a method `audio_noise_shares(num_inference_steps)` such as
+                [`~images_that_sound.schedulers.ModalityScheduler`], which decides on starts and ends too. A dict holds
+                any of these by the second at which they begin.
             image_guidance_start (`float`, *optional*, checkpoint, defaults to 0.1): Fraction of the steps, 0 to 1,
                 before which the image side is silent and does not run.
             audio_guidance_start (`float`, *optional*, checkpoint, defaults to 0.0): Fraction of the steps, 0 to 1,
@@ -530,7 +530,7 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         if kwargs.get("circular") or kwargs.get("canvas_layout", "strip") != "strip":
             raise ValueError("`canvas_layout` and `circular` can't be given to `extend`, which goes on along a strip.")
         check_number("extend_by_in_s", extend_by_in_s, least=1 / self.mel_spectrogram.columns_per_second)
-        window = self.resolve_default("window_width", kwargs.get("window_width")) or self.default_arguments["width"]
+        window, _ = self.resolve_window_width(kwargs.get("window_width"))
         kept = min(window // 2, size[1]) // self.vae_scale_factor * self.vae_scale_factor
         seconds = kept / self.mel_spectrogram.columns_per_second
         place = {"audio_length_in_s": seconds + extend_by_in_s, "crop_right": kwargs.pop("crop_right", None)}

@@ -13,8 +13,8 @@ import torch
 from diffusers import IFPipeline
 
 from images_that_sound.pipelines import FactorizedColorizationPipeline
+from images_that_sound.pipelines.images_that_sound_canvas import resolve_windows
 from images_that_sound.pipelines.images_that_sound_deepfloyd import predict_pixel_noise
-from images_that_sound.pipelines.pipeline_factorized_colorization import resolve_windows
 
 
 PROMPT = "a colorful photo of a castle"
@@ -140,7 +140,7 @@ def test_windows_that_do_not_overlap_are_pictures_of_their_own(colorization_pipe
     embeds, levels = torch.cat([embeds[1], embeds[0]]), torch.tensor([50, 70])
     pipe._guidance_scale, timestep = 4.0, torch.tensor(500)
     rows = torch.randn(2, 6, 32, 128, generator=generator(1))
-    windows = resolve_windows(128, False, 64, 64, batch_size)
+    windows = resolve_windows(128, 64, 64, 4, batch_size=batch_size)
     found = pipe.predict_noise(unet, rows, timestep, embeds, levels, windows)
     halves = [predict_pixel_noise(unet, half, timestep, embeds, 4.0, levels) for half in rows.split(64, dim=-1)]
     torch.testing.assert_close(found, torch.cat(halves, dim=-1), atol=1e-5, rtol=1e-4)
