@@ -131,11 +131,11 @@ def report(way: str, rows: list[dict]) -> None:
     for kind, each in found.items():
         value, low, high = share_and_interval(sum(each), len(each))
         words.append(f"{kind} {value:.1%} ({low:.0%} to {high:.0%})")
-    mean = lambda get: sum(map(get, rows)) / len(rows)  # noqa: E731
+    steps = {place: np.mean([row["steps"][place] for row in rows]) for place in ("border", "elsewhere")}
+    sharpness, seconds = (np.mean([row[name] for row in rows]) for name in ("sharpness", "seconds"))
     print(
         f"{way}: {len(found['both'])} pieces: {', '.join(words)}; steps between columns at borders"
-        f" {mean(lambda r: r['steps']['border']):.2f}, elsewhere {mean(lambda r: r['steps']['elsewhere']):.2f};"
-        f" sharpness {mean(lambda r: r['sharpness']):.4f}; {mean(lambda r: r['seconds']):.0f} s each",
+        f" {steps['border']:.2f}, elsewhere {steps['elsewhere']:.2f}; sharpness {sharpness:.4f}; {seconds:.0f} s each",
         flush=True,
     )
 

@@ -319,8 +319,12 @@ def write_tensors(path: Path, content: object) -> None:
 
 
 def save_model(model: ModelMixin, folder: Path) -> None:
-    """Writes one model of a checkpoint with float16 weights."""
+    """Writes one model of a checkpoint with float16 weights, without the path that it came from."""
     model.to("cpu", torch.float16).save_pretrained(folder)
+    config_file = folder / "config.json"
+    config = json.loads(config_file.read_text())
+    config.pop("_name_or_path", None)
+    write_json(config_file, config)
 
 
 def save(pipe: DiffusionPipeline, output_dir: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from accelerate import PartialState
 from diffusers import DiffusionPipeline
 
-from ...pipelines.pipeline_factorized_colorization import resolve_windows
+from ...pipelines.images_that_sound_canvas import resolve_windows
+from ...pipelines.pipeline_factorized_colorization import UPSCALING
 from .progress import tell
 from .values import STRIP, Look
 from .video import Panel, write_videos
@@ -55,7 +56,28 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return min(times)
 
 
-class Forecast:
+class SecondStep:
+    """A callback of a pipeline's call that takes the time of its second step once; the first one warms up."""
+
+    first_step_end: float | None = None
+    said = False
+
+    def __call__(self, pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
+        if self.said:
+            return {}
+        if self.first_step_end is None:
+            self.first_step_end = clock()
+            return {}
+        self.said, seconds = True, clock() - self.first_step_end
+        self.say(seconds, pipe, step, timestep, tensors)
+        return {}
+
+    def say(self, seconds: float, pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> None:
+        """Says how long the work takes, of which this step took so many seconds."""
+        raise NotImplementedError
+
+
+class Forecast(SecondStep):
     """
     A callback of a pipeline's call that says once, after the second step, how long all calls take: by the time of that
     step, and by trials of decoding, playing and filming.
@@ -81,26 +103,16 @@ class Forecast:
     ):
         self.num_samples, self.batch_size, self.steps_of = num_samples, min(batch_size, num_samples), steps_of
         self.num_decoded, self.look, self.strips = num_decoded, look, strips
-        self.first_step_end: float | None = None
-        self.said = False
 
-    def __call__(self, pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
-        if self.said:
-            return {}
-        if self.first_step_end is None:
-            # The first step warms up.
-            self.first_step_end = clock()
-            return {}
-        self.said, weights = True, self.steps_of(pipe)
-        of_a_call = (clock() - self.first_step_end) / weights[step] * sum(weights)
-        seconds = of_a_call * self.num_samples / self.batch_size
+    def say(self, seconds: float, pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> None:
+        weights = self.steps_of(pipe)
+        seconds *= sum(weights) / weights[step] * self.num_samples / self.batch_size
         if seconds >= WORTH_A_TRIAL:
             seconds += self.num_samples * self._after(pipe, tensors["latents"][:1])
         columns = tensors["latents"].shape[-1] * pipe.vae_scale_factor * self.strips
         length = columns / pipe.mel_spectrogram.columns_per_second
         samples = "1 sample" if self.num_samples == 1 else f"{self.num_samples} samples"
         say_duration(f"Making {samples} of {length:.3g} s in {len(weights)} steps", seconds)
-        return {}
 
     def _after(self, pipe: DiffusionPipeline, latents: torch.Tensor) -> float:
         """Seconds that a sample takes after its steps, tried with the first window of its latents `(1, C, h, w)`."""
@@ -119,7 +131,7 @@ class Forecast:
         return seconds + length * seconds_of_video([panel], pipe.sampling_rate, self.look)
 
 
-class ColorForecast:
+class ColorForecast(SecondStep):
     """
     A callback of a colorization's call that says once, after its second step, how long all calls take: by the time of
     that step, and by trials of stage II and of filming.
@@ -132,16 +144,8 @@ class ColorForecast:
 
     def __init__(self, tries: list[tuple[PIL.Image.Image, float, int]], call: dict[str, Any]):
         self.tries, self.call = tries, call
-        self.first_step_end: float | None = None
-        self.said = False
 
-    def __call__(self, pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
-        if self.said:
-            return {}
-        if self.first_step_end is None:
-            self.first_step_end = clock()
-            return {}
-        self.said, of_a_step = True, clock() - self.first_step_end
+    def say(self, seconds: float, pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> None:
         picture, _, number = self.tries[0]
         num_steps, left_out = self.call["num_inference_steps"], self.call["start_diffusion_step"]
         width = min(picture.width, self.call["window_width"])
@@ -149,20 +153,19 @@ class ColorForecast:
         levels = torch.full((number,), self.call["noise_level"], device=rows.device)
         embeds, unet = tensors["prompt_embeds"], pipe.unet_super_resolution
         of_a_window = seconds_of(lambda: pipe.predict_noise(unet, rows, timestep, embeds, levels, None))
-        of_a_call = (num_steps - left_out) * of_a_step + num_steps * self._num_windows(picture) * of_a_window
+        of_a_call = (num_steps - left_out) * seconds + num_steps * self._num_windows(picture) * of_a_window
         works = [self._num_windows(picture) * number for picture, _, number in self.tries]
         seconds = of_a_call * sum(works) / works[0]
         if seconds >= WORTH_A_TRIAL:
-            length = sum(seconds * number for _, seconds, number in self.tries)
+            length = sum(length * number for _, length, number in self.tries)
             seconds += length * seconds_of_video([(picture, 1), (picture, 1)], 16000, STRIP)
         total = sum(number for _, _, number in self.tries)
         say_duration(f"Making {total} colour picture{'s' * (total > 1)} in {num_steps} steps of each stage", seconds)
-        return {}
 
     def _num_windows(self, picture: PIL.Image.Image) -> int:
         """Windows of a picture. One that loops has a little more."""
-        names = ("circular", "window_width", "window_stride", "window_batch_size")
-        windows = resolve_windows(picture.width, *(self.call[name] for name in names))
+        width, stride = self.call["window_width"], self.call["window_stride"]
+        windows = resolve_windows(picture.width, width, stride, UPSCALING, circular=self.call["circular"])
         return 1 if windows is None else len(windows.starts)
 
 
