@@ -251,7 +251,7 @@ class MelSpectrogram:
         low, high = self.log_range
         loudness = self._polarised(canvas.mean(dim=-3)).flip(-2)
         if self.tone_exponent is None:
-            return loudness * (high - low) + low
+            return loudness.mul_(high - low).add_(low)
         return (loudness.clamp(min=0).log() / self.tone_exponent + high).clamp(min=low)
 
     def _polarised(self, values: torch.Tensor) -> torch.Tensor:
@@ -332,7 +332,7 @@ class MelSpectrogram:
         # One by one is three times faster on a processor: spectra of a whole batch leave its caches.
         phases = [None] * len(log_mel) if phases_of is None else phases_of.split(1)
         each = [self._in_pieces(one, num_iterations, momentum, p) for one, p in zip(log_mel.split(1), phases)]
-        return self._audible(torch.cat(each))
+        return self._audible(torch.cat(each) if len(each) > 1 else each[0])
 
     def _in_pieces(
         self, log_mel: torch.Tensor, num_iterations: int, momentum: float, phases_of: torch.Tensor | None
@@ -396,10 +396,12 @@ class MelSpectrogram:
         return coarse._istft(spectrum, length)[..., start : start + self.num_samples(log_mel.shape[-1])]
 
     def _audible(self, audio: torch.Tensor) -> torch.Tensor:
-        peak = audio.abs().amax(dim=-1, keepdim=True)
+        """Scales waveforms in place, since long ones take much of the memory."""
+        lowest, highest = audio.aminmax(dim=-1, keepdim=True)
+        peak = torch.maximum(-lowest, highest)
         if self.tone_exponent is None:
-            return audio / peak.clamp(min=1)
-        return torch.where(peak > SILENCE_PEAK, audio * (PEAK / peak), audio)
+            return audio.div_(peak.clamp(min=1))
+        return audio.mul_(torch.where(peak > SILENCE_PEAK, PEAK / peak, torch.ones_like(peak)))
 
     def _unfiltered(self, mel: torch.Tensor) -> torch.Tensor:
         """Nonnegative magnitudes `(1, F, T)` of the Fourier transform behind mel magnitudes `(1, M, T)`."""

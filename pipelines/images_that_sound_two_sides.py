@@ -434,7 +434,10 @@ class TwoSidesMixin(
         windows = canvas.audio_windows if is_audio else canvas.windows
         if len(request.columns) > 1 and (windows is None or windows.width == windows.total):
             name = "audio_window_width" if is_audio else "window_width"
-            raise ValueError(f"`{request.name}` can't change over time on a canvas that is not wider than `{name}`.")
+            raise ValueError(
+                f"`{request.name}` can't change over time on a canvas that is seen whole: `{name}` has to be below its"
+                f" {canvas.strip_width if is_audio else canvas.width} columns."
+            )
         if canvas.folded and not is_audio:
             raise ValueError("`prompt` can't change over time on a folded canvas, whose columns sound twice.")
         self._check_begins(request.name, request.columns[-1], canvas)

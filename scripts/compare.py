@@ -310,8 +310,10 @@ def figure(comparison: Comparison) -> "PIL.Image.Image":
             pen.text((left + 4, top + 2), ", ".join(pair), font=font, fill="gray")
             found = sorted(comparison.samples_of(method, pair).output_dir.glob("seed-*/image.png"))
             if found:
-                picture = PIL.ImageOps.contain(read_picture(found[0]).convert("RGB"), (width, height))
-                sheet.paste(picture, (left, top + line))
+                picture = read_picture(found[0]).convert("RGB")
+                # The beginning of a long one.
+                picture = picture.crop((0, 0, min(picture.width, picture.height * width // height), picture.height))
+                sheet.paste(PIL.ImageOps.contain(picture, (width, height)), (left, top + line))
     return sheet
 
 

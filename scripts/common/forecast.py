@@ -31,6 +31,26 @@ def say_duration(what: str, seconds: float) -> None:
         tell(f"{what}: about {in_words(seconds)}.")
 
 
+def say_beginning(num_samples: int, length: float) -> None:
+    """Tells at once what is made, if it is a minute of sound or more, since its first steps may take long already."""
+    if length >= LONG and PartialState().is_main_process:
+        tell(f"Beginning {in_numbers(num_samples, length)}. The second step tells how long it takes.")
+
+
+def in_numbers(num_samples: int, length: float) -> str:
+    """Samples and their length in seconds."""
+    return f"{num_samples} sample{'s' * (num_samples > 1)} of {length:.3g} s"
+
+
+def length_asked(pipe: DiffusionPipeline, arguments: dict[str, Any]) -> float:
+    """Seconds of the canvas that the arguments of a call ask for; 0 if they do not say."""
+    if arguments.get("audio_length_in_s") is not None:
+        return arguments["audio_length_in_s"]
+    if arguments.get("audio") is not None:
+        return len(arguments["audio"]) / pipe.sampling_rate
+    return (arguments.get("width") or 0) / pipe.mel_spectrogram.columns_per_second
+
+
 def in_words(seconds: float) -> str:
     """A duration of a minute or more."""
     minutes = round(seconds / 60)
@@ -111,8 +131,7 @@ class Forecast(SecondStep):
             seconds += self.num_samples * self._after(pipe, tensors["latents"][:1])
         columns = tensors["latents"].shape[-1] * pipe.vae_scale_factor * self.strips
         length = columns / pipe.mel_spectrogram.columns_per_second
-        samples = "1 sample" if self.num_samples == 1 else f"{self.num_samples} samples"
-        say_duration(f"Making {samples} of {length:.3g} s in {len(weights)} steps", seconds)
+        say_duration(f"Making {in_numbers(self.num_samples, length)} in {len(weights)} steps", seconds)
 
     def _after(self, pipe: DiffusionPipeline, latents: torch.Tensor) -> float:
         """Seconds that a sample takes after its steps, tried with the first window of its latents `(1, C, h, w)`."""

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 
 from ...pipelines import audio_problems, audio_remarks
 from .files import check_own_folder, check_writable, read_json
-from .forecast import Forecast
+from .forecast import Forecast, length_asked, say_beginning
 from .models import device_of
 from .own_files import COMPONENTS, OWN_FILES
 from .progress import tell
@@ -155,6 +155,7 @@ def make_samples(
             strips=strips_of(settings),
         )
         arguments = {**arguments, "callback_on_step_end": forecast}
+        say_beginning(len(pending), length_asked(pipe, arguments))
     # The pipeline's bar tells all about a single call.
     hidden = len(pending) <= samples.num_images_per_prompt
     with tqdm(total=len(pending), desc="Samples", disable=hidden) as bar:
