@@ -2,11 +2,19 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from images_that_sound.scripts.common import forecast
-from images_that_sound.scripts.common.forecast import ColorForecast, Forecast, in_words, steps_of_both_sides
+from images_that_sound.scripts.common.forecast import (
+    ColorForecast,
+    Forecast,
+    in_words,
+    length_asked,
+    say_beginning,
+    steps_of_both_sides,
+)
 from images_that_sound.scripts.common.values import STRIP
 
 
@@ -48,6 +56,22 @@ def test_short_work_is_not_announced(pipe, capsys):
     say = Forecast(1, 1, lambda pipe: [1] * 3)
     pipe("a castle", "a bell", width=64, num_inference_steps=3, callback_on_step_end=say)
     assert "Making" not in capsys.readouterr().err and say.said
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"audio": np.zeros(540 * 16000, np.float32), "audio_length_in_s": None, "width": None}, "540 s"),
+        ({"audio_length_in_s": 90.5, "width": None}, "90.5 s"),
+        ({"width": 6400}, "64 s"),
+        ({"width": 1024}, None),
+        ({"width": None}, None),
+    ],
+)
+def test_a_minute_and_more_is_announced_before_the_first_step(pipe, capsys, arguments, said):
+    say_beginning(2, length_asked(pipe, arguments))
+    heard = capsys.readouterr().err
+    assert f"Beginning 2 samples of {said}" in heard if said else "Beginning" not in heard
 
 
 def test_both_stages_of_colorization_are_counted(colorization_pipe, capsys, monkeypatch):
