@@ -56,6 +56,20 @@ def test_strokes_stay_whatever_they_are_drawn_in(ground, stroke, mode):
     assert lines_of(lines).tobytes() == lines.tobytes()
 
 
+@pytest.mark.parametrize("paper, pencil", [((175, 175, 175), 90), ((230, 212, 165), 70), ((120, 118, 110), 50)])
+def test_pencil_on_gray_paper_in_uneven_light_is_seen_as_strokes(paper, pencil):
+    drawn = np.asarray(cat("black", "white", 4).convert("L"), float)[..., None] / 255
+    rows, columns = np.mgrid[:256, :512]
+    light = 1 - 0.4 * (0.7 * columns / 512 + 0.3 * rows / 256)
+    photograph = (np.array(paper) * (1 - drawn) + pencil * drawn) * light[..., None]
+    photograph += np.random.default_rng(0).normal(0, 6, photograph.shape)
+    expected = cat("black", "white", 4).convert("L").resize((256, 128), PIL.Image.Resampling.BOX)
+
+    lines = np.asarray(lines_of(PIL.Image.fromarray(photograph.clip(0, 255).astype(np.uint8))), float)
+    assert np.corrcoef(lines.ravel(), np.asarray(expected).ravel())[0, 1] > 0.95
+    assert (lines[np.asarray(expected) == 0] > 60).mean() < 0.001, "no grain"
+
+
 def test_lines_fit_into_the_canvas_and_an_even_picture_has_none():
     for size, fitting in (((900, 100), (512, 57)), ((30, 60), (64, 128))):
         lines = lines_of(PIL.Image.new("L", size, 200))
