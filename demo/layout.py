@@ -35,6 +35,7 @@ ocean waves; of anything else it makes something, but not what you asked for.*
 BEGINNING = "Press “Make it”, choose an example, or describe a picture and a sound."
 HIDE_BEGINNING = "The bell below rings as it is until you choose a picture."
 STRENGTH = "0.2 keeps almost all of what you give, 1 keeps nothing. From 0.7 on, only large shapes are left."
+SHARE = "From more sound to more picture"
 STEPS = "Noise becomes a picture step by step. More steps take longer."
 GUIDANCE = "More is closer, and harsher."
 SCENES = "More than one make a panorama that plays from left to right."
@@ -93,6 +94,10 @@ STYLE = """
   position: static; max-width: 100%; padding: 4px 6px; border: 0; background: none; white-space: normal;
 }
 #mp4_file { display: none; }
+/* The ends of a slider in words. */
+.share :is(.min_value, .max_value) { font-size: 0; }
+.share :is(.min_value, .max_value)::after { font-size: var(--text-sm); content: "sound"; }
+.share .max_value::after { content: "picture"; }
 #hide_player .canvas img { height: min(60vh, 480px); }
 /* All titles beside each other on a phone. */
 @media (max-width: 600px) { #ways button[role=tab] { padding: 0 7px; } }
@@ -241,7 +246,7 @@ def _lay_hiding(parts: SimpleNamespace, studio: Studio) -> None:
             )  # fmt: skip
             parts.hide_start = gr.Number(0, label="The picture begins at this second", minimum=0, elem_id="hide_start")
             parts.hide_strength = gr.Slider(
-                0.3, 1, 0.8, step=0.05, label="From more sound to more picture", elem_id="hide_strength"
+                0.3, 1, 0.8, step=0.05, label=SHARE, elem_id="hide_strength", elem_classes="share"
             )
         with gr.Column(scale=3, elem_id="hide_result"):
             parts.hide_status = gr.Markdown(HIDE_BEGINNING, elem_id="hide_status")
@@ -262,7 +267,7 @@ def _lay_imprint(parts: SimpleNamespace) -> None:
                 elem_id="imprint_prompt",
             )  # fmt: skip
             parts.imprint_ratio = gr.Slider(
-                0, 1, 0.5, step=0.05, label="From more picture to more sound", elem_id="imprint_ratio"
+                0, 1, 0.5, step=0.05, label=SHARE, elem_id="imprint_ratio", elem_classes="share"
             )
             with gr.Row():
                 parts.imprint_start = gr.Button(

@@ -338,7 +338,7 @@ class Studio:
         self,
         picture: PIL.Image.Image,
         audio_prompt: str,
-        sound_share: float,
+        picture_share: float,
         seed: int,
         visitor: str | None = None,
     ) -> tuple:
@@ -349,7 +349,7 @@ class Studio:
         Args:
             picture (`PIL.Image.Image`): Light parts are loud.
             audio_prompt (`str`): Sound to make.
-            sound_share (`float`): 0 is as much picture as can be, 1 is the sound without the picture.
+            picture_share (`float`): 0 is the sound without the picture, 1 is as much picture as can be.
             seed (`int`): Number of the attempt.
             visitor (`str`, *optional*): Who wants it.
 
@@ -357,8 +357,7 @@ class Studio:
             Its spectrogram, a `PIL.Image.Image`, and a WAV as `bytes`.
         """
         _check_prompts(audio_prompt)
-        check_number("share", sound_share, least=0, most=1)
-        canvas = self.on_canvas(picture, {"audio_length_in_s": self.own_seconds, "canvas_layout": "strip"}, "center")
+        check_number("share", picture_share, least=0, most=1)
 
         def follow(*_: object) -> dict:
             self._check_wanted(visitor)
@@ -366,9 +365,9 @@ class Studio:
 
         with self.lock:
             output = self.imprinter(
-                image=canvas,
+                image=picture,
                 audio_prompt=audio_prompt,
-                magnitude_ratio=1 - sound_share,
+                magnitude_ratio=picture_share,
                 callback_on_step_end=follow,
                 generator=torch.Generator().manual_seed(seed),
             )

@@ -129,7 +129,9 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         """Canvases `(B, C, H, W)` of pictures, of spectrograms `(B, 1, M, T)`, or of one painted into the other."""
         silence = self.mel_spectrogram.silence
         if images is not None:
-            images = fit_pictures(images, canvas.height, canvas.width, resize_mode, silence)
+            # Beside a picture is silence, or the sound that it is painted into.
+            ground = silence if spectrograms is None else 1 - silence
+            images = fit_pictures(images, canvas.height, canvas.width, resize_mode, ground)
         if spectrograms is None:
             return images
         canvases = canvas.put(spectrograms, silence)
@@ -248,7 +250,7 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
                 one of either for all. A dict as for `prompt`.
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures to begin
                 with, in 0..1 if they are arrays; one per prompt, or one for all. They come onto the canvas as
-                `resize_mode` says, on silence.
+                `resize_mode` says, on silence, or on `audio`, which stays beside them.
             audio (`np.ndarray` or `torch.Tensor` of shape `(N,)` or `(B, N)`, *optional*): Waveforms at
                 `pipe.sampling_rate` to begin with. With both, `image` is painted into them first. The canvas is as
                 long as they are.

@@ -194,8 +194,8 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
             audio_prompt (`str`, `list[str]` or `dict[float, str]`, *optional*): Sound to hear, unless `audio` is
                 given; as many as pictures, or one of either for all. A dict as for `prompt`.
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*): Pictures to paint
-                instead of generated ones, in 0..1 if they are arrays. They come onto the canvas as `resize_mode` says,
-                on silence.
+                instead of generated ones, in 0..1 if they are arrays. They come onto the canvas as `resize_mode` says;
+                beside them the sound stays as it is. Transparent parts are silence.
             audio (`np.ndarray` or `torch.Tensor` of shape `(N,)` or `(B, N)`, *optional*): Waveforms at
                 `pipe.sampling_rate` to paint into instead of generated ones. The canvas is as long as they are.
             magnitude_ratio (`float`, defaults to 0.5): Greatest share of the spectrogram that the picture takes away,
@@ -390,7 +390,8 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         if images is None:
             images = canvas.cut(self.decode_latents(latents, self.vae, canvas.windows))  # (B, 3, M, T)
         else:
-            images = fit_pictures(images, canvas.height, canvas.columns, resize_mode, silence)
+            untouched = 1 - silence if invert_image else silence
+            images = fit_pictures(images, canvas.height, canvas.columns, resize_mode, untouched)
             images = images.to(self._execution_device).expand(-1, 3, -1, -1)
         if spectrograms is None:
             spectrograms = canvas.cut(self.decode_latents(audio_latents, self.audio_side.vae, canvas.audio_windows))

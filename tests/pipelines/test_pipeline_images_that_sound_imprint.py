@@ -64,6 +64,16 @@ def test_own_picture_and_own_sound(imprint_pipe):
     inverted = imprint_pipe(image=picture, audio=audio, invert_image=False, output_type="np")
     np.testing.assert_allclose(inverted.spectrograms[0, :, :, 0], canvas * (1 - 0.5 * gray), atol=1e-5)
 
+    # Beside a narrow picture the sound stays, either way.
+    for invert_image in (True, False):
+        narrow = imprint_pipe(
+            image=picture.crop((0, 0, 40, 256)), audio=audio, invert_image=invert_image, output_type="np"
+        )
+        heard = narrow.spectrograms[0, :, :, 0]
+        np.testing.assert_allclose(heard[:, :30], canvas[:, :30], atol=1e-6)
+        np.testing.assert_allclose(heard[:, 70:], canvas[:, 70:], atol=1e-6)
+        assert heard[:, 30:70].sum() < 0.95 * canvas[:, 30:70].sum()
+
 
 def test_own_picture_on_a_made_sound_draws_as_without_it(imprint_pipe):
     made = imprint_pipe(*PROMPTS, **SMALL, generator=generator(), magnitude_ratio=0.0)
