@@ -49,8 +49,14 @@ def parse_args(input_args: list[str] | None = None) -> Extension:
     saved = going_on(sample_settings(args.sample_dir))
     args.params_from = str(args.sample_dir / "settings.json")
     if args.output_dir is None:
-        args.output_dir = args.sample_dir.with_name(f"{args.sample_dir.name}-extended")
+        args.output_dir = beside(args.sample_dir.parent)
     return read_request(args, {}, arguments, Extension, saved=saved, sample_dir=args.sample_dir, seconds=args.seconds)
+
+
+def beside(folder: Path) -> Path:
+    """A folder beside that of the samples, in which `rank` would find both."""
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return named.with_name(f"{named.name}-extended")
 
 
 def going_on(settings: dict[str, Any]) -> dict[str, Any]:

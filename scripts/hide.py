@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common.border import run
-from .common.files import Write, check_absent, check_writable, json_text, written, written_once
+from .common.files import Write, check_absent, check_readable, check_writable, json_text, written, written_once
 from .common.parsers import add_invert_argument, add_video_arguments, new_parser, with_look
 from .common.progress import tell
 from .common.values import STRIP, Look
@@ -52,19 +52,20 @@ def hide(
     from .common.hiding import SUFFIXES, hide_in_file
     from .common.sounds import opened_sound
 
+    check_readable(song, "sound")
+    grays = [read_drawing(each, invert) for each in image]
     given, output = output, output or Path(f"{song.stem}-hidden{'.flac' if song.suffix == '.flac' else '.wav'}")
     if output.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"`output` has to end in {' or '.join(SUFFIXES)}, but is {output}.")
-    check_writable(output.parent, "output")
+        raise ValueError(f"`--output` has to end in {' or '.join(SUFFIXES)}, but is {output}.")
+    check_writable(output.parent, "--output")
     write = written_once if given is None else written
     formats = video.video_format if video else []
     files = [output, *(output.with_suffix(f".{end}") for end in ("png", *formats))]
     for file in files:
         if file.exists() and any(file.samefile(each) for each in (song, *image) if each.exists()):
-            raise ValueError(f"`output` would replace {file}, which is read. Name another file.")
+            raise ValueError(f"`--output` would replace {file}, which is read. Name another file.")
         if given is None:
-            check_absent(file, "output")
-    grays = [read_drawing(each, invert) for each in image]
+            check_absent(file, "--output")
     with write(output) as target, opened_sound(song, target.parent) as sound:
         pictures = [placed(sound, gray, values) for gray, values in zip(grays, each_place(len(grays), place))]
         hidden = hide_in_file(sound, song, target, pictures)
@@ -94,12 +95,21 @@ def each_place(number: int, place: dict[str, list | None]) -> list[dict[str, Any
 
 
 def placed(sound: "soundfile.SoundFile", picture: Any, place: dict[str, Any]) -> "HiddenPicture":
-    """A picture in a sound. Its place is, unless `place` says otherwise, as long as it is wide, and hardly heard."""
+    """
+    A picture in a sound. Its place is, unless `place` says otherwise, as long as it is wide, and hardly heard. Raises
+    `ValueError` if the sound ends before, unless nothing says when the picture begins or ends.
+    """
     from ..pipelines.images_that_sound_hiding import HiddenPicture
 
     rows, columns = picture.shape
     start, highest = place.get("start_in_s", 0.0), sound.samplerate / 2
-    length = min(max(SECONDS * columns / rows, 1), sound.frames / sound.samplerate - start)
+    seconds, length = sound.frames / sound.samplerate, max(SECONDS * columns / rows, 1)
+    if start and "end_in_s" not in place and start + length > seconds:
+        raise ValueError(
+            f"`start_in_s` is {start:g}, and the picture lasts {length:.2f} s in its shape, but the sound ends after"
+            f" {seconds:.2f} s. Begin earlier, or name `end_in_s`."
+        )
+    length = min(length, seconds - start)
     band = BAND if highest > BAND[1] else [share * highest for share in SHARES]
     usual = {"start_in_s": start, "end_in_s": start + length, "min_frequency": band[0], "max_frequency": band[1]}
     return HiddenPicture(picture=picture, sampling_rate=sound.samplerate, **{**usual, **place})

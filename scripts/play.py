@@ -43,18 +43,18 @@ def play(
 
     given, output = output, output or Path(picture.with_suffix(".wav").name)
     if output.suffix.lower() != ".wav":
-        raise ValueError(f"`output` has to end in .wav, but is {output}.")
-    check_writable(output.parent, "output")
+        raise ValueError(f"`--output` has to end in .wav, but is {output}.")
+    check_writable(output.parent, "--output")
     write = written_once if given is None else written
     files = files_beside(output, video)
     for file in files:
         if file.exists() and picture.exists() and file.samefile(picture):
-            raise ValueError(f"`output` would replace {file}, which is read. Name another file.")
+            raise ValueError(f"`--output` would replace {file}, which is read. Name another file.")
     mel, settings = constants_of(picture, spectrogram)
     mel = on_scale(mel, frequency_scale)
     pixels = read_drawing(picture, mel.silence, invert)
     for file in files if given is None else []:
-        check_absent(file, "output")
+        check_absent(file, "--output")
     canvas = canvas_of(pixels, mel, settings.get("canvas_layout") == "folded")
     audio, gain = levelled(sound_of(canvas, mel, vocoder, frequency_scale), mel.sampling_rate)
     text = json_text({**settings, "spectrogram": mel.to_dict(), "gain_in_db": gain})

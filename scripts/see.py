@@ -20,8 +20,8 @@ def see(
 
     given, output = output, output or Path(sound.with_suffix(".png").name)
     if output.suffix.lower() != ".png":
-        raise ValueError(f"`output` has to end in .png, but is {output}.")
-    check_writable(output.parent, "output")
+        raise ValueError(f"`--output` has to end in .png, but is {output}.")
+    check_writable(output.parent, "--output")
     if params_from and spectrogram:
         raise ValueError("`params_from` and `spectrogram` exclude each other.")
     mel, settings = constants_of(params_from or sound, spectrogram)
@@ -29,7 +29,7 @@ def see(
         raise ValueError(f"`params_from` has to be a file with settings, but {params_from} holds none.")
     audio = read_audio(sound, mel.sampling_rate)
     if given is None:
-        check_absent(output, "output")
+        check_absent(output, "--output")
     with arguments_named(audio="sound"):
         canvas = mel.audio_to_canvas(torch.from_numpy(audio))
     with (written_once if given is None else written)(output) as file:

@@ -63,7 +63,7 @@ def parse_json(text: str) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"no JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"no dict in JSON of at most {MAX_JSON_BYTES} characters")
+        raise ValueError(f"no JSON object of at most {MAX_JSON_BYTES} characters")
     return content
 
 
@@ -138,6 +138,14 @@ def check_own_file(path: Path, beginning: str, argument: str = "sample_dir") -> 
         raise ValueError(f"`{argument}` holds {path}, which was not written here and would be replaced. Move it away.")
 
 
+def check_readable(path: Path, kind: str) -> None:
+    """Raises `ValueError` if a picture or a sound, as `kind` says, is not there or may not be read."""
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        raise ValueError(f"`{path}` can't be read as a {kind}: {error}") from error
+
+
 def check_absent(path: Path, argument: str) -> None:
     """Raises `ValueError` if something is there under a name that nobody gave."""
     if os.path.lexists(path):
@@ -146,13 +154,13 @@ def check_absent(path: Path, argument: str) -> None:
 
 @contextmanager
 def written_once(path: Path) -> Iterator[Path]:
-    """As `written`, for the default name of `output`: raises `ValueError` if a file took the name meanwhile."""
+    """As `written`, for the default name of `--output`: raises `ValueError` if a file took the name meanwhile."""
     with written(path) as partial:
         yield partial
         try:
             _take_name(partial, path)
         except FileExistsError:
-            check_absent(path, "output")
+            check_absent(path, "--output")
 
 
 def _take_name(file: Path, path: Path) -> None:

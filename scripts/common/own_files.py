@@ -21,12 +21,25 @@ OWN_FILES = {
 SEVERAL = ("control_image",)
 
 
+SCORE = (
+    '{"0": {"prompt": "castle towers", "audio_prompt": "bell ringing"}, "10": {"prompt": "kittens", "audio_weight":'
+    " 0.4}}"
+)
+
+
 def read_score(file: str) -> dict[str, Any]:
     """The score in a JSON file. argparse names a refused one by this function's name."""
     try:
-        return parse_json(Path(file).read_text(encoding="utf-8"))
+        text = Path(file).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"`{file}` can't be read as a score: {error}") from error
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"`{file}` is no score ({error}). A score names the seconds at which prompts begin, all in one pair of"
+            f" curly brackets: {SCORE}"
+        ) from error
 
 
 # How files are read, each with how argparse reads it. An argument is `None` if it is not given.
@@ -42,8 +55,7 @@ READ_BY: dict[str, dict[str, Any]] = {
     },
     "score": {
         "type": read_score,
-        "help": 'A JSON file of prompts over time, by the seconds at which they begin: {"0": {"prompt": "castle'
-        ' towers", "audio_prompt": "bell ringing"}, "10": {"prompt": "kittens", "audio_weight": 0.4}}.',
+        "help": f"A JSON file of prompts over time, by the seconds at which they begin: {SCORE}.",
     },
 }
 # Models that a pipeline can have besides its own, each argument with what of it ships.
@@ -89,16 +101,21 @@ def values_over_time(score: dict[str, Any]) -> dict[str, dict[float, Any]]:
         except ValueError:
             begin = math.nan
         given = row.items() if isinstance(row, dict) else ()
-        right = all(isinstance(value, IN_SCORES.get(name, ())) for name, value in given)
+        right = all(_fits(name, value) for name, value in given)
         if not given or not 0 <= begin < math.inf or not right:
             known = ", ".join(f"`{name}`" for name in IN_SCORES)
             raise ValueError(
-                f"`score` has to be a dict from seconds to dicts of {known}, but holds {second[:40]!r}:"
-                f" {str(row)[:100]}."
+                f"`score` has to hold, for each second, prompts or a weight by their names ({known}), such as {SCORE},"
+                f" but holds {second[:40]!r}: {str(row)[:100]}."
             )
         for name, value in given:
             values.setdefault(name, {})[begin] = value
     return values
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a score may hold a value under a name. JSON's `true` is no number."""
+    return isinstance(value, IN_SCORES.get(name, ())) and not isinstance(value, bool)
 
 
 def joined(texts: dict[float, str]) -> str:

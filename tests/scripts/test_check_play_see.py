@@ -267,7 +267,7 @@ def test_who_wants_light_and_dark_as_they_are_says_so(tmp_path):
     [
         (play, ["missing.png"], "missing.png` can't be read as a picture"),
         (play, ["tiny.png"], "`picture` has to be at least"),
-        (play, ["tiny.png", "--output", "sound.mp3"], "`output` has to end in .wav"),
+        (play, ["tiny.png", "--output", "sound.mp3"], "`--output` has to end in .wav"),
         (play, ["tiny.png", "--vocoder", "."], "has no vocoder"),
         (see, ["tiny.png"], "can't be read as a sound"),
         (see, ["short.wav"], "`sound` has to be longer"),

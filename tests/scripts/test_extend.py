@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -9,10 +10,18 @@ import pytest
 import soundfile
 
 from images_that_sound.scripts import extend, generate
-from images_that_sound.scripts.common.samples import read_settings
+from images_that_sound.scripts.common.samples import find_samples, read_settings
 
 
 QUICK = ["--num_inference_steps", "2", "--no-video", "--device", "cpu"]
+
+
+def test_extensions_lie_beside_the_folder_of_their_samples(tmp_path, monkeypatch):
+    (tmp_path / "bells" / "seed-000001").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "bells")
+    assert extend.beside(Path("outputs/bells")) == Path("outputs/bells-extended")
+    assert extend.beside(Path("seed-000001").parent) == tmp_path / "bells-extended"
+    assert extend.beside(Path("..") / "bells") == Path("..") / "bells-extended"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +42,8 @@ def pixels(file):
 def test_a_sample_goes_on(sample, capsys):
     request = ["--sample_dir", str(sample), "--seconds", "0.5", *QUICK]
     extend.main(request)
-    made = sample.with_name("seed-000005-extended") / "seed-000005"
+    made = sample.parent.with_name(f"{sample.parent.name}-extended") / "seed-000005"
+    assert find_samples(sample.parent) == [sample]
     for name in ("image.png", "spectrogram.png"):
         old, new = pixels(sample / name), pixels(made / name)
         assert new.shape == (128, 128 + 50)

@@ -34,7 +34,7 @@ def test_a_default_name_that_is_taken_meanwhile_is_kept(tmp_path):
     with written_once(tmp_path / "file") as file:
         file.write_text("ours")
     assert (tmp_path / "file").read_text() == "ours"
-    with pytest.raises(ValueError, match="`output` has to be given, since .*other is there already"):
+    with pytest.raises(ValueError, match="`--output` has to be given, since .*other is there already"):
         with written_once(tmp_path / "other") as file:
             file.write_text("ours")
             (tmp_path / "other").write_text("theirs")

@@ -21,6 +21,7 @@ import torch
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
 from images_that_sound.scripts import generate
 from images_that_sound.scripts.common.models import EMBEDDED, load_pipeline
+from images_that_sound.scripts.common.own_files import values_over_time
 from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS, STABLE_DIFFUSION
 from images_that_sound.scripts.common.samples import read_settings
 from images_that_sound.scripts.common.values import Models
@@ -86,10 +87,11 @@ def test_a_score_is_drawn_as_the_pipeline_draws_prompts_over_time(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({"0": "a castle"}, "`score` has to be a dict from seconds .* holds '0': a castle"),
-        ({"soon": {"prompt": "a castle"}}, "`score` has to be a dict from seconds .* holds 'soon'"),
-        ({"0": {"prompt": 3}}, "`score` has to be a dict from seconds"),
-        ({"0": {"sound": "a bell"}}, "`score` has to be a dict from seconds"),
+        ({"0": "a castle"}, "`score` has to hold, for each second, prompts .* holds '0': a castle"),
+        ({"soon": {"prompt": "a castle"}}, "`score` has to hold, for each second, prompts .* holds 'soon'"),
+        ({"0": {"prompt": 3}}, "`score` has to hold, for each second, prompts"),
+        ({"0": {"sound": "a bell"}}, "`score` has to hold, for each second, prompts"),
+        ({"0": {"prompt": "a castle", "audio_weight": True}}, "`score` has to hold, for each second, prompts .*True"),
         ({"0": {"prompt": "a castle"}}, "`audio_prompt` has to be given"),
     ],
 )
@@ -97,6 +99,15 @@ def test_other_scores_are_refused(tmp_path, content, message):
     (tmp_path / "score.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         generate.parse_args(["--score", str(tmp_path / "score.json")])
+
+
+def test_a_score_that_is_a_list_is_told_what_a_score_looks_like(tmp_path, capsys):
+    (tmp_path / "score.json").write_text(json.dumps([{"prompt": "a castle"}]))
+    with pytest.raises(SystemExit):
+        generate.parse_args(["--score", str(tmp_path / "score.json")])
+    said = capsys.readouterr().err
+    example = re.search("curly brackets: ({.*})", said)[1]
+    assert "is no score" in said and list(values_over_time(json.loads(example))["prompt"]) == [0, 10]
 
 
 def test_a_score_excludes_prompts(tmp_path):

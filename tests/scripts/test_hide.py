@@ -153,12 +153,13 @@ def test_a_loud_sound_stays_within_full_scale_and_changes_in_the_band_alone(worl
         (["missing.wav", "--image", "cross.png"], "`missing.wav` can't be read as a sound"),
         (["cross.png", "--image", "cross.png"], "`cross.png` can't be read as a sound"),
         (["song.wav", "--image", "song.wav"], "`song.wav` can't be read as a picture"),
-        (["song.wav", "--image", "cross.png", "--output", "out.mp3"], "`output` has to end in .wav or .flac"),
+        (["song.wav", "--image", "cross.png", "--output", "out.mp3"], "`--output` has to end in .wav or .flac"),
         (["song.wav", "--image", "cross.png", "--end_in_s", "3"], "`end_in_s` has to be in the 2.00 s"),
+        (["song.wav", "--image", "cross.png", "--start_in_s", "1.5"], "`start_in_s` is 1.5.* ends after 2.00 s"),
         (["song.wav", "--image", "cross.png", "--strength", "0.1", "0.2"], "`strength` has to be given once or for"),
         (["song.wav", "--image", "cross.png", "cross.png"], "Pictures may not overlap"),
-        (["song.wav", "--image", "cross.png", "--output", "song.wav"], "`output` would replace song.wav"),
-        (["song.wav", "--image", "cross.png", "--output", "cross.flac"], "`output` would replace cross.png"),
+        (["song.wav", "--image", "cross.png", "--output", "song.wav"], "`--output` would replace song.wav"),
+        (["song.wav", "--image", "cross.png", "--output", "cross.flac"], "`--output` would replace cross.png"),
         (["empty.wav", "--image", "cross.png"], "`empty.wav` holds no sound"),
         (["nan.wav", "--image", "cross.png"], "not finite"),
     ],
@@ -170,3 +171,13 @@ def test_bad_input_says_what_is_wrong_and_writes_nothing(world, arguments, words
     with pytest.raises(SystemExit, match=words):
         hide.main(arguments)
     assert sorted(world.iterdir()) == before
+
+
+def test_missing_files_are_reported_before_ones_that_are_in_the_way(world):
+    for name in ("song-hidden.png", "missing-hidden.png"):
+        (world / name).touch()
+    for song, image in (("missing.wav", "cross.png"), ("song.wav", "missing.png")):
+        with pytest.raises(SystemExit, match=r"^error: `missing\.\w+` can't be read"):
+            hide.main([song, "--image", image])
+    with pytest.raises(SystemExit, match="`--output` has to be given, since song-hidden.png is there already"):
+        hide.main(["song.wav", "--image", "cross.png"])

@@ -303,7 +303,7 @@ def test_see_and_play_overwrite_nothing_by_a_default_name(tmp_path, monkeypatch)
     recording = (tmp_path / "voice.wav").read_bytes()
     see.main([str(tmp_path / "voice.wav")])
     for command, name in ((play, "voice.png"), (see, "voice.wav")):
-        with pytest.raises(SystemExit, match="`output` has to be given, since .* is there already"):
+        with pytest.raises(SystemExit, match="`--output` has to be given, since .* is there already"):
             command.main([str(tmp_path / name)])
     assert (tmp_path / "voice.wav").read_bytes() == recording
     play.main([str(tmp_path / "voice.png"), "--no-video", "--output", str(tmp_path / "again.wav")])
@@ -315,7 +315,7 @@ def test_files_that_appear_under_default_names_while_play_works_are_kept(tmp_pat
     made = play.play(Path("tone.png"), video=None)
     assert next(made) == Path("tone.wav")
     Path("tone-picture.png").write_text("somebody else's")
-    with pytest.raises(ValueError, match="`output` has to be given, since tone-picture.png is there already"):
+    with pytest.raises(ValueError, match="`--output` has to be given, since tone-picture.png is there already"):
         next(made)
     assert Path("tone-picture.png").read_text() == "somebody else's"
 
