@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from ..pipelines import MelSpectrogram
 
-# Columns for a second of sound in a spectrogram with axes, within bounds; and its rows.
-COLUMNS_PER_SECOND, COLUMNS, ROWS = 100, (400, 4096), 512
+# Rows of a spectrogram with axes: the first number with which it is at most so wide, or else the last.
+ROWS, WIDEST, NARROWEST = (512, 256), 4096, 64
+# How far below the loudest pixel a spectrogram is black: so far that gray parts of a canvas are gray there too, whose
+# darkest ones drown in what its brightest spill.
+RANGE_IN_DB = 120.0
 
 
 def play(
@@ -30,13 +33,14 @@ def play(
     spectrogram: str | dict | None = None,
     frequency_scale: str = "mel",
     invert: bool | None = None,
+    audio_length_in_s: float | None = None,
     video: Look | None = STRIP,
 ) -> Iterator[Path]:
     """
     Makes a sound of a picture; yields its file, those of the canvas that was played and of the sound's spectrogram,
-    and a video.
+    and a video. The picture lasts 0.01 s for each column of the canvas, unless `audio_length_in_s` says how long.
     """
-    from .common.canvases import canvas_of, constants_of, on_scale, picture_of
+    from .common.canvases import canvas_of, constants_of, lasting, on_scale, picture_of
     from .common.loudness import levelled
     from .common.samples import read_drawing, write_audio, write_picture
     from .common.video import write_videos
@@ -55,9 +59,11 @@ def play(
     pixels = read_drawing(picture, mel.silence, invert)
     for file in files if given is None else []:
         check_absent(file, "--output")
-    canvas = canvas_of(pixels, mel, settings.get("canvas_layout") == "folded")
+    seen = canvas_of(pixels, mel, settings.get("canvas_layout") == "folded")
+    canvas = seen if audio_length_in_s is None else lasting(seen, audio_length_in_s, mel)
     audio, gain = levelled(sound_of(canvas, mel, vocoder, frequency_scale), mel.sampling_rate)
-    text = json_text({**settings, "spectrogram": mel.to_dict(), "gain_in_db": gain})
+    length = {} if audio_length_in_s is None else {"audio_length_in_s": audio_length_in_s}
+    text = json_text({**settings, **length, "spectrogram": mel.to_dict(), "gain_in_db": gain})
     with write(output) as file:
         write_audio(file, audio, mel.sampling_rate, text)
     yield output
@@ -65,10 +71,10 @@ def play(
         write_picture(file, picture_of(canvas[0, 0]), text)
     yield files[1]
     with write(files[2]) as file:
-        write_picture(file, drawn(output, frequency_scale), text)
+        write_picture(file, drawn(output, mel, seen.shape[-1] / seen.shape[-2]), text)
     yield files[2]
     if video:
-        panels, captions = [(picture_of(canvas[0, 0]), 1)], [f"picture: {picture.name}"]
+        panels, captions = [(picture_of(seen[0, 0]), 1)], [f"picture: {picture.name}"]
         yield from write_videos(output, panels, audio, mel.sampling_rate, captions, text, video, write=write)
 
 
@@ -101,17 +107,20 @@ def sound_of(canvas: "torch.Tensor", mel: "MelSpectrogram", vocoder: str | None,
     return audio
 
 
-def drawn(sound: Path, frequency_scale: str) -> "PIL.Image.Image":
-    """The spectrogram of a file with its axes."""
+def drawn(sound: Path, mel: "MelSpectrogram", shape: float) -> "PIL.Image.Image":
+    """The spectrogram of a file with its axes. The picture, `shape` times as wide as high, has its shape there."""
     import soundfile
 
-    from .common.spectrograms import spectrogram_of, with_axes
+    from .common.spectrograms import rows_between, spectrogram_of, with_axes
 
+    scale = {"htk": "mel"}.get(mel.frequency_scale, mel.frequency_scale)
     with soundfile.SoundFile(sound) as file:
-        seconds = file.frames / file.samplerate
-        width = round(min(max(COLUMNS_PER_SECOND * seconds, COLUMNS[0]), COLUMNS[1]))
-        picture = spectrogram_of(file, 0.0, seconds, (width, ROWS), frequency_scale)
-        return with_axes(picture, 0.0, seconds, file.samplerate, frequency_scale)
+        seconds, band = file.frames / file.samplerate, (mel.min_frequency, mel.max_frequency)
+        sizes = [(round(shape * rows_between(*band, file.samplerate, rows, scale)), rows) for rows in ROWS]
+        width, rows = next((size for size in sizes if size[0] <= WIDEST), sizes[-1])
+        size = (max(width, NARROWEST), rows)
+        picture = spectrogram_of(file, 0.0, seconds, size, scale, range_in_db=RANGE_IN_DB)
+        return with_axes(picture, 0.0, seconds, file.samplerate, scale)
 
 
 def main(input_args: list[str] | None = None) -> None:
@@ -130,6 +139,11 @@ def main(input_args: list[str] | None = None) -> None:
         help="On what scale the rows are, such as that of a viewer for which the picture was made. Default: mel.",
     )
     add_invert_argument(parser)
+    parser.add_argument(
+        "--audio_length_in_s",
+        type=float,
+        help="Seconds that the picture lasts. Default: 0.01 s for each column, 2.56 s for a square picture.",
+    )
     add_video_arguments(parser)
     parser.add_argument(
         "--output",

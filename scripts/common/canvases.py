@@ -70,6 +70,15 @@ def canvas_of(picture: PIL.Image.Image, mel: MelSpectrogram, folded: bool = Fals
     return torch.nn.functional.interpolate(gray, size, mode="bilinear", antialias=True)
 
 
+def lasting(canvas: torch.Tensor, audio_length_in_s: float, mel: MelSpectrogram) -> torch.Tensor:
+    """A canvas `(1, 1, M, T)` stretched to so many seconds. Raises `ValueError` for too few or too many."""
+    least, most = mel.min_columns / mel.columns_per_second, MAX_COLUMNS / mel.columns_per_second
+    if not least <= audio_length_in_s <= most:
+        raise ValueError(f"`audio_length_in_s` has to be in {least:.2f}..{most:.0f}, but is {audio_length_in_s}.")
+    size = (mel.num_mel_bins, round(audio_length_in_s * mel.columns_per_second))
+    return torch.nn.functional.interpolate(canvas, size, mode="bilinear", antialias=True)
+
+
 def picture_of(canvas: torch.Tensor) -> PIL.Image.Image:
     """A canvas `(M, T)` in 0..1 as a gray picture."""
     return PIL.Image.fromarray(canvas.mul(255).round().byte().cpu().numpy())

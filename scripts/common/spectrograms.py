@@ -13,6 +13,11 @@ from ...pipelines.images_that_sound_hiding import FREQUENCY_SCALES, frame_length
 
 
 RANGE_IN_DB = 60.0
+# Scales of rows: those of pictures, of which "mel" is HTK's, and Slaney's mel scale, that of Auffusion's canvases.
+SCALES = {
+    **FREQUENCY_SCALES,
+    "slaney": lambda hertz: 3 * hertz.clip(max=1000) / 200 + 27 * np.log(hertz.clip(1000) / 1000) / np.log(6.4),
+}
 # Where a logarithmic scale begins: the lowest tone that people hear.
 LOWEST_TONE = 20.0
 # Samples that are drawn at once, and frames of which a long column shows the mean.
@@ -30,6 +35,7 @@ def spectrogram_of(
     size: tuple[int, int],
     frequency_scale: str = "linear",
     white_in_db: float | None = None,
+    range_in_db: float = RANGE_IN_DB,
 ) -> PIL.Image.Image:
     """
     Draws a part of a sound, all frequencies, the low ones at the bottom.
@@ -39,9 +45,9 @@ def spectrogram_of(
         start_in_s (`float`): Start of the part.
         end_in_s (`float`): End of the part.
         size (`tuple[int, int]`): Columns and rows of the picture.
-        frequency_scale (`str`): `"linear"`, `"logarithmic"`, from 20 Hz on, or `"mel"`.
-        white_in_db (`float`, *optional*): The level of a bin that is drawn white; black is 60 dB below. Default: that
-            of the loudest pixel.
+        frequency_scale (`str`): `"linear"`, `"logarithmic"`, from 20 Hz on, `"mel"` or `"slaney"`.
+        white_in_db (`float`, *optional*): The level of a bin that is drawn white. Default: that of the loudest pixel.
+        range_in_db (`float`, defaults to 60.0): How far below white black is.
 
     Returns:
         `PIL.Image.Image`: Gray, of `size`.
@@ -54,7 +60,7 @@ def spectrogram_of(
     power = np.concatenate([rows @ _powers(sound, group) for group in groups], axis=1)
     decibels = 10 * np.log10(power.clip(1e-20))
     white = decibels.max() if white_in_db is None else white_in_db
-    gray = (1 + (decibels - white) / RANGE_IN_DB).clip(0, 1)
+    gray = (1 + (decibels - white) / range_in_db).clip(0, 1)
     return PIL.Image.fromarray((255 * gray[::-1]).round().astype(np.uint8))
 
 
@@ -69,7 +75,7 @@ def _rows(sampling_rate: int, height: int, frequency_scale: str) -> np.ndarray:
 
 def _row_bounds(sampling_rate: int, height: int, frequency_scale: str) -> np.ndarray:
     """Frequencies between rows in Hz, `(height + 1,)`, rising."""
-    scale = FREQUENCY_SCALES[frequency_scale]
+    scale = SCALES[frequency_scale]
     hertz = np.geomspace(LOWEST_TONE, sampling_rate / 2, 2**14)
     lowest = LOWEST_TONE if frequency_scale == "logarithmic" else 0.0
     hertz = np.concatenate([[lowest], hertz[hertz > lowest]])
@@ -113,8 +119,12 @@ def with_axes(
         pen.line((x, TOP + height, x, TOP + height + 6), fill=255)
         pen.text((x, TOP + height + 10), f"{seconds:g} s", font=font, fill=255, anchor="ma")
     bounds = _row_bounds(sampling_rate, height, frequency_scale)
+    lowest = math.inf
     for hertz in _hertz_ticks(sampling_rate, height, frequency_scale):
         y = TOP + height - np.interp(hertz, bounds, np.arange(height + 1))
+        if lowest - y < FONT_SIZE:
+            continue
+        lowest = y
         pen.line((LEFT - 6, y, LEFT, y), fill=255)
         pen.text((LEFT - 10, y), f"{hertz:g} Hz", font=font, fill=255, anchor="rm")
     return sheet

@@ -13,6 +13,7 @@ from images_that_sound.pipelines import SPECTROGRAMS, MelSpectrogram, fold_canva
 from images_that_sound.scripts import check, play, see
 from images_that_sound.scripts.common.canvases import heard_canvas
 from images_that_sound.scripts.common.samples import read_settings, write_picture, write_sample
+from images_that_sound.scripts.common.spectrograms import BOTTOM, LEFT, RIGHT, TOP
 
 
 MEL = MelSpectrogram(num_mel_bins=64)
@@ -217,6 +218,28 @@ def test_play_takes_any_picture_and_a_vocoder_and_writes_where_one_is(tmp_path, 
     assert played.size == (round(30 * 256 / 50), 256)
     with av.open(str(tmp_path / "any.mp4")) as video:
         assert video.duration / 1e6 == pytest.approx(len(audio) / rate, abs=0.1)
+
+
+def test_the_spectrogram_of_a_played_picture_has_its_shape_and_its_grays(tmp_path):
+    rows, columns = np.mgrid[:256, :256]
+    disc = np.hypot(rows - 128, columns - 128) < 70
+    square = (abs(rows - 128) < 30) & (abs(columns - 230) < 15)
+    gray = np.where(disc, 255, np.where(square, 128, 0)).astype(np.uint8)
+    PIL.Image.fromarray(gray).save(tmp_path / "logo.png")
+    # Twice as long as by its columns, and still round.
+    options = ["--audio_length_in_s", "5.12", "--no-video", "--output", str(tmp_path / "x.wav")]
+    play.main([str(tmp_path / "logo.png"), *options])
+    assert soundfile.info(tmp_path / "x.wav").duration == pytest.approx(5.12)
+    drawn = PIL.Image.open(tmp_path / "x-spectrogram.png")
+    assert drawn.size == (LEFT + 512 + RIGHT, TOP + 512 + BOTTOM)
+    inside = np.asarray(drawn.crop((LEFT, TOP, LEFT + 512, TOP + 512)).resize((256, 256), PIL.Image.Resampling.BOX))
+    for axis in (0, 1):
+        ends = np.flatnonzero((inside > 200).sum(axis=axis) > 20)[[0, -1]]
+        assert abs(ends - (58, 198)).max() <= 5
+    assert 70 < np.median(inside[square]) < 150 and np.median(inside[:, :40]) < 10
+    for wrong in ("0.01", "nan", "1000"):
+        with pytest.raises(SystemExit, match="`audio_length_in_s` has to be in 0.07..328, but is"):
+            play.main([str(tmp_path / "logo.png"), "--audio_length_in_s", wrong, "--output", str(tmp_path / "y.wav")])
 
 
 @pytest.mark.parametrize("spectrogram", ["auffusion", "riffusion"])
