@@ -36,7 +36,7 @@ READING = {"concurrency_id": "reading", "concurrency_limit": 1}
 TO_RESULT = """
 () => {
   const result = document.querySelector("#result");
-  if (innerWidth < 768) {
+  if (innerWidth < 768 && !document.querySelector("#question")) {
     // Or there would be nothing below to scroll to.
     result.style.minHeight = "100vh";
     result.scrollIntoView({ behavior: "smooth" });
@@ -97,7 +97,7 @@ def connect(parts: SimpleNamespace, handlers: Handlers, studio: Studio) -> None:
         presses,
         handlers.begin,
         [*asking, parts.keep, parts.current, *starting],
-        [*results, parts.files, parts.like, parts.seed, parts.start, parts.stop],
+        [*results, parts.files, parts.like, parts.seed, parts.start, parts.stop, parts.question],
         **READING,
         **quiet,
     )

@@ -16,6 +16,7 @@ from studio import (
     Stopped,
     Studio,
     archive_of,
+    are_close,
     as_command,
     as_python,
     calm,
@@ -62,6 +63,8 @@ MAX_RUNS = 12
 MAX_FRESH_SEED = 1_000_000
 # Visitors of whom it is known what they were asked.
 MAX_ASKED = 1000
+# Seconds that a question stays, beside its line in the page.
+ASKING_SECONDS = 15
 # Strength of a start with a sample that others are to be like.
 LIKE_STRENGTH = 0.5
 
@@ -137,7 +140,12 @@ class Handlers:
 
     def show_run(self, made: list[Path]) -> dict:
         """The best of a run, and the others to choose from."""
-        best_of = f"It is the best of {len(made)} by its scores; click another to see and hear that."
+        best_of = (
+            f"It is the best of {len(made)}: a model recognises its picture and sound most surely. Loudness and"
+            " contrast do not count. Click another to see and hear that."
+        )
+        if len(made) > 1 and are_close(made):
+            best_of += " The second is as sure, so compare both."
         if all(sample_settings(each)["problems"] for each in made):
             best_of = f"None of the {len(made)} sounds as it should, so none is the best."
         shown = self.show(made[0], best_of if len(made) > 1 else "")
@@ -162,8 +170,8 @@ class Handlers:
         models = {"model": self.studio.models.model, "audio_model": self.studio.models.audio_model}
         return unknown_of({**{name: arguments.get(name) for name in PROMPTS}, **models})
 
-    def ask_about(self, visitor: str, arguments: dict) -> None:
-        """Asks once about words that may be misspelled, before the work."""
+    def question_about(self, visitor: str, arguments: dict) -> str | None:
+        """A question about words that may be misspelled, before the work; none a second time."""
         sources = {"picture": self.studio.models.model}
         sources["sound"] = self.studio.models.audio_model or sources["picture"]
         asked = {"picture": arguments["prompt"], "sound": arguments["audio_prompt"]}
@@ -174,19 +182,21 @@ class Handlers:
                 found = misspelled(scene.get(name, ""), sources[kind], kind)
                 words += [f"“{right}” for “{word}”{where}" for word, right in found.items()]
         if not words or self.asked.get(visitor) == asked:
-            return
+            return None
         self.asked[visitor] = asked
         while len(self.asked) > MAX_ASKED:
             del self.asked[next(iter(self.asked))]
-        text = f"Did you mean {', '.join(words)}? Correct it, or press “Make it” once more to go on."
-        raise gr.Error(text, duration=None, title="One question", print_exception=False)
+        return f"Did you mean {', '.join(words)}? Correct it, or press “Make it” once more to go on."
 
     def begin(self, request: gr.Request, *values: object) -> dict:
         """Reads everything that a run begins with, and shows that it waits."""
         num_values = len(self.asking)
         values, (keep, painted, *start) = values[:num_values], values[num_values:]
         arguments, seeds = self.read(*values)
-        self.ask_about(request.session_hash, arguments)
+        if question := self.question_about(request.session_hash, arguments):
+            gr.Warning(question, duration=ASKING_SECONDS)
+            # Nothing is made until the answer.
+            return {self.parts.question: gr.Markdown(question, visible=True), self.parts.files: None}
         given = self.given(arguments, seeds, *start)
         self.studio.unwanted.discard(request.session_hash)
         self.studio.unwanted.add(painted)
@@ -200,6 +210,7 @@ class Handlers:
             self.parts.status: waiting,
             self.parts.files: given,
             self.parts.like: None,
+            self.parts.question: gr.Markdown(visible=False),
             self.parts.seed: seeds[0] if keep else random.randrange(MAX_FRESH_SEED),
             **self.at_work(True),
         }
@@ -236,6 +247,9 @@ class Handlers:
     def make(self, request: gr.Request, *values: str | float | dict | list[list[Path]] | None) -> Iterator[dict]:
         """Denoises in view, then shows the best sample."""
         *values, given, earlier = values
+        if given is None:
+            yield {self.parts.status: gr.skip()}
+            return
         arguments, seeds = self.read(*values)
         rows = rows_of(arguments["canvas_layout"])
         said = self.unknown(arguments)

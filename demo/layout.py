@@ -96,9 +96,11 @@ STYLE = """
 #mp4_file { display: none; }
 /* The ends of a slider in words. */
 .share :is(.min_value, .max_value) { font-size: 0; }
-.share :is(.min_value, .max_value)::after { font-size: var(--text-sm); content: "sound"; }
-.share .max_value::after { content: "picture"; }
-#hide_player .canvas img { height: min(60vh, 480px); }
+.share .min_value::after { font-size: var(--text-sm); content: "sound"; }
+.share .max_value::after { font-size: var(--text-sm); content: "picture"; }
+/* A picture in its shape, that fits on the screen. */
+#hide_player .sheet { width: fit-content; max-width: 100%; margin: auto; }
+#hide_player .canvas img { width: auto; max-width: 100%; max-height: min(60vh, 480px); }
 /* All titles beside each other on a phone. */
 @media (max-width: 600px) { #ways button[role=tab] { padding: 0 7px; } }
 /* A board to draw on needs more room than the result. */
@@ -288,6 +290,7 @@ def _lay_questions(parts: SimpleNamespace, studio: Studio) -> None:
     example, words = examples_of(studio)[0], {"max_length": MAX_PROMPT_LENGTH}
     parts.prompt = gr.Textbox(example[0], label="What to see", elem_id="prompt", **words)
     parts.audio_prompt = gr.Textbox(example[1], label="What to hear", elem_id="audio_prompt", **words)
+    parts.question = gr.Markdown(visible=False, elem_id="question")
     with gr.Row(visible=studio.models.model == "embedded"):
         known = {kind: [(name, text) for name, text in WORLD_PROMPTS[kind].items()] for kind in ("picture", "sound")}
         search = {"value": None, "filterable": True, "min_width": 140}

@@ -81,8 +81,10 @@ MAX_CANDIDATES = 8
 MAX_RUN_SECONDS = 60
 # Second of a sound at which a part of it may begin.
 MAX_START = 36_000
-# Probabilities from which on a picture or a sound is clear or at least faint.
-CLEAR, FAINT = 0.5, 0.1
+# Probabilities from which on a picture or a sound is clear, or at least found unsurely.
+CLEAR, UNSURE = 0.5, 0.1
+# Difference of probabilities up to which two candidates are as good.
+CLOSE = 0.05
 # Width by height from which on a picture is long.
 LONG = 5
 # Scenes of a canvas, one after the other.
@@ -323,10 +325,10 @@ class Studio:
         with self.lock:
             scores = [scores_of(folder, self.scorer, self.scores.models) for folder in folders]
         choice = choice_scores(scores, self.scorer)
+        likeness = None
         if "control_image" in files:
             likeness = [_likeness(files["control_image"], folder) for folder in folders]
-            choice = combined_score({"choice": choice, "likeness": likeness})
-        return [folders[i] for i in best(choice, len(folders))]
+        return [folders[i] for i in _best_first(choice, likeness)]
 
     @cached_property
     def imprinter(self) -> ImagesThatSoundImprintPipeline:
@@ -579,7 +581,23 @@ def _probabilities(folder: Path) -> dict[str, float]:
 
 
 def _in_words(probability: float) -> str:
-    return "clear" if probability >= CLEAR else "faint" if probability >= FAINT else "not found"
+    return "clear" if probability >= CLEAR else "unsure" if probability >= UNSURE else "not found"
+
+
+def are_close(made: list[Path]) -> bool:
+    """Whether the best two of a run are as sure of their prompts, but for `CLOSE`."""
+    first, second = ([*_probabilities(folder).values()] for folder in made[:2])
+    return bool(first and second) and abs(math.prod(first) - math.prod(second)) < CLOSE
+
+
+def _best_first(choice: list[float], likeness: list[float] | None) -> list[int]:
+    """Candidates by their scores, and by their likeness to a drawing if there is one; `nan` last."""
+    order = best(choice, len(choice))
+    if likeness is None:
+        return order
+    # Ranks of a few are often equal, and then the scores decide.
+    ranks = combined_score({"choice": choice, "likeness": likeness})
+    return [order[i] for i in best([ranks[i] for i in order], len(order))]
 
 
 def _likeness(drawing: bytes, folder: Path) -> float:

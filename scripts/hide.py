@@ -168,7 +168,7 @@ def columns_of(picture: "HiddenPicture", seconds: float) -> int:
     band = (picture.min_frequency, picture.max_frequency)
     height = rows_between(*band, picture.sampling_rate, ROWS, picture.frequency_scale)
     width = columns / rows * height * seconds / (picture.end_in_s - picture.start_in_s)
-    return math.ceil(min(max(width, 400), 4096))
+    return math.ceil(min(max(width, 64), 4096))
 
 
 def say(hidden: Any, output: Path) -> None:

@@ -214,6 +214,10 @@ def test_a_drawing_is_like_the_picture_that_follows_it(works, tmp_path):
     drawing.save(file, "png")
     same, other = (works._likeness(file.getvalue(), tmp_path / name) for name in ("same", "other"))
     assert same > 0.99 and other < 0.1
+    # Of two, each better by one, the scores decide; one with a problem comes last.
+    assert works._best_first([0.2, 0.9], [0.9, 0.2]) == [1, 0] == works._best_first([float("nan"), 0.1], [0.9, 0.2])
+    assert works._best_first([0.2, 0.9], None) == [1, 0]
+    assert works._best_first([0.3, 0.2, 0.1], [0.1, 0.9, 0.2]) == [1, 0, 2]
 
 
 def test_scores_are_words_and_only_of_known_words(works, tmp_path):
@@ -221,9 +225,9 @@ def test_scores_are_words_and_only_of_known_words(works, tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     scores = {"clip_log_probability": -0.1, "clap_log_probability": -1.0}
     (tmp_path / "scores.json").write_text(json.dumps({"scores": scores}))
-    assert works.label_of(tmp_path) == "sound faint" and works.numbers_of(tmp_path) == "Scores: sound 37% sure."
+    assert works.label_of(tmp_path) == "sound unsure" and works.numbers_of(tmp_path) == "Scores: sound 37% sure."
     (tmp_path / "settings.json").write_text(json.dumps({**settings, "prompt": "castle towers"}))
-    assert works.label_of(tmp_path) == "picture clear, sound faint"
+    assert works.label_of(tmp_path) == "picture clear, sound unsure"
 
 
 def test_a_picture_is_hidden_where_a_sound_has_room(works, tmp_path):
