@@ -79,7 +79,7 @@ def random_stable_diffusion() -> ImagesThatSoundPipeline:
         unet_audio=unets[1],
         vocoder=SpeechT5HifiGan(vocoder_config).eval(),
         **dict.fromkeys(("vae_audio", "text_encoder_audio", "tokenizer_audio")),
-        **dict.fromkeys(("controlnet", "image_encoder", "feature_extractor")),
+        **dict.fromkeys(("controlnet", "audio_controlnet", "image_encoder", "feature_extractor")),
     )
 
 

@@ -45,7 +45,7 @@ def random_pipeline() -> ImagesThatSoundPipeline:
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         unet_audio=unets[1],
         **dict.fromkeys(("vocoder", "vae_audio", "text_encoder_audio", "tokenizer_audio", "controlnet")),
-        **dict.fromkeys(("image_encoder", "feature_extractor")),
+        **dict.fromkeys(("audio_controlnet", "image_encoder", "feature_extractor")),
     )
 
 

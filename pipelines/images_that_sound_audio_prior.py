@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import ControlNetModel, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
@@ -194,6 +194,22 @@ class AudioPriorRepo:
             raise ValueError(f"`{self}` has no vocoder: `vocoder/vocoder.pt` is missing.")
         return load_hifigan_vocoder(config_file, checkpoint_file)
 
+    def load_onset_controlnet(self, unet: UNet2DConditionModel, weight_name: str) -> ControlNetModel:
+        """
+        FoleyCrafter's temporal adapter: a copy of the audio UNet that sees one channel of the canvas' size, -1 or 1.
+        """
+        file = self.find(weight_name)
+        if file is None:
+            raise ValueError(f"`{self}` has to hold `{weight_name}`, but holds none.")
+        weights = read_tensors(file)
+        weights = weights.get("state_dict", weights)
+        controlnet = ControlNetModel.from_unet(unet, conditioning_channels=1, load_weights_from_unet=False)
+        try:
+            controlnet.load_state_dict({name.removeprefix("module."): each for name, each in weights.items()})
+        except (RuntimeError, AttributeError) as error:
+            raise ValueError(f"`{file}` does not fit `unet_audio`: {error}") from error
+        return controlnet.to(unet.dtype).eval()
+
 
 def check_vocoder(vocoder: SpeechT5HifiGan | None, spectrogram: MelSpectrogram) -> None:
     """Raises `ValueError` if there is a vocoder that reads other spectrograms than the pipeline paints."""
@@ -340,7 +356,8 @@ def _check_upsampling(config: dict, config_file: str | Path) -> None:
         )
 
 
-def _read_generator(checkpoint_file: str | Path) -> dict[str, torch.Tensor]:
+def read_tensors(checkpoint_file: str | Path) -> dict[str, Any]:
+    """What a file of plain tensors in dicts holds. Nothing in it is executed; raises `ValueError` for another file."""
     try:
         checkpoint = torch.load(checkpoint_file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything in the reader
@@ -348,7 +365,13 @@ def _read_generator(checkpoint_file: str | Path) -> dict[str, torch.Tensor]:
             f"`{checkpoint_file}` can't be read as a file of plain tensors. It was not executed. The reader says:"
             f" {error}"
         ) from error
-    weights = checkpoint.get("generator") if isinstance(checkpoint, dict) else None
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"`{checkpoint_file}` has to hold a dict of tensors.")
+    return checkpoint
+
+
+def _read_generator(checkpoint_file: str | Path) -> dict[str, torch.Tensor]:
+    weights = read_tensors(checkpoint_file).get("generator")
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError(f"`{checkpoint_file}` has to hold a dict of tensors under 'generator'.")
     return weights

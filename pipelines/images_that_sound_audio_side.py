@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, PreTrainedModel
 
 from .images_that_sound_audio_prior import HUB_ARGUMENTS, AudioPriorRepo, check_vocoder, same_weights
 from .images_that_sound_checks import check_generator, check_tensor, get_logger, shown
+from .images_that_sound_guides import Guides, prepare_guides
 from .images_that_sound_loading import SelfContainedSavingMixin, check_not_offloaded, exact_vocoder, kept_in_float32
 from .images_that_sound_lora import AudioSidePipeline
 from .images_that_sound_sides import (
@@ -330,7 +331,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
         image: Request,
         audio: Request,
         batch_size: int,
-        guides: Any = None,
+        guides: tuple[Guides, Guides] | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
     ) -> tuple[Guided, Guided]:
         """
@@ -339,18 +340,18 @@ class AudioSideMixin(SelfContainedSavingMixin):
         Args:
             image, audio ([`Request`]): Prompts and scales of either side.
             batch_size (`int`): `B`, a multiple of the number of prompts.
-            guides ([`Guides`], *optional*): Guides of the image side.
+            guides (`tuple[Guides, Guides]`, *optional*): Guides of the image side and of the audio side.
             cross_attention_kwargs (`dict`, *optional*): Arguments of the attention processors of both UNets.
 
         Returns:
             Tuple of two [`Guided`]: the image side and the audio side.
         """
         sides = []
-        for request, side in ((image, self.image_side), (audio, self.audio_side)):
-            embeds, kwargs = (None, None), {}
+        for request, side, own in zip((image, audio), (self.image_side, self.audio_side), guides or (None, None)):
+            embeds, kwargs, guided = (None, None), {}, side.is_guided(request.guidance_scale)
             if not request.is_empty:
                 lora_scale = dict(cross_attention_kwargs or {}).get("scale")
-                embeds = self._encode_side(side, request, side.is_guided(request.guidance_scale), None, lora_scale)
+                embeds = self._encode_side(side, request, guided, None, lora_scale)
             if cross_attention_kwargs is not None:
                 kwargs["cross_attention_kwargs"] = dict(cross_attention_kwargs)
             wanted = prediction_type_of(self.scheduler)
@@ -362,7 +363,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
                     guidance_scale=request.guidance_scale,
                     guidance_rescale=request.guidance_rescale,
                     timestep_cond=self._embed_guidance(side, request.guidance_scale, batch_size),
-                    guides=guides if request is image else None,
+                    guides=None if own is None else prepare_guides(own, self, batch_size, guided),
                     starts=request.columns,
                     unet_kwargs=kwargs,
                     predicts=(is_audio and self.config.get("audio_prediction_type")) or wanted,

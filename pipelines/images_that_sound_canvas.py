@@ -190,6 +190,11 @@ class Canvas:
         """`T` of the whole strip."""
         return self.width * 2 if self.folded else self.width
 
+    @property
+    def strip_size(self) -> tuple[int, int]:
+        """`M` and `T` of the whole strip."""
+        return self.height // 2 if self.folded else self.height, self.strip_width
+
     def unfold(self, picture: torch.Tensor) -> torch.Tensor:
         """A picture or its latents `(..., H, W)` as the strip `(..., M, T)` that is played."""
         return unfold_canvas(picture) if self.folded else picture

@@ -59,6 +59,13 @@ class AudioSidePipeline(StableDiffusionPipeline):
         self.register_modules(tokenizer=self._whole.tokenizer_audio, text_encoder=self._whole.audio_side.text_encoder)
         super().load_textual_inversion(*args, **kwargs)
 
+    def load_ip_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """[`IPAdapterMixin.load_ip_adapter`] into the audio UNet. The image encoder serves both sides."""
+        names = ("image_encoder", "feature_extractor")
+        self.register_modules(**{name: getattr(self._whole, name) for name in names})
+        super().load_ip_adapter(*args, **kwargs)
+        self._whole.register_modules(**{name: getattr(self, name) for name in names})
+
     @classmethod
     def lora_state_dict(
         cls, pretrained_model_name_or_path_or_dict: str | os.PathLike | dict[str, torch.Tensor], **kwargs: Any

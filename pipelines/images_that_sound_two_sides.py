@@ -36,7 +36,7 @@ from transformers import (
 
 from .images_that_sound_audio_prior import AudioPriorRepo
 from .images_that_sound_audio_side import HABITS_NAME, AudioSideMixin
-from .images_that_sound_canvas import LAYOUTS, Canvas, Windows, resolve_windows
+from .images_that_sound_canvas import LAYOUTS, Canvas, Windows, fit_pictures, resolve_windows
 from .images_that_sound_checks import (
     check_choice,
     check_integer,
@@ -55,7 +55,8 @@ from .images_that_sound_denoising import (
     denoising_steps,
     shares_over_time,
 )
-from .images_that_sound_guides import Guides, check_controlnet, read_controls, read_ip_adapter
+from .images_that_sound_guides import Guides, Onsets, check_controlnet, read_controls, read_ip_adapter, read_onsets
+from .images_that_sound_loading import check_not_offloaded
 from .images_that_sound_lora import FewStepsMixin
 from .images_that_sound_sides import Guided, Request, check_over_time
 from .images_that_sound_spectrogram import check_audio
@@ -107,10 +108,13 @@ class TwoSidesMixin(
     IP-Adapters are the image side's; `audio` has diffusers' methods for the audio side.
     """
 
-    # `unet_audio` and `controlnet` are left out: in the chain they would push `unet` off the device at every step, and
-    # `unet` them.
+    # `unet_audio` and the ControlNets are left out: in the chain they would push `unet` off the device at every step,
+    # and `unet` them.
     model_cpu_offload_seq = "text_encoder->text_encoder_audio->image_encoder->unet->vae->vae_audio->vocoder"
-    _optional_components = [*AudioSideMixin._optional_components, "controlnet", "image_encoder", "feature_extractor"]
+    _optional_components = [
+        *AudioSideMixin._optional_components,
+        *("controlnet", "audio_controlnet", "image_encoder", "feature_extractor"),
+    ]
     _callback_tensor_inputs = [*AudioSideMixin._callback_tensor_inputs, "pred_original_sample"]
     _paper_arguments = PAPER_ARGUMENTS
 
@@ -130,6 +134,7 @@ class TwoSidesMixin(
         controlnet: ControlNetModel | list[ControlNetModel] | tuple[ControlNetModel] | MultiControlNetModel,
         image_encoder: CLIPVisionModelWithProjection,
         feature_extractor: CLIPImageProcessor,
+        audio_controlnet: ControlNetModel | list[ControlNetModel] | tuple[ControlNetModel] | MultiControlNetModel,
         spectrogram: dict | None = None,
         default_arguments: dict | None = None,
         audio_prediction_type: str | None = None,
@@ -157,11 +162,11 @@ class TwoSidesMixin(
         )
         self.register_to_config(audio_prediction_type=audio_prediction_type or habits.get("audio_prediction_type"))
         self._keep_habits()
-        if controlnet is not None and unet is not None:
-            check_controlnet(controlnet, unet, self.vae_scale_factor)
-        if isinstance(controlnet, (list, tuple)):
-            controlnet = MultiControlNetModel(controlnet)
-        self.register_modules(controlnet=controlnet)
+        for prefix, nets, owner in (("", controlnet, unet), ("audio_", audio_controlnet, unet_audio)):
+            if nets is not None and owner is not None:
+                check_controlnet(nets, owner, self.vae_scale_factor, prefix)
+            nets = MultiControlNetModel(nets) if isinstance(nets, (list, tuple)) else nets
+            self.register_modules(**{f"{prefix}controlnet": nets})
 
     # -------------------- Loading --------------------
 
@@ -237,6 +242,42 @@ class TwoSidesMixin(
                     f" {audio!r}."
                 )
         return config.get("prediction_type", "epsilon")
+
+    def load_audio_controlnet(
+        self,
+        pretrained_model_name_or_path: str | os.PathLike,
+        weight_name: str | None = None,
+        subfolder: str = "",
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Loads `audio_controlnet`, in the precision of `unet_audio`: a [`ControlNetModel`], or FoleyCrafter's temporal
+        adapter (arXiv 2407.01494), a copy of Auffusion's UNet that sees onsets. An IP-Adapter is loaded after it.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub repo, such as `ymzhang319/FoleyCrafter`, or a
+                folder.
+            weight_name (`str`, *optional*): File of a temporal adapter, such as `temporal_adapter.ckpt`. It is read as
+                plain tensors; nothing in it is executed.
+            subfolder (`str`, *optional*, defaults to `""`): Folder inside the repo.
+            revision (`str`, *optional*): Branch, tag or commit of the repo.
+            kwargs:
+                `cache_dir`, `token`, `force_download`, `local_files_only`, as in `from_pretrained`.
+
+        Raises:
+            ValueError: If it can't be read, or does not fit the audio side.
+        """
+        self._check_audio_prior()
+        check_not_offloaded(self, "load_audio_controlnet")
+        repo = AudioPriorRepo(pretrained_model_name_or_path, subfolder, {**kwargs, "revision": revision})
+        controlnet = (
+            repo.load(ControlNetModel, "", dtype=self.unet_audio.dtype)
+            if weight_name is None
+            else repo.load_onset_controlnet(self.unet_audio, weight_name)
+        )
+        check_controlnet(controlnet, self.unet_audio, self.vae_scale_factor, "audio_")
+        self.register_modules(audio_controlnet=controlnet.to(self.unet_audio.device))
 
     # -------------------- Both UNets --------------------
 
@@ -491,29 +532,58 @@ class TwoSidesMixin(
         guess_mode: bool = False,
         ip_adapter_image: PipelineImageInput | None = None,
         ip_adapter_image_embeds: list[torch.Tensor] | None = None,
+        prefix: str = "",
+        onsets: torch.Tensor | None = None,
     ) -> Guides:
         """
-        Guides of the image side that the arguments of a call ask for. `guided` says whether its prompt guides it.
-        Raises `ValueError` for arguments that do not make sense.
+        Guides of a side that the arguments of a call ask for, with the prefix `"audio_"` those of the audio side.
+        `guided` says whether the side's prompt guides it. Raises `ValueError` for arguments that do not make sense.
         """
-        if control_image is not None and self.controlnet is not None:
-            check_controlnet(self.controlnet, self.unet, self.vae_scale_factor)
-            if self.controlnet.dtype != self.unet.dtype:
+        controlnet, unet = (self.audio_controlnet, self.unet_audio) if prefix else (self.controlnet, self.unet)
+        if (control_image is not None or onsets is not None) and controlnet is not None:
+            check_controlnet(controlnet, unet, self.vae_scale_factor, prefix)
+            if controlnet.dtype != unet.dtype:
                 raise ValueError(
-                    f"`controlnet` has to be in the precision of `unet`, {self.unet.dtype}, but is in"
-                    f" {self.controlnet.dtype}. `pipe.to(dtype)` changes both."
+                    f"`{prefix}controlnet` has to be in the precision of `{'unet_audio' if prefix else 'unet'}`,"
+                    f" {unet.dtype}, but is in {controlnet.dtype}. `pipe.to(dtype)` changes both."
                 )
         guides = read_controls(
-            self.controlnet,
-            (canvas.height, canvas.width),
+            controlnet,
+            canvas.strip_size if prefix else (canvas.height, canvas.width),
             resize_mode,
             image=control_image,
             scale=controlnet_conditioning_scale,
             start=control_guidance_start,
             end=control_guidance_end,
             guess_mode=guess_mode,
+            onsets=onsets,
+            prefix=prefix,
         )
         return read_ip_adapter(guides, self, ip_adapter_image, ip_adapter_image_embeds, guided)
+
+    def read_audio_guides(
+        self,
+        canvas: Canvas,
+        resize_mode: str,
+        guided: bool,
+        onsets: Onsets | None = None,
+        seen: torch.Tensor | None = None,
+        **arguments: Any,
+    ) -> Guides:
+        """
+        Guides of the audio side. `onsets` are the call's `audio_onsets`, and `seen` its picture `(b, C, H, W)` on the
+        canvas; `arguments` are as for `read_guides`.
+        """
+        columns = None if onsets is None else read_onsets(onsets, canvas, self.mel_spectrogram, resize_mode, seen)
+        return self.read_guides(canvas, resize_mode, guided, prefix="audio_", onsets=columns, **arguments)
+
+    def seen_picture(
+        self, canvas: Canvas, images: torch.Tensor | None, guides: Guides, resize_mode: str
+    ) -> torch.Tensor | None:
+        """Pictures `(b, C, H, W)` of a call: those to begin with `(b, C, h, w)`, else those that a ControlNet sees."""
+        if images is None:
+            return guides.seen
+        return fit_pictures(images, canvas.height, canvas.width, resize_mode, self.mel_spectrogram.silence)
 
     def check_latents(self, name: str, latents: torch.Tensor | None, batch_size: int, canvas: Canvas) -> None:
         """Raises `ValueError` for latents of another shape than the canvas has."""

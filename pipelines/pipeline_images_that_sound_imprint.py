@@ -18,7 +18,7 @@ from .images_that_sound_canvas import Canvas, fit_pictures, imprint, read_pictur
 from .images_that_sound_checks import callback_inputs, check_number, check_output_type
 from .images_that_sound_denoising import DenoisingStep
 from .images_that_sound_files import written
-from .images_that_sound_guides import prepare_guides
+from .images_that_sound_guides import Onsets
 from .images_that_sound_loading import SelfContainedSavingMixin
 from .images_that_sound_lora import FewStepsMixin
 from .images_that_sound_picture_reading import upright
@@ -154,6 +154,11 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         control_guidance_start: float | list[float] = 0.0,
         control_guidance_end: float | list[float] = 1.0,
         guess_mode: bool = False,
+        audio_control_image: PipelineImageInput | list[PipelineImageInput] | None = None,
+        audio_controlnet_conditioning_scale: float | list[float] = 1.0,
+        audio_control_guidance_start: float | list[float] = 0.0,
+        audio_control_guidance_end: float | list[float] = 1.0,
+        audio_onsets: Onsets | None = None,
         resize_mode: Literal["center", "repeat", "crop", "stretch"] = "center",
         crop_right: int | None = None,
         circular: bool = False,
@@ -175,6 +180,8 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         audio_clip_skip: int | None = None,
         ip_adapter_image: PipelineImageInput | None = None,
         ip_adapter_image_embeds: list[torch.Tensor] | None = None,
+        audio_ip_adapter_image: PipelineImageInput | None = None,
+        audio_ip_adapter_image_embeds: list[torch.Tensor] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
@@ -236,6 +243,19 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
                 after which the ControlNet, or each of several, does not run.
             guess_mode (`bool`, defaults to `False`): Whether the ControlNet guides the prompted prediction alone, and
                 the deep layers more, so that it needs no prompt.
+            audio_control_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
+                Pictures for `audio_controlnet`, which guides the audio side, as `control_image` for the image side; of
+                the strip's shape `(M, T)`.
+            audio_controlnet_conditioning_scale (`float` or `list[float]`, defaults to 1.0): Factor of the residuals of
+                `audio_controlnet`. FoleyCrafter's wants 0.2.
+            audio_control_guidance_start (`float` or `list[float]`, defaults to 0.0): Fraction of the steps taken, 0 to
+                1, before which `audio_controlnet` does not run.
+            audio_control_guidance_end (`float` or `list[float]`, defaults to 1.0): Fraction of the steps taken, 0 to
+                1, after which `audio_controlnet` does not run.
+            audio_onsets (`list[tuple[float, float]]`, `np.ndarray`, `torch.Tensor`, `PIL.Image.Image` or `str`,
+                *optional*): When it sounds, for an `audio_controlnet` such as FoleyCrafter's (arXiv 2407.01494), which
+                sees -1 or 1 in each column: time spans in seconds; a waveform `(N,)`, by its envelope; a picture, by
+                the columns in which it shows something; `"picture"`, by those of `image`, else `control_image`.
             resize_mode (`str`, defaults to `"center"`): How pictures of another shape come onto the canvas.
                 `"center"`: as large as fits, once, in the middle. `"repeat"`: the same, side by side as often as it
                 fits. `"crop"`: the middle of the smallest size that covers the canvas. `"stretch"`: in the canvas'
@@ -281,6 +301,10 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
             ip_adapter_image_embeds (`list[torch.Tensor]`, *optional*): Embeddings to take instead of
                 `ip_adapter_image`: for each IP-Adapter a tensor of shape `(1, N, D)` for `N` pictures; with guidance
                 `(2, N, D)`, the negative ones first.
+            audio_ip_adapter_image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them, *optional*):
+                Pictures for the IP-Adapter of `audio.load_ip_adapter`, which guides the audio side.
+            audio_ip_adapter_image_embeds (`list[torch.Tensor]`, *optional*): Embeddings to take instead of
+                `audio_ip_adapter_image`, as `ip_adapter_image_embeds`.
             output_type (`str`, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"`, or `"latent"`, which decodes nothing.
             return_dict (`bool`, defaults to `True`): Whether to return an [`ImagesThatSoundImprintPipelineOutput`] or
                 a plain tuple.
@@ -335,6 +359,19 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
             ip_adapter_image=ip_adapter_image,
             ip_adapter_image_embeds=ip_adapter_image_embeds,
         )
+        audio_guides = self.read_audio_guides(
+            canvas,
+            resize_mode,
+            self.audio_side.is_guided(audio.guidance_scale),
+            audio_onsets,
+            self.seen_picture(canvas, images, guides, resize_mode),
+            control_image=audio_control_image,
+            controlnet_conditioning_scale=audio_controlnet_conditioning_scale,
+            control_guidance_start=audio_control_guidance_start,
+            control_guidance_end=audio_control_guidance_end,
+            ip_adapter_image=audio_ip_adapter_image,
+            ip_adapter_image_embeds=audio_ip_adapter_image_embeds,
+        )
 
         # 1. Check inputs
         batch_size = self.check_inputs(
@@ -348,13 +385,12 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
             generator=generator,
             latents={"latents": latents, "audio_latents": audio_latents},
             output_type=output_type,
-            counts=guides.counts,
+            counts={**guides.counts, **audio_guides.counts},
             callback_on_step_end_tensor_inputs=inputs,
         )
 
         # 2. Encode the prompts
-        guides = prepare_guides(guides, self, batch_size, self.image_side.is_guided(image.guidance_scale))
-        image, audio = self.guide(image, audio, batch_size, guides, cross_attention_kwargs)
+        image, audio = self.guide(image, audio, batch_size, (guides, audio_guides), cross_attention_kwargs)
 
         # 3. Draw latents, the picture's first
         if images is None:

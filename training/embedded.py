@@ -240,7 +240,7 @@ def new_pipeline(
         unet_audio=unet_audio,
         vocoder=None,
         **dict.fromkeys(("vae_audio", "text_encoder_audio", "tokenizer_audio")),
-        **dict.fromkeys(("controlnet", "image_encoder", "feature_extractor")),
+        **dict.fromkeys(("controlnet", "audio_controlnet", "image_encoder", "feature_extractor")),
         spectrogram=SPECTROGRAM.to_dict(),
         default_arguments=DEFAULT_ARGUMENTS,
     )

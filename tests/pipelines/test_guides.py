@@ -51,7 +51,8 @@ def nets(pipe):
 @pytest.fixture(autouse=True)
 def as_it_came(pipe):
     yield
-    pipe.controlnet, pipe.scheduler = None, DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.controlnet = pipe.audio_controlnet = None
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,8 @@ def stock_latents(pipe, stock_class=StableDiffusionPipeline, side="", prompt="a 
     parts = {name: getattr(pipe, name + side) for name in ("unet", "vae", "text_encoder")}
     parts |= {"tokenizer": pipe.tokenizer, "scheduler": None, "safety_checker": None}
     parts |= {"image_encoder": pipe.image_encoder, "feature_extractor": pipe.feature_extractor}
-    parts |= {"controlnet": pipe.controlnet} if "ControlNet" in stock_class.__name__ else {}
+    controlnet = pipe.audio_controlnet if side else pipe.controlnet
+    parts |= {"controlnet": controlnet} if "ControlNet" in stock_class.__name__ else {}
     stock = stock_class(**parts, requires_safety_checker=False)
     stock.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     stock.set_progress_bar_config(disable=True)
@@ -269,22 +271,187 @@ def test_timesteps_and_sigmas_are_the_stock_pipelines(pipe, scheduler):
         assert torch.equal(latents, stock_latents(pipe, StableDiffusionImg2ImgPipeline, **given))
 
 
+# -------------------- The audio side --------------------
+
+
+@pytest.fixture(scope="module")
+def onset_net(pipe):
+    return controlnet_of(pipe.unet_audio, 3, conditioning_channels=1)
+
+
+def as_stock_hears(pipe, stock_class=StableDiffusionControlNetPipeline, **arguments):
+    arguments = {name.removeprefix("audio_"): value for name, value in arguments.items()}
+    return stock_latents(pipe, stock_class, "_audio", "a bell", **arguments)
+
+
+def strip(values):
+    """A canvas for a ControlNet that sees onsets: -1 and 1 by column."""
+    return torch.tensor(values, dtype=torch.float32).expand(1, 1, 256, len(values))
+
+
+@pytest.mark.parametrize("span", [(0.0, 1.0), (0.2, 0.8)])
+def test_the_audio_side_with_a_controlnet_is_the_stock_pipelines(pipe, nets, span):
+    pipe.audio_controlnet = controlnet_of(pipe.unet_audio, 4)
+    edges = {"audio_control_guidance_start": span[0], "audio_control_guidance_end": span[1]}
+    given = {"audio_controlnet_conditioning_scale": 0.7, **edges}
+    latents = draw(pipe, audio_weight=1.0, audio_control_image=picture(), **given)
+    assert torch.equal(latents, as_stock_hears(pipe, image=picture(), **given))
+    assert not torch.allclose(latents, draw(pipe, audio_weight=1.0), atol=1e-2)
+    assert torch.equal(draw(pipe, audio_control_image=picture()), draw(pipe)), "the image side knows nothing of it"
+
+
+def test_onsets_are_what_a_net_of_one_channel_sees(pipe, onset_net):
+    pipe.audio_controlnet = onset_net
+    columns = [-1.0] * 16 + [1.0] * 8 + [-1.0] * 30 + [1.0] * 10
+    given = {"audio_weight": 1.0, "audio_controlnet_conditioning_scale": 0.2}
+    expected = as_stock_hears(pipe, image=strip(columns), controlnet_conditioning_scale=0.2)
+    spans = [(0.16, 0.24), (0.54, 0.64)]
+    assert torch.equal(draw(pipe, audio_onsets=spans, **given), expected)
+    sound = np.zeros(64 * 160, np.float32)
+    for start, end in spans:
+        sound[round(start * 16000) : round(end * 16000)] = np.sin(np.arange(round((end - start) * 16000)) / 3)
+    assert torch.equal(draw(pipe, audio_onsets=sound, **given), expected)
+    assert torch.equal(draw(pipe, audio_onsets=torch.from_numpy(sound), **given), expected)
+    shown = np.zeros((256, 64, 3), np.uint8)
+    shown[100, 16:24] = shown[200, 54:] = 255
+    shown = PIL.Image.fromarray(shown)
+    assert torch.equal(draw(pipe, audio_onsets=shown, **given), expected)
+    start = {"audio_onsets": "picture", "strength": 1.0, "audio": None}
+    assert torch.equal(draw(img2img_of(pipe), image=shown, **start, **given), expected)
+
+
+def test_onsets_follow_what_the_controlnet_of_the_image_side_sees(pipe, nets, onset_net):
+    pipe.controlnet, pipe.audio_controlnet = nets[0], onset_net
+    lines = np.zeros((256, 64), np.uint8)
+    lines[30:60, 8:24] = 255
+    given = {"audio_weight": 0.5, "control_image": PIL.Image.fromarray(lines)}
+    assert torch.equal(draw(pipe, audio_onsets="picture", **given), draw(pipe, audio_onsets=[(0.08, 0.24)], **given))
+
+
+def test_onsets_of_a_folded_canvas_are_those_of_its_strip(pipe, onset_net):
+    pipe.audio_controlnet = onset_net
+    noise = torch.randn(1, 4, 64, 8, generator=torch.Generator().manual_seed(0))
+    given = {"audio_weight": 1.0, "audio_onsets": [(0.0, 0.2), (0.9, 1.28)]}
+    folded = draw(pipe, latents=noise, canvas_layout="folded", width=64, **given)
+    unfolded = torch.cat(noise.chunk(2, dim=-2), dim=-1)
+    expected = draw(pipe, latents=unfolded, width=128, **given)
+    assert torch.equal(torch.cat(folded.chunk(2, dim=-2), dim=-1), expected)
+    square = np.zeros((512, 64), np.uint8)
+    square[:256, :20] = square[300:, 26:] = 255
+    given["audio_onsets"] = PIL.Image.fromarray(square)
+    assert torch.equal(draw(pipe, latents=noise, canvas_layout="folded", width=64, **given), folded)
+
+
+def test_onsets_of_a_canvas_in_windows_lie_where_they_were(pipe, onset_net):
+    """Windows beside each other make what a batch of canvases makes, each with its part of the onsets."""
+    pipe.audio_controlnet = onset_net
+    noise = torch.randn(1, 4, 32, 16, generator=torch.Generator().manual_seed(0))
+    windows = {"audio_window_width": 64, "audio_window_stride": 64, "width": 128, "latents": noise}
+    wide = draw(pipe, audio_weight=1.0, audio_onsets=[(0.1, 0.2), (1.0, 1.28)], **windows)
+    for half, span, expected in zip(noise.chunk(2, dim=-1), ((0.1, 0.2), (0.36, 0.64)), wide.chunk(2, dim=-1)):
+        alone = draw(pipe, audio_weight=1.0, audio_onsets=[span], latents=half)
+        torch.testing.assert_close(alone, expected, atol=1e-5, rtol=0)
+
+
+def test_the_audio_side_with_an_ip_adapter_is_the_stock_pipelines(pipe, tmp_path):
+    save_ip_adapter(pipe.unet_audio, tmp_path / "ip-adapter.safetensors")
+    before, picture_alone = draw(pipe, audio_weight=1.0), draw(pipe)
+    pipe.audio.load_ip_adapter(tmp_path, subfolder="", weight_name="ip-adapter.safetensors")
+    heard = draw(pipe, audio_weight=1.0, audio_ip_adapter_image=picture())
+    assert torch.equal(heard, as_stock_hears(pipe, StableDiffusionPipeline, ip_adapter_image=picture()))
+    assert not torch.allclose(heard, before, atol=1e-2)
+    assert torch.equal(draw(pipe, audio_ip_adapter_image=picture()), picture_alone), "the image side has none"
+    embeds = torch.stack([torch.zeros(1, 8), torch.randn(1, 8)])
+    given = {"audio_weight": 1.0, "audio_ip_adapter_image_embeds": [embeds]}
+    expected = as_stock_hears(pipe, StableDiffusionPipeline, ip_adapter_image_embeds=[embeds])
+    assert torch.equal(draw(pipe, **given), expected)
+    with pytest.raises(ValueError, match=r"`audio_ip_adapter_image` or .* `pipe.audio.unload_ip_adapter\(\)`"):
+        draw(pipe)
+    pipe.audio.unload_ip_adapter()
+    assert torch.equal(draw(pipe, audio_weight=1.0), before)
+    pipe.register_modules(image_encoder=None, feature_extractor=None)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_temporal_adapter_is_read_as_foleycrafter_stores_it(pipe, tmp_path, wrapped):
+    net = ControlNetModel.from_unet(pipe.unet_audio, conditioning_channels=1)
+    generator = torch.Generator().manual_seed(5)
+    for parameter in net.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    weights = {f"module.{name}": value for name, value in net.state_dict().items()}
+    torch.save({"state_dict": weights} if wrapped else weights, tmp_path / "temporal_adapter.ckpt")
+    pipe.load_audio_controlnet(tmp_path, weight_name="temporal_adapter.ckpt")
+    heard = draw(pipe, audio_weight=1.0, audio_onsets=[(0.1, 0.3)])
+    net.save_pretrained(tmp_path / "net")
+    pipe.load_audio_controlnet(tmp_path, subfolder="net")
+    assert torch.equal(draw(pipe, audio_weight=1.0, audio_onsets=[(0.1, 0.3)]), heard)
+    expected = strip([-1.0] * 10 + [1.0] * 20 + [-1.0] * 34)
+    assert torch.equal(heard, as_stock_hears(pipe, image=expected))
+
+
+def test_a_file_that_is_no_temporal_adapter_is_refused_and_not_executed(pipe, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path.joinpath("executed").touch, ())
+
+    torch.save({"module.conv_in.weight": Evil()}, tmp_path / "evil.ckpt")
+    torch.save({"module.conv_in.weight": torch.zeros(3)}, tmp_path / "small.ckpt")
+    torch.save([1], tmp_path / "list.ckpt")
+    for name, message in (
+        ("evil.ckpt", "can't be read as a file of plain tensors"),
+        ("small.ckpt", "does not fit `unet_audio`"),
+        ("list.ckpt", "has to hold a dict of tensors"),
+        ("none.ckpt", "has to hold `none.ckpt`, but holds none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipe.load_audio_controlnet(tmp_path, weight_name=name)
+    assert not (tmp_path / "executed").exists() and pipe.audio_controlnet is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"audio_onsets": "bells"}, "`audio_onsets` has to be 'picture', .* but is 'bells'"),
+        ({"audio_onsets": "picture"}, "`audio_onsets` has to be 'picture', .* no picture is given"),
+        ({"audio_onsets": [(0.2, 0.1)]}, "`audio_onsets` has to hold spans that end after they start"),
+        ({"audio_onsets": [(0.2, 7.0)]}, "`audio_onsets` has to be in 0..0.64, but is 7"),
+        ({"audio_onsets": [0.2]}, "`audio_onsets` has to be a list of pairs"),
+        ({"audio_onsets": 5}, "`audio_onsets` has to be a list of pairs"),
+        ({"audio_onsets": []}, "`audio_onsets` has to hold a column that sounds"),
+        ({"audio_onsets": np.zeros(9000, np.float32)}, "`audio_onsets` has to hold a column that sounds"),
+        ({"audio_onsets": np.ones(90000, np.float32)}, "`audio_onsets` as a waveform .* at most the sound's 10240"),
+        ({"audio_onsets": [(0, 0.1)], "audio_control_image": picture()}, "excludes `audio_control_image`"),
+        ({"audio_control_guidance_end": 0.5}, "Without `audio_control_image`, none of .*`audio_control_guidance_end`"),
+        ({"audio_control_image": "a.png"}, "`audio_control_image` has to be a picture"),
+        ({"audio_ip_adapter_image": picture()}, r"needs an IP-Adapter: call `pipe.audio.load_ip_adapter"),
+    ],
+)
+def test_bad_guides_of_the_audio_side_are_refused(pipe, onset_net, arguments, message):
+    pipe.audio_controlnet = onset_net
+    with pytest.raises(ValueError, match=message):
+        draw(pipe, **arguments)
+    pipe.audio_controlnet = None
+    with pytest.raises(ValueError, match="`audio_onsets` needs a `audio_controlnet`"):
+        draw(pipe, audio_onsets=[(0, 0.1)])
+
+
 # -------------------- Loading --------------------
 
 
-def test_optional_parts_are_saved_and_loaded_in_every_way(pipe, nets, adapted, tmp_path):
-    pipe.register_modules(controlnet=nets[0])
+def test_optional_parts_are_saved_and_loaded_in_every_way(pipe, nets, onset_net, adapted, tmp_path):
+    pipe.register_modules(controlnet=nets[0], audio_controlnet=onset_net)
     pipe.save_pretrained(tmp_path / "one")
     one = ImagesThatSoundPipeline.from_pretrained(tmp_path / "one")
     assert isinstance(one.controlnet, ControlNetModel) and one.image_encoder is not None
+    assert one.audio_controlnet.config.conditioning_channels == 1
     assert one.feature_extractor.crop_size == pipe.feature_extractor.crop_size
-    kwargs = {"dtype": torch.float16, "controlnet": [net.half() for net in nets]}
+    kwargs = {"dtype": torch.float16, "controlnet": [net.half() for net in nets], "audio_controlnet": nets}
     several = ImagesThatSoundImg2ImgPipeline.from_pretrained(STABLE_DIFFUSION, **kwargs)
     several.save_pretrained(tmp_path / "two")
     two = ImagesThatSoundPipeline.from_pretrained(tmp_path / "two", dtype=torch.float32)
     for net in nets:
         net.float()
-    for own, other in zip(two.controlnet.nets, nets, strict=True):
+    for own, other in zip((*two.controlnet.nets, *two.audio_controlnet.nets), nets * 2, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(own.state_dict().values(), other.state_dict().values()))
     stock = StableDiffusionPipeline.from_pretrained(STABLE_DIFFUSION)
     assert ImagesThatSoundPipeline.from_pipe(stock).controlnet is None
@@ -293,6 +460,7 @@ def test_optional_parts_are_saved_and_loaded_in_every_way(pipe, nets, adapted, t
     assert list(ImagesThatSoundImg2ImgPipeline.from_pipe(controlled).controlnet.nets) == nets
     imprint = ImagesThatSoundImprintPipeline.from_pipe(pipe)
     assert imprint.controlnet is nets[0] and imprint.image_encoder is pipe.image_encoder
+    assert imprint.audio_controlnet is onset_net
 
 
 def test_imprint_makes_its_picture_with_guides(pipe, nets, adapted):

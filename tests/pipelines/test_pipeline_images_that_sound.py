@@ -144,7 +144,7 @@ def test_swapping_the_sides_and_the_weight_changes_nothing(pipe):
         vae_audio=pipe.vae,
         text_encoder_audio=pipe.text_encoder,
         tokenizer_audio=None,
-        **dict.fromkeys(("controlnet", "image_encoder", "feature_extractor")),
+        **dict.fromkeys(("controlnet", "audio_controlnet", "image_encoder", "feature_extractor")),
     )
     swapped.set_progress_bar_config(disable=True)
     latents = latents_of(pipe, audio_weight=0.25, guidance_scale=2.0, audio_guidance_scale=3.0)
