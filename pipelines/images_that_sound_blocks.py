@@ -98,7 +98,7 @@ def _components(*names: str) -> list[ComponentSpec]:
 def _description(name: str) -> str:
     """Text about an argument in the docstring of the pipeline's call, on one line."""
     text = inspect.getdoc(ImagesThatSoundPipeline.__call__)
-    entry = re.search(rf"^( +){name} \(.*?\): (.*\n(?:\1    .*\n)*)", text, re.MULTILINE)
+    entry = re.search(rf"^( +){name} \(.*?\):(.*\n(?:\1    .*\n)*)", text, re.MULTILINE)
     return " ".join(entry[2].split())
 
 

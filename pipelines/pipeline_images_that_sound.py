@@ -256,10 +256,10 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
                 1, before which `audio_controlnet` does not run.
             audio_control_guidance_end (`float` or `list[float]`, defaults to 1.0): Fraction of the steps taken, 0 to
                 1, after which `audio_controlnet` does not run.
-            audio_onsets (`list[tuple[float, float]]`, `np.ndarray`, `torch.Tensor`, `PIL.Image.Image` or `str`,
-                *optional*): When it sounds, for an `audio_controlnet` such as FoleyCrafter's (arXiv 2407.01494), which
-                sees -1 or 1 in each column: time spans in seconds; a waveform `(N,)`, by its envelope; a picture, by
-                the columns in which it shows something; `"picture"`, by those of `control_image`.
+            audio_onsets (`list`, `np.ndarray`, `torch.Tensor`, `PIL.Image.Image` or `str`, *optional*): Onsets of the
+                sound, for an `audio_controlnet` such as FoleyCrafter's (arXiv 2407.01494), which sees -1 or 1 in each
+                column. Time spans in seconds; a waveform of shape `(N,)`, by its envelope; a picture, by the columns
+                in which it shows something; or `"picture"`, by those of `control_image`.
             resize_mode (`str`, defaults to `"center"`): How pictures of another shape come onto the canvas.
                 `"center"`: as large as fits, once, in the middle. `"repeat"`: the same, side by side as often as it
                 fits. `"crop"`: the middle of the smallest size that covers the canvas. `"stretch"`: in the canvas'

@@ -14,7 +14,11 @@ from .common.values import Models, Request
 # Arguments of the call that decide on the size, which follows from the sample.
 SIZES = ("height", "width", "audio_length_in_s", "canvas_layout", "circular")
 # Settings of a sample that say how it began and where it ends, which is over.
-OF_THE_BEGINNING = ("image", "audio", "mask_image", "control_image", "controlnet", "ip_adapter", "ip_adapter_image")
+OF_THE_BEGINNING = (
+    *("image", "audio", "mask_image", "onsets"),
+    *(f"{side}{name}" for side in ("", "audio_") for name in ("control_image", "controlnet")),
+    *(f"{side}{name}" for side in ("", "audio_") for name in ("ip_adapter", "ip_adapter_image")),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,14 @@ NEEDS = [
     *(("controlnet", ("control_image",)), ("control_image", ("controlnet",))),
     ("controlnet_conditioning_scale", ("controlnet",)),
     *((name, ("controlnet",)) for name in ("control_guidance_start", "control_guidance_end")),
-    *(("ip_adapter", ("ip_adapter_image",)), ("ip_adapter_image", ("ip_adapter",))),
+    *(("audio_controlnet", ("audio_control_image", "onsets")), ("audio_control_image", ("audio_controlnet",))),
+    *((f"audio_{name}", ("audio_controlnet",)) for name in ("control_guidance_start", "control_guidance_end")),
+    *((name, ("audio_controlnet",)) for name in ("onsets", "audio_controlnet_conditioning_scale")),
+    *(
+        pair
+        for name in ("ip_adapter", "audio_ip_adapter")
+        for pair in ((name, (f"{name}_image",)), (f"{name}_image", (name,)))
+    ),
 ]
 
 
@@ -38,7 +45,7 @@ def parse_args(input_args: list[str] | None = None) -> Request:
     parser.add_argument("--image", help="A picture to begin with, instead of noise.")
     parser.add_argument("--audio", help="A sound to begin with. With --image, that is painted into it first.")
     parser.add_argument("--mask_image", help="A picture of the canvas' size: white is made anew, black stays.")
-    add_reading_arguments(parser)
+    add_reading_arguments(parser, "invert", "audio_start_in_s", "score")
     add_sample_arguments(parser, PRESETS, {**of_a_start, **arguments})
     add_options(parser, Models, "scheduler", "few_steps")
     add_component_arguments(parser)
@@ -49,9 +56,11 @@ def parse_args(input_args: list[str] | None = None) -> Request:
         embedded_presets=EMBEDDED_PRESETS,
         needs=NEEDS,
     )
-    numbers = [len(each or []) for each in (request.models.controlnet, request.files.get("control_image"))]
-    if len(set(numbers)) > 1:
-        raise ValueError("`controlnet` and `control_image` have to be as many, but are {} and {}.".format(*numbers))
+    for prefix in ("", "audio_") if "onsets" not in request.recorded else ("",):
+        names = (f"{prefix}controlnet", f"{prefix}control_image")
+        numbers = [len(getattr(request.models, names[0]) or []), len(request.files.get(names[1], []))]
+        if len(set(numbers)) > 1:
+            raise ValueError("`{}` and `{}` have to be as many, but are {} and {}.".format(*names, *numbers))
     used = of_a_start if begins_with_a_file(request) else arguments
     return replace(request, call={name: request.call[name] for name in used})
 

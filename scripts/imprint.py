@@ -21,7 +21,7 @@ def parse_args(input_args: list[str] | None = None) -> Request:
     parser, arguments = new_parser("imprint", __doc__), call_arguments("ImagesThatSoundImprintPipeline")
     parser.add_argument("--image", help="A picture to paint, instead of --prompt.")
     parser.add_argument("--audio", help="A sound to paint into, instead of --audio_prompt.")
-    add_reading_arguments(parser)
+    add_reading_arguments(parser, "invert", "audio_start_in_s", "score")
     add_sample_arguments(parser, IMPRINT_PRESETS, arguments)
     args = parser.parse_args(input_args)
     return read_request(

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 RUNGS, SHARES = [0.2, 0.5], [0.3, 0.1]
 PRESETS = {**GENERATE_PRESETS, **RIFFUSION_PRESETS}
 # Arguments of the call that are nothing without a ControlNet, which this command does not load.
-OF_CONTROLNETS = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end", "resize_mode")
+OF_CONTROLNETS = (
+    "resize_mode",
+    *(
+        f"{side}{name}"
+        for side in ("", "audio_")
+        for name in ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end")
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

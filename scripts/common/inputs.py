@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 
 from ...pipelines.images_that_sound_picture_reading import on_ground
 from .control_lines import lines_of
-from .own_files import values_over_time
+from .own_files import spans_of, values_over_time
 from .samples import read_drawing, read_picture
 from .sounds import read_audio
 from .values import Request
@@ -32,7 +32,7 @@ def with_files(arguments: dict[str, Any], request: Request, pipe: DiffusionPipel
     if "image" in files:
         silence, invert = pipe.mel_spectrogram.silence, request.recorded.get("invert")
         read["image"] = read_drawing(files["image"][0].path, silence, invert)
-    grounds = {"mask_image": 0, "ip_adapter_image": 1}
+    grounds = {"mask_image": 0, "ip_adapter_image": 1, "audio_ip_adapter_image": 1}
     read |= {name: on_ground(read_picture(files[name][0].path), grounds[name]) for name in grounds if name in files}
     if "control_image" in files:
         wanted = [arguments[name] for name in ("height", "width", "audio_length_in_s")]
@@ -41,6 +41,11 @@ def with_files(arguments: dict[str, Any], request: Request, pipe: DiffusionPipel
         pairs = zip(files["control_image"], request.models.controlnet, strict=True)
         pictures = [_control_image(file.path, controlnet, size) for file, controlnet in pairs]
         read["control_image"] = pictures if len(pictures) > 1 else pictures[0]
+    if "audio_control_image" in files:
+        pictures = [on_ground(read_picture(file.path), 0) for file in files["audio_control_image"]]
+        read["audio_control_image"] = pictures if len(pictures) > 1 else pictures[0]
+    if "onsets" in request.recorded:
+        read["audio_onsets"] = spans_of(request.recorded["onsets"])
     if "audio" in files:
         start, length = request.recorded.get("audio_start_in_s"), arguments["audio_length_in_s"]
         read["audio"] = _part_of(files["audio"][0].path, pipe.sampling_rate, 0.0 if start is None else start, length)

@@ -34,6 +34,8 @@ from .values import Models
 
 EMBEDDED = Path(embedded.__file__).parent
 EMBEDDED_CONTROLNET = Path(embedded_controlnet.__file__).parent
+# Repo and folder of the image encoder of adapters that come without one.
+IMAGE_ENCODER = ("h94/IP-Adapter", "models")
 # Models that ship with the package, by the names that `--model` and its like take.
 SHIPPED = {"embedded": EMBEDDED, "embedded-colorization": Path(embedded_colorization.__file__).parent}
 
@@ -77,8 +79,11 @@ def load_pipeline(
             f" {models.model!r}, has no audio side."
         )
     _add_controlnets(models, pipe)
-    if models.ip_adapter is not None:
-        _add_ip_adapter(models.ip_adapter, pipe)
+    _add_audio_controlnets(models, pipe)
+    # An IP-Adapter comes last: a ControlNet can't be copied from a UNet that has one.
+    for argument in ("ip_adapter", "audio_ip_adapter"):
+        if (source := getattr(models, argument)) is not None:
+            _add_ip_adapter(argument, source, pipe)
     if models.few_steps is not None:
         _add_few_steps(models, pipe)
     if models.scheduler is not None:
@@ -155,21 +160,36 @@ def _add_controlnets(models: Models, pipe: DiffusionPipeline) -> None:
         pipe.register_modules(controlnet=nets[0] if len(nets) == 1 else MultiControlNetModel(nets))
 
 
-def _add_ip_adapter(text: str, pipe: DiffusionPipeline) -> None:
+def _add_audio_controlnets(models: Models, pipe: DiffusionPipeline) -> None:
+    nets = []
+    for source in models.audio_controlnet or []:
+        with checkpoint_errors(source, "audio_controlnet"):
+            repo, file = _repo_and_file(source, (".ckpt",))
+            pipe.load_audio_controlnet(repo, **file)
+            nets.append(pipe.audio_controlnet)
+    if len(nets) > 1:
+        pipe.register_modules(audio_controlnet=MultiControlNetModel(nets))
+
+
+def _add_ip_adapter(argument: str, text: str, pipe: DiffusionPipeline) -> None:
+    side = pipe if argument == "ip_adapter" else pipe.audio
     source, weight = source_and_weight(text)
-    with checkpoint_errors(source, "ip_adapter"):
-        repo, file = _repo_and_file(source)
+    with checkpoint_errors(source, argument):
+        # FoleyCrafter's semantic adapter is a .bin, which diffusers reads as plain tensors.
+        repo, file = _repo_and_file(source, (".safetensors",) if side is pipe else (".safetensors", ".bin"))
         file = file or {"subfolder": "models", "weight_name": "ip-adapter_sd15.safetensors"}
-        # Loaded here, so that it is read from safetensors only.
-        encoder = CLIPVisionModelWithProjection.from_pretrained(
-            repo,
-            subfolder=Path(file["subfolder"], "image_encoder").as_posix(),
-            dtype=pipe.unet.dtype,
-            use_safetensors=True,
-        )
-        pipe.register_modules(image_encoder=encoder)
-        pipe.load_ip_adapter(repo, **file)
-        pipe.set_ip_adapter_scale(weight)
+        if pipe.image_encoder is None:
+            beside = (repo, file["subfolder"]) if file["weight_name"].endswith(".safetensors") else IMAGE_ENCODER
+            # Loaded here, so that it is read from safetensors only.
+            encoder = CLIPVisionModelWithProjection.from_pretrained(
+                beside[0],
+                subfolder=Path(beside[1], "image_encoder").as_posix(),
+                dtype=pipe.unet.dtype,
+                use_safetensors=True,
+            )
+            pipe.register_modules(image_encoder=encoder)
+        side.load_ip_adapter(repo, **file)
+        side.set_ip_adapter_scale(weight)
 
 
 def new_scheduler(name: str, config: dict[str, Any]) -> SchedulerMixin:
@@ -224,15 +244,15 @@ def _add_loras(argument: str, texts: list[str], pipe: DiffusionPipeline) -> None
         side.set_adapters(list(acting), list(acting.values()))
 
 
-def _repo_and_file(source: str) -> tuple[str, dict[str, str]]:
+def _repo_and_file(source: str, suffixes: tuple[str, ...] = (".safetensors",)) -> tuple[str, dict[str, str]]:
     """
     Repo and arguments of diffusers for `REPO/FOLDER/FILE.safetensors`, of the Hub or of this machine. No file if
     `source` names none, and `ValueError` for one of another kind.
     """
     path = Path(source)
-    if path.is_file() and path.suffix != ".safetensors":
-        raise ValueError("The file has to end in .safetensors.")
-    if path.suffix != ".safetensors":
+    if path.is_file() and path.suffix not in suffixes:
+        raise ValueError(f"The file has to end in {' or '.join(suffixes)}.")
+    if path.suffix not in suffixes:
         return source, {}
     parts = path.parent.parts
     folders = () if path.is_file() else parts[2:]

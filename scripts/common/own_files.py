@@ -17,8 +17,9 @@ from .files import SAMPLE_FILES, parse_json
 OWN_FILES = {
     **{"image": "picture", "audio": "sound", "mask_image": "picture"},
     **{"control_image": "picture", "ip_adapter_image": "picture"},
+    **{"audio_control_image": "picture", "audio_ip_adapter_image": "picture"},
 }
-SEVERAL = ("control_image",)
+SEVERAL = ("control_image", "audio_control_image")
 
 
 SCORE = (
@@ -53,13 +54,22 @@ READ_BY: dict[str, dict[str, Any]] = {
         "type": float,
         "help": "Start in --audio in seconds, of which --audio_length_in_s takes so much. Default: 0.",
     },
+    "onsets": {
+        "type": str,
+        "nargs": "+",
+        "help": "Time spans in seconds in which --audio_controlnet lets something sound, such as 0.5-1.2 3-4, or"
+        " picture: the columns in which --image, or else --control_image, shows something.",
+    },
     "score": {
         "type": read_score,
         "help": f"A JSON file of prompts over time, by the seconds at which they begin: {SCORE}.",
     },
 }
 # Models that a pipeline can have besides its own, each argument with what of it ships.
-COMPONENTS: dict[str, tuple[str, ...]] = {"controlnet": ("embedded",), "ip_adapter": (), "lora": (), "audio_lora": ()}
+COMPONENTS: dict[str, tuple[str, ...]] = {
+    **{"controlnet": ("embedded",), "ip_adapter": (), "lora": ()},
+    **{"audio_controlnet": (), "audio_ip_adapter": (), "audio_lora": ()},
+}
 
 
 @dataclass(frozen=True)
@@ -78,10 +88,22 @@ class OwnFile:
     sha256: str
 
 
-def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """For commands that take a picture and a sound."""
-    for name, options in READ_BY.items():
-        parser.add_argument(f"--{name}", **options)
+def add_reading_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
+    """The named ones, for commands that take a picture and a sound."""
+    for name in names:
+        parser.add_argument(f"--{name}", **READ_BY[name])
+
+
+def spans_of(texts: list[str]) -> list[tuple[float, float]] | str:
+    """Time spans in seconds of texts such as `0.5-1.2`, or `"picture"`. Raises `ValueError` for other texts."""
+    if texts == ["picture"]:
+        return "picture"
+    try:
+        return [(float(start), float(end)) for start, end in (text.split("-") for text in texts)]
+    except ValueError as error:
+        raise ValueError(
+            f"`onsets` has to be picture, or spans of seconds such as 0.5-1.2, but is {' '.join(texts)[:100]!r}."
+        ) from error
 
 
 # Arguments that a score gives over time, and the kind of their values.

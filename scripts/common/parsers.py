@@ -14,6 +14,7 @@ from ... import pipelines
 from .border import one_line
 from .call_arguments import CallArgument, read_call
 from .files import parse_json
+from .own_files import add_reading_arguments
 from .values import PUBLISHED_SCORES, Look, Models, Request, Samples, Scores, json_dict, options_of, values_of
 
 
@@ -182,12 +183,17 @@ def with_look(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_component_arguments(parser: argparse.ArgumentParser) -> None:
-    """Additions to Stable Diffusion: ControlNets, an IP-Adapter, LoRAs."""
-    group = parser.add_argument_group("additions", "Repos or folders, safetensors only.")
+    """Additions to either side: ControlNets, IP-Adapters, LoRAs."""
+    group = parser.add_argument_group("additions", "Repos or folders, of safetensors unless said otherwise.")
     add_options(group, Models, "controlnet")
     group.add_argument("--control_image", nargs="+", help="A picture for each ControlNet, by which it guides.")
     add_options(group, Models, "ip_adapter")
     group.add_argument("--ip_adapter_image", help="A picture that the IP-Adapter takes as a prompt.")
+    add_options(group, Models, "audio_controlnet")
+    group.add_argument("--audio_control_image", nargs="+", help="A picture for each ControlNet of the audio side.")
+    add_reading_arguments(group, "onsets")
+    add_options(group, Models, "audio_ip_adapter")
+    group.add_argument("--audio_ip_adapter_image", help="A picture that says what is heard.")
     add_options(group, Models, "lora", "audio_lora")
 
 

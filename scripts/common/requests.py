@@ -54,7 +54,8 @@ def read_request(
     # The command line counts more than a file made earlier: a prompt too, if a file stands in for it.
     left_open = {name: saved[name] for name in saved if getattr(args, instead.get(name, name), None) is None}
     files = own_files(args, left_open, args.params_from)
-    present = files.keys() | {name for name, value in components.items() if value is not None}
+    onsets = known.get("onsets") if getattr(args, "onsets", None) is None else args.onsets
+    present = {name for name, value in {**files, **components, "onsets": onsets}.items() if value is not None}
     for name, any_of in needs or []:
         if (name in present or getattr(args, name, None) is not None) and not present & set(any_of):
             raise ValueError(f"`{name}` can't be given without {' or '.join(f'`{each}`' for each in any_of)}.")

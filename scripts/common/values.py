@@ -74,10 +74,16 @@ class Models:
     compile: bool = option("Compile the UNets' blocks: slow to begin, then faster.", False, action="store_true")
     device_map: dict[str, str] | None = option('JSON, such as {"unet_audio": "cuda:1"}.', type=json_dict)
     controlnet: list[str] | None = option("ControlNets of the image side.", nargs="+")
+    audio_controlnet: list[str] | None = option(
+        "ControlNets of the audio side, or FoleyCrafter's temporal adapter for --onsets:"
+        " ymzhang319/FoleyCrafter/temporal_adapter.ckpt.",
+        nargs="+",
+    )
     ip_adapter: str | None = option(
         "An IP-Adapter of the image side, such as h94/IP-Adapter or h94/IP-Adapter/models/FILE.safetensors, and"
         " perhaps how strong it is: REPO:0.6."
     )
+    audio_ip_adapter: str | None = option("An IP-Adapter of the audio side, as for --ip_adapter.")
     scheduler: str | None = option("Default: the checkpoint's.", choices=SCHEDULERS)
     few_steps: str | None = option(
         "A LoRA for both sides so that a few steps without guidance suffice, with its scheduler.", choices=FEW_STEPS

@@ -39,8 +39,15 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def parts(pipe, tmp_path_factory) -> Path:
-    """A folder with a ControlNet, an IP-Adapter as its repo holds it, a LoRA, one for a wider UNet, and a picture."""
+    """
+    A folder with a ControlNet, one for onsets as FoleyCrafter stores it, an IP-Adapter as its repo holds it, a LoRA,
+    one for a wider UNet, and a picture.
+    """
     folder = tmp_path_factory.mktemp("parts")
+    onsets = ControlNetModel.from_unet(pipe.unet_audio, conditioning_channels=1)
+    weights = {f"module.{name}": each + 0.02 for name, each in onsets.state_dict().items()}
+    (folder / "onsets").mkdir()
+    torch.save(weights, folder / "onsets" / "temporal_adapter.ckpt")
     controlnet_of(pipe.unet, 0).save_pretrained(folder / "net")
     save_ip_adapter(pipe.unet, folder / "adapter" / "models" / "ip-adapter_sd15.safetensors")
     unet = copy.deepcopy(pipe.unet)
@@ -88,6 +95,33 @@ def test_components_act_as_the_pipeline_s_own_methods_load_them(pipe, parts, tmp
     assert settings["ip_adapter"] == "adapter:0.3" and settings["lora"] == ["style.safetensors:0.8"]
     names = ("ramp.png", "style.safetensors", "./style.safetensors")
     assert settings["sha256"] == {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in names}
+
+
+def test_guides_of_the_audio_side_act_as_the_pipeline_s_own_methods_load_them(pipe, parts, tmp_path, monkeypatch):
+    """The temporal adapter as FoleyCrafter stores it, and its settings, which repeat the sample."""
+    monkeypatch.chdir(parts)
+    components = ["--audio_controlnet", "onsets/temporal_adapter.ckpt", "--onsets", "0.2-0.4", "1-1.28"]
+    components += ["--audio_controlnet_conditioning_scale", "0.5"]
+    components += ["--audio_ip_adapter", "adapter:0.3", "--audio_ip_adapter_image", "ramp.png"]
+    generate.main([*components, *WORDS, *QUICK, "--output_dir", str(tmp_path / "first")])
+
+    by_hand = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
+    by_hand.set_progress_bar_config(disable=True)
+    by_hand.load_audio_controlnet("onsets", weight_name="temporal_adapter.ckpt")
+    by_hand.audio.load_ip_adapter("adapter", subfolder="models", weight_name="ip-adapter_sd15.safetensors")
+    by_hand.audio.set_ip_adapter_scale(0.3)
+    guides = {"audio_onsets": [(0.2, 0.4), (1, 1.28)], "audio_controlnet_conditioning_scale": 0.5}
+    guides["audio_ip_adapter_image"] = PIL.Image.open("ramp.png")
+    expected = by_hand(**CALL, **guides, generator=[torch.Generator().manual_seed(0)]).images[0]
+    assert np.abs(made(tmp_path / "first") - np.asarray(expected)).max() <= 1
+    plain = pipe(**CALL, generator=[torch.Generator().manual_seed(0)]).images[0]
+    assert np.abs(made(tmp_path / "first") - np.asarray(plain)).max() > 20
+
+    settings = tmp_path / "first" / "seed-000000" / "settings.json"
+    assert json.loads(settings.read_text())["onsets"] == ["0.2-0.4", "1-1.28"]
+    once_more = ["--model", "embedded", *components[:2], "--audio_ip_adapter", "adapter:0.3"]
+    generate.main(["--params_from", str(settings), *once_more, "--no-video", "--output_dir", str(tmp_path / "again")])
+    assert np.array_equal(made(tmp_path / "again"), made(tmp_path / "first"))
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -179,6 +213,12 @@ def test_repos_folders_and_files_with_weights():
         (["--ip_adapter_image", "ramp.png"], "`ip_adapter_image` can't be given without `ip_adapter`"),
         (["--control_guidance_end", "0.5"], "`control_guidance_end` can't be given without `controlnet`"),
         (["--controlnet", "net", "net", "--control_image", "ramp.png"], ".* have to be as many, but are 2 and 1"),
+        (["--onsets", "0-1"], "`onsets` can't be given without `audio_controlnet`"),
+        (["--audio_controlnet", "net"], "`audio_controlnet` can't be given without `audio_control_image` or `onsets`"),
+        (["--audio_controlnet", "net", "--onsets", "soon"], "`onsets` has to be picture, or spans .* but is 'soon'"),
+        (["--audio_controlnet", "net", "--onsets", "picture"], "`audio_onsets` has to be 'picture', with a picture"),
+        (["--audio_controlnet", "style.bin", "--onsets", "0-1"], "`audio_controlnet` .*has to end in .ckpt"),
+        (["--audio_ip_adapter", "adapter"], "`audio_ip_adapter` can't be given without `audio_ip_adapter_image`"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(parts, tmp_path, monkeypatch, arguments, words):
@@ -193,6 +233,7 @@ def test_what_does_not_fit_is_said_in_one_line(parts, tmp_path, monkeypatch, arg
     [
         *(("lora", ["some/style:0.8", "a b"]), ("audio_lora", ["some/birds"]), ("lora", ["embedded"])),
         *(("controlnet", ["embedded", "some/net"]), ("ip_adapter", "h94/IP-Adapter")),
+        *(("audio_controlnet", ["some/net"]), ("audio_ip_adapter", "h94/IP-Adapter")),
     ],
 )
 def test_components_that_a_file_names_have_to_be_named_once_more(tmp_path, name, value):
