@@ -30,6 +30,7 @@ from .images_that_sound_checks import (
 from .images_that_sound_deepfloyd import DeepFloydMixin, predict_pixel_noise
 from .images_that_sound_denoising import add_noise
 from .images_that_sound_files import written
+from .images_that_sound_guides import Guides
 from .images_that_sound_loading import SelfContainedSavingMixin
 from .images_that_sound_lora import check_lora
 from .images_that_sound_picture_reading import upright
