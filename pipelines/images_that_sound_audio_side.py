@@ -465,18 +465,22 @@ class AudioSideMixin(SelfContainedSavingMixin):
         return audios
 
     def convert(
-        self, images: torch.Tensor, spectrograms: torch.Tensor, audios: torch.Tensor, output_type: str
-    ) -> tuple[list[PIL.Image.Image] | np.ndarray | torch.Tensor, ...]:
-        """Pictures and canvases in 0..1, and waveforms, as `"pil"` (with arrays of waveforms), `"np"` or `"pt"`."""
+        self, canvases: torch.Tensor, audios: torch.Tensor, output_type: str
+    ) -> tuple[list[PIL.Image.Image] | np.ndarray | torch.Tensor, np.ndarray | torch.Tensor]:
+        """Canvases in 0..1 and waveforms as `"pil"` (with arrays of waveforms), `"np"` or `"pt"`."""
+        audios = audios.cpu()
+        return self.convert_canvases(canvases, output_type), audios if output_type == "pt" else audios.numpy()
+
+    def convert_canvases(
+        self, canvases: torch.Tensor, output_type: str
+    ) -> list[PIL.Image.Image] | np.ndarray | torch.Tensor:
+        """Canvases `(B, C, H, W)` in 0..1 as `"pil"`, `"np"` or `"pt"`."""
         if output_type == "pil":
-            return _pillow(images), _pillow(spectrograms), audios.cpu().numpy()
-        images, spectrograms = (
-            self.image_processor.postprocess(canvases, output_type, do_denormalize=[False] * len(canvases))
-            for canvases in (images, spectrograms)
-        )
-        return images, spectrograms, audios.cpu() if output_type == "pt" else audios.cpu().numpy()
+            return _pillow(canvases)
+        return self.image_processor.postprocess(canvases, output_type, do_denormalize=[False] * len(canvases))
 
     def _report(self, images: torch.Tensor, spectrograms: torch.Tensor, audios: torch.Tensor) -> None:
+        """Warns of faults of samples. Sums of canvases stand for them: they are finite if all values are."""
         for i, (image, spectrogram, audio) in enumerate(zip(images, spectrograms, audios.cpu().numpy())):
             problems = audio_problems(audio)
             for name, canvas in (("spectrogram", spectrogram), ("picture", image)):

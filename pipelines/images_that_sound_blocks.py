@@ -280,8 +280,8 @@ class ImagesThatSoundDecodeStep(PipelineStep):
     def compute(self, pipe: ImagesThatSoundPipeline, components: ModularPipeline, given: BlockState) -> None:
         given.images, given.spectrograms, given.audios = given.latents, None, None
         if given.output_type != "latent":
-            decoded = pipe.decode(given.latents, given.canvas)
-            given.images, given.spectrograms, given.audios = pipe.convert(*decoded, given.output_type)
+            decoded = pipe.decode(given.latents, given.canvas, given.output_type)
+            given.images, given.spectrograms, given.audios = decoded
         given.sampling_rate = pipe.sampling_rate
 
 

@@ -1,6 +1,7 @@
 """Audio to spectrogram canvas and back, as Auffusion or Riffusion draw it, with every constant in one place."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -249,7 +250,7 @@ class MelSpectrogram:
                 f" {tuple(canvas.shape)}."
             )
         low, high = self.log_range
-        loudness = self._polarised(canvas.mean(dim=-3)).flip(-2)
+        loudness = self._polarised(canvas.float().mean(dim=-3)).flip(-2)
         if self.tone_exponent is None:
             return loudness.mul_(high - low).add_(low)
         return (loudness.clamp(min=0).log() / self.tone_exponent + high).clamp(min=low)
@@ -285,15 +286,15 @@ class MelSpectrogram:
         Returns:
             `torch.Tensor` of shape `(B, N)` with `N = num_samples(T)`: Float32 waveform in -1..1.
         """
-        log_mel = self.canvas_to_log_mel(canvas.float())
         if vocoder is None:
-            return self.griffin_lim(log_mel)
+            self._check_columns("canvas", canvas)
+            return self._played(canvas, self.canvas_to_log_mel, self.griffin_lim_iterations)
         reach, sounds = _reach(vocoder), []
-        for first in range(0, log_mel.shape[-1], PIECE):
+        for first in range(0, canvas.shape[-1], PIECE):
             left = max(first - reach, 0)
-            piece = log_mel[..., left : first + PIECE + reach].transpose(-1, -2).to(vocoder.dtype)
-            samples = vocoder(piece).float()[..., (first - left) * self.hop_length :]
-            sounds.append(samples[..., : PIECE * self.hop_length])
+            log_mel = self.canvas_to_log_mel(canvas[..., left : first + PIECE + reach])
+            samples = vocoder(log_mel.transpose(-1, -2).to(vocoder.dtype)).float()
+            sounds.append(samples[..., (first - left) * self.hop_length :][..., : PIECE * self.hop_length])
         return torch.cat(sounds, dim=-1)
 
     def griffin_lim(
@@ -324,25 +325,45 @@ class MelSpectrogram:
             ValueError: If there are fewer than `min_columns` frames.
         """
         check_tensor("log_mel", log_mel, ("B", self.num_mel_bins, "T"))
-        if log_mel.shape[-1] < self.min_columns:
-            raise ValueError(
-                f"`log_mel` has to have at least {self.min_columns} frames, but its shape is {tuple(log_mel.shape)}."
-            )
+        self._check_columns("log_mel", log_mel)
         num_iterations = self.griffin_lim_iterations if num_iterations is None else num_iterations
+        return self._played(log_mel, lambda piece: piece, num_iterations, momentum, phases_of)
+
+    def _check_columns(self, name: str, columns: torch.Tensor) -> None:
+        if columns.shape[-1] < self.min_columns:
+            raise ValueError(
+                f"`{name}` has to have at least {self.min_columns} frames, but its shape is {tuple(columns.shape)}."
+            )
+
+    def _played(
+        self,
+        canvas: torch.Tensor,
+        to_log_mel: Callable[[torch.Tensor], torch.Tensor],
+        num_iterations: int,
+        momentum: float = 0.99,
+        phases_of: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Waveforms `(B, N)` of canvases `(B, ..., T)`, of which `to_log_mel` makes log-mel magnitudes."""
         # One by one is three times faster on a processor: spectra of a whole batch leave its caches.
-        phases = [None] * len(log_mel) if phases_of is None else phases_of.split(1)
-        each = [self._in_pieces(one, num_iterations, momentum, p) for one, p in zip(log_mel.split(1), phases)]
+        phases = [None] * len(canvas) if phases_of is None else phases_of.split(1)
+        rows = zip(canvas.split(1), phases)
+        each = [self._in_pieces(row, to_log_mel, num_iterations, momentum, known) for row, known in rows]
         return self._audible(torch.cat(each) if len(each) > 1 else each[0])
 
     def _in_pieces(
-        self, log_mel: torch.Tensor, num_iterations: int, momentum: float, phases_of: torch.Tensor | None
+        self,
+        canvas: torch.Tensor,
+        to_log_mel: Callable[[torch.Tensor], torch.Tensor],
+        num_iterations: int,
+        momentum: float,
+        phases_of: torch.Tensor | None,
     ) -> torch.Tensor:
         """One waveform `(1, N)` at any scale, of which each piece knows the end of the one before."""
-        audio = torch.zeros(1, self.num_samples(log_mel.shape[-1]), device=log_mel.device)
+        audio = torch.zeros(1, self.num_samples(canvas.shape[-1]), device=canvas.device)
         # The last columns of a piece are made anew by the next, since nothing beyond them was known.
         known = OVERLAP // 2 * self.hop_length
-        for first in range(0, max(log_mel.shape[-1] - OVERLAP, 1), PIECE):
-            piece, start = log_mel[..., first : first + PIECE + OVERLAP], first * self.hop_length
+        for first in range(0, max(canvas.shape[-1] - OVERLAP, 1), PIECE):
+            piece, start = to_log_mel(canvas[..., first : first + PIECE + OVERLAP]), first * self.hop_length
             begins = audio[..., start : start + known].clone() if first else audio[..., :0]
             phases = None if phases_of is None else phases_of[..., start : start + self.num_samples(piece.shape[-1])]
             played = self._griffin_lim(piece, num_iterations, momentum, phases, begins)

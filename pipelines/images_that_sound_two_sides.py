@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -729,29 +730,33 @@ class TwoSidesMixin(
 
     @torch.no_grad()
     def decode(
-        self, latents: torch.Tensor, canvas: Canvas | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, latents: torch.Tensor, canvas: Canvas | None = None, output_type: str = "pt"
+    ) -> tuple[list[PIL.Image.Image] | np.ndarray | torch.Tensor, ...]:
         """
         The second half of a call: decodes latents to pictures and spectrograms, and plays the spectrograms.
 
         Args:
             latents (`torch.Tensor` of shape `(B, C, H / 8, W / 8)`): Noiseless latents.
             canvas ([`Canvas`], *optional*): From `resolve_size`; a strip that is played whole by default.
+            output_type (`str`, defaults to `"pt"`): `"pil"`, `"np"` or `"pt"`.
 
         Returns:
             Tuple of pictures of shape `(B, 3, H, W)` and gray spectrograms of shape `(B, 1, M, T)` in 0..1, and
-            float32 waveforms of shape `(B, N)`.
+            float32 waveforms of shape `(B, N)`, or the same as `convert` makes it.
         """
         check_tensor("latents", latents, ("B", self.vae.config.latent_channels, "H", "W"))
         if canvas is None:
             height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
             canvas = Canvas(height, width, width)
         images, spectrograms = self._decode_canvases(latents, canvas)
+        # Long pictures take much of the memory: they get their final form before the sound is made.
+        sums = images.sum(dim=(1, 2, 3), dtype=torch.float32)
+        images = self.convert_canvases(canvas.cut_picture(images), output_type)
         audios = self.play(spectrograms, canvas.circular)  # (B, N)
         audios = audios if canvas.circular else audios[..., : self.mel_spectrogram.num_samples(canvas.columns)]
-        images, spectrograms = canvas.cut_picture(images), canvas.cut(spectrograms)
-        self._report(images, spectrograms, audios)
-        return images, spectrograms, audios
+        spectrograms = canvas.cut(spectrograms)
+        self._report(sums, spectrograms, audios)
+        return images, *self.convert(spectrograms, audios, output_type)
 
     def _decode_canvases(self, latents: torch.Tensor, canvas: Canvas) -> tuple[torch.Tensor, torch.Tensor]:
         """Whole pictures `(B, 3, H, W)` and gray spectrograms `(B, 1, M, T)` of latents `(B, C, H / 8, W / 8)`."""

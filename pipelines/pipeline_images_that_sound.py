@@ -421,7 +421,7 @@ class ImagesThatSoundPipeline(TwoSidesMixin, DiffusionPipeline):
         # 4. Decode the picture and the spectrogram, play it, and convert
         decoded = (latents, None, None)
         if output_type != "latent":
-            decoded = self.convert(*self.decode(latents, canvas), output_type)
+            decoded = self.decode(latents, canvas, output_type)
         self.maybe_free_model_hooks()
         if not return_dict:
             return decoded

@@ -517,7 +517,7 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         # 6. Decode the picture and the spectrogram, play it, and convert
         decoded = (latents, None, None)
         if output_type != "latent":
-            decoded = self.convert(*self.decode(latents, canvas), output_type)
+            decoded = self.decode(latents, canvas, output_type)
         self.maybe_free_model_hooks()
         if not return_dict:
             return decoded
@@ -592,7 +592,8 @@ class ImagesThatSoundImg2ImgPipeline(TwoSidesMixin, DiffusionPipeline):
         audios = self.play(spectrograms)
         self._report(images, spectrograms, audios)
         self.maybe_free_model_hooks()
-        return ImagesThatSoundPipelineOutput(*self.convert(images, spectrograms, audios, output_type))
+        images = self.convert_canvases(images, output_type)
+        return ImagesThatSoundPipelineOutput(images, *self.convert(spectrograms, audios, output_type))
 
 
 def _joined(old: torch.Tensor, new: torch.Tensor, shared: int) -> torch.Tensor:

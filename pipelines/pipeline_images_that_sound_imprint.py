@@ -439,7 +439,7 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         audios = self.play(spectrograms, circular)
         self._report(images, spectrograms, audios)
         self.maybe_free_model_hooks()
-        output = self.convert(images, spectrograms, audios, output_type)
+        output = self.convert_canvases(images, output_type), *self.convert(spectrograms, audios, output_type)
         return output if not return_dict else ImagesThatSoundImprintPipelineOutput(*output)
 
 

@@ -491,7 +491,8 @@ class ImagesThatSoundSDSPipeline(AudioSideMixin, DeepFloydMixin, DiffusionPipeli
         audios = self.play(spectrograms)
         self._report(images, spectrograms, audios)
         self.maybe_free_model_hooks()
-        output = self.convert(images.expand(-1, 3, -1, -1), spectrograms, audios, output_type)
+        images = self.convert_canvases(images.expand(-1, 3, -1, -1), output_type)
+        output = images, *self.convert(spectrograms, audios, output_type)
         return output if not return_dict else ImagesThatSoundSDSPipelineOutput(*output)
 
     def _embeds_of(self, image: Guided, audio: Guided, sample: int) -> dict[str, torch.Tensor | None]:
