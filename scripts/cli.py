@@ -21,6 +21,7 @@ COMMANDS = {
     "check": "Compares what saved pictures show with what their sounds hold.",
     "play": "Plays any picture as a spectrogram.",
     "see": "Shows any sound as a canvas.",
+    "train-lora": "Learns sounds of yours.",
     "publish": "Puts the repos of code and weights on the Hub.",
 }
 

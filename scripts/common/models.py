@@ -199,7 +199,7 @@ def new_scheduler(name: str, config: dict[str, Any]) -> SchedulerMixin:
 
 
 def _add_few_steps(models: Models, pipe: DiffusionPipeline) -> None:
-    _prepare_loras("few_steps")
+    prepare_loras("few_steps")
     source, scheduler, num_steps = FEW_STEPS[models.few_steps]
     if "embedded" in (models.model, models.audio_model):
         if models.few_steps not in EMBEDDED_FEW_STEPS or models.audio_model not in (None, "embedded"):
@@ -216,7 +216,7 @@ def _add_few_steps(models: Models, pipe: DiffusionPipeline) -> None:
         )
 
 
-def _prepare_loras(argument: str) -> None:
+def prepare_loras(argument: str) -> None:
     """Raises `ValueError` without PEFT, and keeps diffusers quiet about what most LoRAs have not."""
     if not is_peft_available():
         raise ValueError(f"`{argument}` needs peft: pip install peft.")
@@ -227,7 +227,7 @@ def _prepare_loras(argument: str) -> None:
 def _add_loras(argument: str, texts: list[str], pipe: DiffusionPipeline) -> None:
     """Those of a side, each with its weight."""
     if texts:
-        _prepare_loras(argument)
+        prepare_loras(argument)
     # The audio side's methods are those of a stock pipeline.
     side, weights = pipe.audio if argument == "audio_lora" and texts else pipe, {}
     earlier = side.get_active_adapters() if texts else []

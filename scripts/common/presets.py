@@ -106,3 +106,9 @@ FEW_STEPS = {
 }
 # Distilled from the embedded checkpoint, in its folder.
 EMBEDDED_FEW_STEPS = {"lcm": ("lcm_lora", "tcd", 4)}
+
+# Of the training of a LoRA: those of diffusers' examples, and those tried with the embedded checkpoint.
+LORA_DEFAULTS = {
+    "embedded": {"learning_rate": 1e-3, "max_train_steps": 300},
+    "others": {"learning_rate": 1e-4, "max_train_steps": 1000},
+}

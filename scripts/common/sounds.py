@@ -73,10 +73,14 @@ def read_audio(
 ) -> np.ndarray:
     """The waveform of `read_waveform`, resampled to `sampling_rate`."""
     part = None if length_in_s is None else length_in_s + BEYOND
-    audio, rate = read_waveform(path, start_in_s, part)
-    divisor = math.gcd(rate, sampling_rate)
-    audio = scipy.signal.resample_poly(audio, sampling_rate // divisor, rate // divisor).astype(np.float32)
+    audio = resampled(*read_waveform(path, start_in_s, part), sampling_rate)
     return audio if length_in_s is None else audio[: round(length_in_s * sampling_rate)]
+
+
+def resampled(audio: np.ndarray, rate: int, sampling_rate: int) -> np.ndarray:
+    """A waveform `(N,)` of `rate` samples per second at `sampling_rate`, as float32."""
+    divisor = math.gcd(rate, sampling_rate)
+    return scipy.signal.resample_poly(audio, sampling_rate // divisor, rate // divisor).astype(np.float32)
 
 
 def _read_part(path: str | Path | BinaryIO, start_in_s: float, length_in_s: float | None) -> tuple[int, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ...selection import SCORES
 from .files import parse_json
 from .own_files import COMPONENTS, OwnFile
-from .presets import FEW_STEPS, SCHEDULERS
+from .presets import FEW_STEPS, LORA_DEFAULTS, SCHEDULERS
 
 
 MAX_SAMPLES = 1_000_000
@@ -192,6 +192,54 @@ class Request:
     files: dict[str, list[OwnFile]] = field(default_factory=dict)
     recorded: dict[str, Any] = field(default_factory=dict)
     report_to: str | None = option("A tracker of accelerate, such as tensorboard, for pictures and sounds.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Numbers of a LoRA's training. Raises `ValueError` for one that does not make sense."""
+
+    rank: int = option("Rank of the LoRA's matrices. Default: %(default)s.", 8, type=int)
+    learning_rate: float | None = option("Default: 1e-4; 1e-3 for the embedded checkpoint.", type=float)
+    max_train_steps: int | None = option("Default: 1000; 300 for the embedded checkpoint.", type=int)
+    train_batch_size: int = option("Canvases of a step. Default: %(default)s.", 4, type=int)
+    gradient_accumulation_steps: int = option("Batches of a step. Default: %(default)s.", 1, type=int)
+    gradient_checkpointing: bool = option("Compute more to keep less in memory.", False, action="store_true")
+    mixed_precision: str = option(
+        "Precision of the frozen weights and of most computations. Default: no (float32).",
+        "no",
+        choices=("no", "fp16", "bf16"),
+    )
+    prior_loss_weight: float = option(
+        "Weight of what other prompts are to keep meaning; 0 to train by the sounds alone. Default: %(default)s.",
+        1.0,
+        type=float,
+    )
+    width: int | None = option("Columns of a canvas. Default: the checkpoint's.", type=int)
+    seed: int = option("Default: %(default)s.", 0, type=int)
+    checkpointing_steps: int = option(
+        "Steps between states from which a stopped run goes on. Default: %(default)s.", 100, type=int
+    )
+    validation_prompt: str | None = option("Prompt of the samples on the way. Default: the most frequent caption.")
+    validation_steps: int = option("Steps between samples on the way. Default: %(default)s.", 100, type=int)
+
+    def __post_init__(self) -> None:
+        names = ("rank", "max_train_steps", "train_batch_size", "gradient_accumulation_steps")
+        names += ("width", "checkpointing_steps", "validation_steps")
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= MAX_SAMPLES:
+                raise ValueError(f"`{name}` has to be a positive integer of at most {MAX_SAMPLES}, but is {value!r}.")
+        for name, least in (("learning_rate", 1e-12), ("prior_loss_weight", 0.0)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= 1000:
+                raise ValueError(f"`{name}` has to be in {least:g}..1000, but is {value!r}.")
+        check_seed(self.seed, 1)
+
+    def for_model(self, model: str) -> "Training":
+        """The same with the defaults of an audio model for what is left open."""
+        defaults = LORA_DEFAULTS["embedded" if model == "embedded" else "others"]
+        given = {name: getattr(self, name) for name in defaults}
+        return replace(self, **{name: defaults[name] if each is None else each for name, each in given.items()})
 
 
 def check_count(name: str, value: int) -> None:

@@ -41,11 +41,17 @@ def unknown_words(settings: dict[str, Any]) -> list[str]:
     return [text for kind, (prompt, source) in sides.items() if (text := _sentence(kind, prompt or "", source))]
 
 
-def _sentence(kind: str, prompt: str, model: str) -> str | None:
+def unknown_in(prompt: str, model: str, kind: str) -> list[str]:
+    """Words of a prompt that a model does not know; none if it has no `vocabulary.json`."""
     names, words = vocabulary(model, kind)
     said = words_of(prompt) or [each for each in prompt.split() if each.isprintable()]
-    unknown = list(dict.fromkeys(word for word in said if word not in {*words, *FUNCTION_WORDS}))
-    if not names or not unknown:
+    return list(dict.fromkeys(word for word in said if names and word not in {*words, *FUNCTION_WORDS}))
+
+
+def _sentence(kind: str, prompt: str, model: str) -> str | None:
+    names, words = vocabulary(model, kind)
+    unknown = unknown_in(prompt, model, kind)
+    if not unknown:
         return None
     shown = [_with_nearest(word, words) for word in unknown[:MOST]]
     if len(unknown) > MOST:
