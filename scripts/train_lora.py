@@ -59,11 +59,10 @@ def parse_args(input_args: list[str] | None = None) -> LoraRequest:
 
 def train_lora(request: LoraRequest) -> Iterator[Path]:
     """Trains a LoRA unless it is there; yields its file."""
+    from .common.lora_training import train
     from .common.sound_folders import captioned_sounds
 
     sounds = captioned_sounds(request.audio_dir, request.audio_prompt)
-    from .common.lora_training import train
-
     yield train(sounds, request.output_dir, request.models, request.training, request.report_to)
 
 

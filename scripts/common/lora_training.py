@@ -15,10 +15,9 @@ from accelerate.utils import tqdm
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import cast_training_params
-from diffusers.utils import convert_state_dict_to_diffusers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ...pipelines import ImagesThatSoundImg2ImgPipeline, ImagesThatSoundPipeline
+from ...pipelines import ImagesThatSoundImg2ImgPipeline, MelSpectrogram
 from .canvases import picture_of
 from .files import check_own_folder, json_text, keep_settings, write_json, write_text, written
 from .forecast import clock, say_duration
@@ -92,7 +91,7 @@ def train(
     if (output_dir / WEIGHTS).exists():
         tell("The LoRA was there already.")
         return output_dir / WEIGHTS
-    pipe = load_pipeline(models, ImagesThatSoundPipeline)
+    pipe = load_pipeline(models, ImagesThatSoundImg2ImgPipeline)
     pipe.set_progress_bar_config(disable=True)
     width = pipe.resolve_size(width=training.width).width
     canvases = read_canvases(pipe, sounds, width, training.seed)
@@ -159,7 +158,7 @@ def finish(lora: "LoraTraining", captions: list[str], models: Models, output_dir
     (output_dir / STATE).unlink(missing_ok=True)
 
 
-def say_unknown(pipe: ImagesThatSoundPipeline, captions: list[str], model: str) -> None:
+def say_unknown(pipe: ImagesThatSoundImg2ImgPipeline, captions: list[str], model: str) -> None:
     """Tells of captions with words that the checkpoint does not know how it reads them."""
     for caption in dict.fromkeys(captions):
         if unknown := unknown_in(caption, model, "sound"):
@@ -175,30 +174,27 @@ def say_unknown(pipe: ImagesThatSoundPipeline, captions: list[str], model: str) 
 
 
 @torch.no_grad()
-def read_canvases(pipe: ImagesThatSoundPipeline, sounds: list[CaptionedSound], width: int, seed: int) -> Canvases:
+def read_canvases(
+    pipe: ImagesThatSoundImg2ImgPipeline, sounds: list[CaptionedSound], width: int, seed: int
+) -> Canvases:
     """
     Draws the sounds of a folder, and says what is wrong with them. Raises `ValueError` if none is left.
 
     Args:
-        pipe ([`ImagesThatSoundPipeline`]): The audio side, with its constants.
+        pipe ([`ImagesThatSoundImg2ImgPipeline`]): The audio side, with its constants.
         sounds (`list[CaptionedSound]`): Files and captions.
-        width (`int`): Columns of the canvases. Those that the audio side crops stay silent.
+        width (`int`): Columns of the canvases.
         seed (`int`): Source of the VAE's noise.
     """
-    mel, captions, latents = pipe.mel_spectrogram, [], []
-    length = mel.num_samples(width - pipe.default_arguments["crop_right"])
-    encoder, generator = ImagesThatSoundImg2ImgPipeline.from_pipe(pipe), torch.Generator().manual_seed(seed)
+    mel, cropped, captions, latents = pipe.mel_spectrogram, pipe.default_arguments["crop_right"], [], []
+    vae, generator = pipe.audio_side.vae, torch.Generator().manual_seed(seed)
     for sound in tqdm(sounds, desc="Sounds", delay=1):
         audio = read_sound(sound, mel.sampling_rate)
-        if audio is None:
-            continue
-        windows = []
-        for window in windows_of(audio, length):
-            canvas = mel.audio_to_canvas(torch.from_numpy(window)[None])
-            canvas = torch.nn.functional.pad(canvas, (0, width - canvas.shape[-1]), value=mel.silence)
-            windows.append(encoder.encode_canvases(canvas, pipe.audio_side.vae, generator).float().cpu())
-        latents.append(torch.cat(windows))
-        captions.append(sound.caption)
+        if audio is not None:
+            canvases = drawn_windows(audio, mel, width, cropped).split(1)
+            pieces = [pipe.encode_canvases(each, vae, generator) for each in canvases]
+            latents.append(torch.cat(pieces).float().cpu())
+            captions.append(sound.caption)
     if not captions:
         raise ValueError("`audio_dir` has to hold a sound that can be learned from, but all are left out.")
     say_captions(captions)
@@ -210,6 +206,16 @@ def read_canvases(pipe: ImagesThatSoundPipeline, sounds: list[CaptionedSound], w
     return Canvases(latents, captions, embeds, kept)
 
 
+def drawn_windows(audio: np.ndarray, mel: MelSpectrogram, width: int, cropped: int) -> torch.Tensor:
+    """
+    Canvases `(W, 1, M, T)` of the windows of a waveform `(N,)`, each levelled by itself. Their last columns, which the
+    audio side crops, are silent, as its own are.
+    """
+    windows = windows_of(audio, mel.num_samples(width - cropped))
+    canvases = mel.audio_to_canvas(torch.from_numpy(np.stack(windows)))
+    return torch.nn.functional.pad(canvases, (0, width - canvases.shape[-1]), value=mel.silence)
+
+
 # -------------------- Training --------------------
 
 
@@ -218,12 +224,12 @@ class LoraTraining:
     A LoRA in training.
 
     Args:
-        pipe ([`ImagesThatSoundPipeline`]): Its audio side gets the LoRA.
+        pipe ([`ImagesThatSoundImg2ImgPipeline`]): Its audio side gets the LoRA.
         training ([`Training`]): Numbers of the training.
         accelerator (`accelerate.Accelerator`): Precision, accumulation and processes.
     """
 
-    def __init__(self, pipe: ImagesThatSoundPipeline, training: Training, accelerator: Accelerator):
+    def __init__(self, pipe: ImagesThatSoundImg2ImgPipeline, training: Training, accelerator: Accelerator):
         from peft import LoraConfig
 
         self.pipe, self.training, self.accelerator = pipe, training, accelerator
@@ -305,9 +311,11 @@ class LoraTraining:
         """Writes the LoRA in diffusers' format."""
         from peft import get_peft_model_state_dict
 
-        weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.unet))
+        # By PEFT's names: `convert_state_dict_to_diffusers` renames those of attention alone, which diffusers then
+        # leaves out when it loads the file.
+        weights = {name: value.cpu() for name, value in get_peft_model_state_dict(self.unet).items()}
         with written(folder / WEIGHTS) as file:
-            StableDiffusionPipeline.save_lora_weights(file.parent, {n: each.cpu() for n, each in weights.items()})
+            StableDiffusionPipeline.save_lora_weights(file.parent, weights)
 
     def save_state(self, folder: Path, step: int) -> None:
         from peft import get_peft_model_state_dict
@@ -340,7 +348,10 @@ class LoraTraining:
         """A canvas and its sound, of the audio side alone, always from the same noise: PNG, WAV and the trackers."""
         self.unet.eval()
         generator = torch.Generator().manual_seed(self.training.seed)
-        output = self.pipe(None, prompt, width=width, audio_weight=1.0, generator=generator, output_type="pt")
+        # Of the strength 1, nothing of this picture is kept.
+        empty = torch.zeros(1, 1, self.pipe.mel_spectrogram.num_mel_bins, width)
+        call = {"strength": 1.0, "width": width, "audio_weight": 1.0, "generator": generator, "output_type": "pt"}
+        output = self.pipe(None, prompt, empty, **call)
         self.unet.train()
         canvas, audio, rate = output.spectrograms[0].float().cpu(), output.audios[0].float(), self.pipe.sampling_rate
         with written(file.with_suffix(".png")) as picture:

@@ -15,9 +15,10 @@ from .sounds import MAX_SECONDS, read_waveform, resampled
 
 
 # Names of files that may be sounds; all else in the folder is left alone.
-SUFFIXES = set(
-    ".wav .w64 .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .m4a .m4b .mp4 .mov .3gp .amr .aac .webm .mka .mkv".split()
-)
+SUFFIXES = {
+    *(".wav", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".m4a", ".mp4"),
+    *(".mov", ".3gp", ".amr", ".aac", ".webm", ".mka", ".mkv"),
+}
 METADATA = "metadata.jsonl"
 # Bounds that no honest folder meets.
 MOST_SOUNDS, MAX_METADATA_BYTES = 10_000, 2**24
@@ -111,10 +112,13 @@ def _text_beside(path: Path, root: Path) -> str | None:
 
 def _checked(text: str, place: str) -> str:
     """A caption on one line."""
-    check_text(f"audio_dir`, {place}, `text", text)
+    try:
+        check_text("text", text)
+    except ValueError as error:
+        raise ValueError(f"`audio_dir` holds a caption in {place} that is none: {error}") from error
     caption = " ".join(text.split())
     if not caption.isprintable():
-        raise ValueError(f"`audio_dir` holds a caption with what can't be printed, in {place}: {caption[:100]!r}.")
+        raise ValueError(f"`audio_dir` holds a caption in {place} that can't be printed: {caption[:100]!r}.")
     return caption
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from .files import read_json
 from .models import SHIPPED
+from .own_files import listed, source_and_weight
 
 
 WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
@@ -28,31 +29,35 @@ def unknown_words(settings: dict[str, Any]) -> list[str]:
     it does.
 
     Args:
-        settings (`dict`): The sample's: `prompt`, `audio_prompt`, `model` and `audio_model`.
+        settings (`dict`): The sample's: `prompt`, `audio_prompt`, `model` and `audio_model`, and perhaps `audio_lora`,
+            of which folders with a `vocabulary.json` bring further words.
 
     Returns:
         `list[str]`: At most one sentence for each side; none if a model has no `vocabulary.json`, such as Stable
         Diffusion, which reads everything.
     """
+    loras = [source_and_weight(text)[0] for text in listed(settings.get("audio_lora"))]
     sides = {
-        "picture": (settings["prompt"], settings["model"]),
-        "sound": (settings["audio_prompt"], settings["audio_model"] or settings["model"]),
+        "picture": (settings["prompt"], settings["model"], []),
+        "sound": (settings["audio_prompt"], settings["audio_model"] or settings["model"], loras),
     }
-    return [text for kind, (prompt, source) in sides.items() if (text := _sentence(kind, prompt or "", source))]
+    return [text for kind, (prompt, *sources) in sides.items() if (text := _sentence(kind, prompt or "", *sources))]
 
 
-def unknown_in(prompt: str, model: str, kind: str) -> list[str]:
-    """Words of a prompt that a model does not know; none if it has no `vocabulary.json`."""
-    names, words = vocabulary(model, kind)
+def unknown_in(prompt: str, model: str, kind: str, loras: list[str] = []) -> list[str]:
+    """Words of a prompt that neither a model nor its LoRAs know; none if the model has no `vocabulary.json`."""
+    if not vocabulary(model, kind)[0]:
+        return []
+    words = {*FUNCTION_WORDS, *(word for each in (model, *loras) for word in vocabulary(each, kind)[1])}
     said = words_of(prompt) or [each for each in prompt.split() if each.isprintable()]
-    return list(dict.fromkeys(word for word in said if names and word not in {*words, *FUNCTION_WORDS}))
+    return list(dict.fromkeys(word for word in said if word not in words))
 
 
-def _sentence(kind: str, prompt: str, model: str) -> str | None:
-    names, words = vocabulary(model, kind)
-    unknown = unknown_in(prompt, model, kind)
+def _sentence(kind: str, prompt: str, model: str, loras: list[str]) -> str | None:
+    unknown = unknown_in(prompt, model, kind, loras)
     if not unknown:
         return None
+    names, words = vocabulary(model, kind)
     shown = [_with_nearest(word, words) for word in unknown[:MOST]]
     if len(unknown) > MOST:
         shown.append(f"and {len(unknown) - MOST} more")
