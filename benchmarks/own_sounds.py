@@ -17,7 +17,9 @@ import torch
 from images_that_sound.pipelines import ImagesThatSoundPipeline
 from images_that_sound.scripts.common.files import write_json
 from images_that_sound.scripts.common.models import EMBEDDED
+from images_that_sound.scripts.common.own_files import source_and_weight
 from images_that_sound.scripts.common.presets import WORLD_PROMPTS
+from images_that_sound.selection import CLIPScore
 from training.judges import HELD_OUT_SEED, JUDGE_SEED, draws, half_overlaid, new_judge, recognise, share
 from training.loop import write_tensors
 from training.world import SOUNDS, SPECTROGRAM, WIDTH
@@ -35,7 +37,9 @@ FIRST_SEED = 700_000
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--make", type=Path, metavar="FOLDER", help="Write ten sounds to learn from, and stop.")
-    parser.add_argument("--audio_lora", help="The LoRA to measure. Without one, the checkpoint is measured.")
+    parser.add_argument(
+        "--audio_lora", help="The LoRA to measure, and perhaps its weight: FOLDER:0.6. Without one, the checkpoint is."
+    )
     parser.add_argument("--work_dir", type=Path, default="outputs/own_sounds", help="Keeps the judge and the numbers.")
     parser.add_argument("--num_samples", type=int, default=20, help="Of the new sound alone, and with pictures.")
     parser.add_argument("--num_others", type=int, default=5, help="Samples of each of the world's sounds, alone.")
@@ -127,18 +131,29 @@ def trained_judge(folder: Path, num_draws: int = 800, num_steps: int = 200) -> t
 # -------------------- Samples --------------------
 
 
-@torch.no_grad()
-def heard(
-    pipe: ImagesThatSoundPipeline, judge: torch.nn.Module, prompts: list[str], audio_prompt: str, **kwargs: object
-) -> list[int]:
-    """Classes that the judge hears, one for each prompt of a picture."""
-    found = []
-    for first in range(0, len(prompts), 10):
-        batch = prompts[first : first + 10]
-        generators = [torch.Generator().manual_seed(FIRST_SEED + first + i) for i in range(len(batch))]
-        output = pipe(batch, audio_prompt, generator=generators, output_type="pt", **kwargs)
-        found += recognise(judge, pipe.mel_spectrogram.audio_to_canvas(output.audios)[:, 0]).tolist()
-    return found
+class Listener:
+    """A pipeline and the judges of what it makes: the CLIP that ships tells the world's pictures apart."""
+
+    def __init__(self, pipe: ImagesThatSoundPipeline, judge: torch.nn.Module):
+        self.pipe, self.judge = pipe, judge
+        self.clip = CLIPScore.from_pretrained(EMBEDDED, subfolder="clip", dtype=torch.float32)
+        self.pictures = list(WORLD_PROMPTS["picture"].values())
+        self.prompts = self.clip.embed_prompts(self.pictures)
+
+    @torch.no_grad()
+    def judged(self, prompts: list[str], audio_prompt: str, **kwargs: object) -> tuple[list[int], list[bool]]:
+        """For each prompt of a picture the class of sound that is heard, and whether the picture is recognised."""
+        found, seen = [], []
+        for first in range(0, len(prompts), 10):
+            batch = prompts[first : first + 10]
+            generators = [torch.Generator().manual_seed(FIRST_SEED + first + i) for i in range(len(batch))]
+            output = self.pipe(batch, audio_prompt, generator=generators, output_type="pt", **kwargs)
+            canvases = self.pipe.mel_spectrogram.audio_to_canvas(output.audios)[:, 0]
+            found += recognise(self.judge, canvases).tolist()
+            for prompt, image in zip(batch, output.images.float()):
+                likeness = (self.clip.embed_canvases(image[None])[0] @ self.prompts.T).mean(dim=0)
+                seen.append(self.pictures[int(likeness.argmax())] == prompt)
+        return found, seen
 
 
 def counted(name: str, classes: list[int], wanted: list[int]) -> dict:
@@ -149,16 +164,21 @@ def counted(name: str, classes: list[int], wanted: list[int]) -> dict:
     return row
 
 
-def measure(pipe: ImagesThatSoundPipeline, judge: torch.nn.Module, num_samples: int, num_others: int) -> dict:
+def measure(listener: Listener, num_samples: int, num_others: int) -> dict:
     alone, new = {"audio_weight": 1.0, "image_guidance_start": 0.0}, [LASER] * num_samples
+    report = {"laser alone": counted("laser alone", listener.judged([""] * num_samples, CAPTION, **alone)[0], new)}
     pictures = [WORLD_PROMPTS["picture"][PICTURES[i % len(PICTURES)]] for i in range(num_samples)]
-    report = {
-        "laser alone": counted("laser alone", heard(pipe, judge, [""] * num_samples, CAPTION, **alone), new),
-        "laser with pictures": counted("laser with pictures", heard(pipe, judge, pictures, CAPTION), new),
-    }
+    classes, seen = listener.judged(pictures, CAPTION)
+    report["laser with pictures"] = counted("laser with pictures", classes, new)
+    both = [heard == LASER and shown for heard, shown in zip(classes, seen)]
+    for name, flags in (("their pictures", seen), ("both", both)):
+        report[name] = share(sum(flags), len(flags))
+        print(name, report[name], flush=True)
+    if not num_others:
+        return report
     classes = []
     for name in SOUNDS:
-        classes += heard(pipe, judge, [""] * num_others, WORLD_PROMPTS["sound"][name], **alone)
+        classes += listener.judged([""] * num_others, WORLD_PROMPTS["sound"][name], **alone)[0]
     wanted = np.repeat(np.arange(len(SOUNDS)), num_others).tolist()
     return {**report, "the others alone": counted("the others alone", classes, wanted)}
 
@@ -175,8 +195,10 @@ def main() -> None:
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED)
     pipe.set_progress_bar_config(disable=True)
     if args.audio_lora:
-        pipe.audio.load_lora_weights(args.audio_lora)
-    report = measure(pipe, judge, args.num_samples, args.num_others)
+        source, weight = source_and_weight(args.audio_lora)
+        pipe.audio.load_lora_weights(source, adapter_name="own")
+        pipe.audio.set_adapters("own", weight)
+    report = measure(Listener(pipe, judge), args.num_samples, args.num_others)
     write_json(args.work_dir / f"{Path(args.audio_lora).name if args.audio_lora else 'without'}.json", report)
 
 

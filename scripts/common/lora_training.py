@@ -92,6 +92,8 @@ def train(
         tell("The LoRA was there already.")
         return output_dir / WEIGHTS
     pipe = load_pipeline(models, ImagesThatSoundImg2ImgPipeline)
+    # Of a repo of the audio side alone, the image side is a copy.
+    pipe.register_modules(unet=pipe.unet_audio)
     pipe.set_progress_bar_config(disable=True)
     width = pipe.resolve_size(width=training.width).width
     canvases = read_canvases(pipe, sounds, width, training.seed)
