@@ -92,7 +92,7 @@ def train(
         tell("The LoRA was there already.")
         return output_dir / WEIGHTS
     pipe = load_pipeline(models, ImagesThatSoundImg2ImgPipeline)
-    # Of a repo of the audio side alone, the image side is a copy.
+    # Only the audio side is trained and heard.
     pipe.register_modules(unet=pipe.unet_audio)
     pipe.set_progress_bar_config(disable=True)
     width = pipe.resolve_size(width=training.width).width
@@ -100,7 +100,7 @@ def train(
     say_unknown(pipe, canvases.captions, models.model)
     lora = LoraTraining(pipe, training, accelerator)
     for step in _steps(lora, canvases, output_dir):
-        if accelerator.is_main_process and step % training.validation_steps == 0:
+        if accelerator.is_main_process and (step % training.validation_steps == 0 or step == training.max_train_steps):
             prompt = training.validation_prompt or Counter(canvases.captions).most_common(1)[0][0]
             lora.write_sample(output_dir / "samples" / f"step-{step:06d}", prompt, width, step)
     if accelerator.is_main_process:

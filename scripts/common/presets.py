@@ -109,6 +109,6 @@ EMBEDDED_FEW_STEPS = {"lcm": ("lcm_lora", "tcd", 4)}
 
 # Of the training of a LoRA: those of diffusers' examples, and those tried with the embedded checkpoint.
 LORA_DEFAULTS = {
-    "embedded": {"learning_rate": 1e-3, "max_train_steps": 300},
-    "others": {"learning_rate": 1e-4, "max_train_steps": 1000},
+    "embedded": {"learning_rate": 2e-3, "max_train_steps": 120, "checkpointing_steps": 40, "validation_steps": 40},
+    "others": {"learning_rate": 1e-4, "max_train_steps": 1000, "checkpointing_steps": 100, "validation_steps": 100},
 }

@@ -199,8 +199,8 @@ class Training:
     """Numbers of a LoRA's training. Raises `ValueError` for one that does not make sense."""
 
     rank: int = option("Rank of the LoRA's matrices. Default: %(default)s.", 8, type=int)
-    learning_rate: float | None = option("Default: 1e-4; 1e-3 for the embedded checkpoint.", type=float)
-    max_train_steps: int | None = option("Default: 1000; 300 for the embedded checkpoint.", type=int)
+    learning_rate: float | None = option("Default: 1e-4; 2e-3 for the embedded checkpoint.", type=float)
+    max_train_steps: int | None = option("Default: 1000; 120 for the embedded checkpoint.", type=int)
     train_batch_size: int = option("Canvases of a step. Default: %(default)s.", 4, type=int)
     gradient_accumulation_steps: int = option("Batches of a step. Default: %(default)s.", 1, type=int)
     gradient_checkpointing: bool = option("Compute more to keep less in memory.", False, action="store_true")
@@ -216,11 +216,12 @@ class Training:
     )
     width: int | None = option("Columns of a canvas. Default: the checkpoint's.", type=int)
     seed: int = option("Default: %(default)s.", 0, type=int)
-    checkpointing_steps: int = option(
-        "Steps between states from which a stopped run goes on. Default: %(default)s.", 100, type=int
+    checkpointing_steps: int | None = option(
+        "Steps between states from which a stopped run goes on. Default: 100; 40 for the embedded checkpoint.",
+        type=int,
     )
     validation_prompt: str | None = option("Prompt of the samples on the way. Default: the most frequent caption.")
-    validation_steps: int = option("Steps between samples on the way. Default: %(default)s.", 100, type=int)
+    validation_steps: int | None = option("Steps between samples on the way. Default: as above.", type=int)
 
     def __post_init__(self) -> None:
         names = ("rank", "max_train_steps", "train_batch_size", "gradient_accumulation_steps")
