@@ -100,7 +100,7 @@ def train(
     say_unknown(pipe, canvases.captions, models.model)
     lora = LoraTraining(pipe, training, accelerator)
     for step in _steps(lora, canvases, output_dir):
-        if accelerator.is_main_process and (step % training.validation_steps == 0 or step == training.max_train_steps):
+        if accelerator.is_main_process and step % training.validation_steps == 0:
             prompt = training.validation_prompt or Counter(canvases.captions).most_common(1)[0][0]
             lora.write_sample(output_dir / "samples" / f"step-{step:06d}", prompt, width, step)
     if accelerator.is_main_process:

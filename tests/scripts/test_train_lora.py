@@ -72,7 +72,7 @@ def test_captions_come_from_metadata_then_texts_then_the_command_then_names(tmp_
         (b'{"file_name": "\\\\\\\\host\\\\a.wav", "text": "x"}', "path in this folder"),
         (b'{"file_name": "a.wav"}', "texts as `file_name` and `text`"),
         (b'{"file_name": "a.wav", "text": ["x"]}', "texts as `file_name` and `text`"),
-        (b"[1]", "no dict"),
+        (b"[1]", "no JSON object"),
         (b"\xff\xfe", "can't be read"),
         (b'{"file_name": "a.wav", "text": "' + b"x" * 20_000 + b'"}', "at most 10000 bytes"),
         (b'{"file_name": "a.wav", "text": "\\u001b[2J"}', "can't be printed"),
