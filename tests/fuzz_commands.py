@@ -138,6 +138,10 @@ def options_of(command: str, fresh: str) -> dict[str, list]:
         "search": {"--keep": INTEGERS, "--rungs": FLOATS, "--shares": FLOATS},
         "colorize": {"--super_resolution_model": MODELS, "--example": ["bell", "x"]},
         "check": {"--vocoder": MODELS},
+        "train-lora": {"--audio_dir": ["samples", *PATHS], "--output_dir": PATHS, "--audio_model": MODELS}
+        | {"--audio_prompt": TEXTS, "--validation_prompt": TEXTS, "--mixed_precision": ["fp16", "x"]}
+        | dict.fromkeys(("--learning_rate", "--prior_loss_weight"), FLOATS)
+        | dict.fromkeys(("--rank", "--width", "--seed", "--train_batch_size", "--validation_steps"), ["0", "1", "x"]),
         "play": {"--vocoder": MODELS, "--output": [*PATHS, f"{fresh}.wav"]},
         "see": {"--params_from": PATHS, "--output": [*PATHS, f"{fresh}.png"]},
         "compare": {
@@ -186,6 +190,8 @@ HONEST = {
     "rank": {"--sample_dir": "samples", "--device": "cpu"},
     "evaluate": {"--sample_dir": "samples", "--device": "cpu"},
     "check": {"--sample_dir": "samples"},
+    "train-lora": {"--audio_dir": "samples", "--output_dir": "my_lora", "--max_train_steps": "1", "--width": "64"}
+    | {"--train_batch_size": "1", "--device": "cpu"},
     "play": {"samples/one/image.png": None},
     "see": {"samples/one/audio.wav": None},
     "compare": {"--pairs": "castle-drum"},

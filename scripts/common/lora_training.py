@@ -18,6 +18,7 @@ from diffusers.training_utils import cast_training_params
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...pipelines import ImagesThatSoundImg2ImgPipeline, MelSpectrogram
+from .border import arguments_named
 from .canvases import picture_of
 from .files import check_own_folder, json_text, keep_settings, write_json, write_text, written
 from .forecast import clock, say_duration
@@ -91,7 +92,8 @@ def train(
     if (output_dir / WEIGHTS).exists():
         tell("The LoRA was there already.")
         return output_dir / WEIGHTS
-    pipe = load_pipeline(models, ImagesThatSoundImg2ImgPipeline)
+    with arguments_named(model="audio_model"):
+        pipe = load_pipeline(models, ImagesThatSoundImg2ImgPipeline)
     # Only the audio side is trained and heard.
     pipe.register_modules(unet=pipe.unet_audio)
     pipe.set_progress_bar_config(disable=True)
@@ -190,6 +192,8 @@ def read_canvases(
     """
     mel, cropped, captions, latents = pipe.mel_spectrogram, pipe.default_arguments["crop_right"], [], []
     vae, generator = pipe.audio_side.vae, torch.Generator().manual_seed(seed)
+    if width < mel.min_columns + cropped:
+        raise ValueError(f"`width` has to be at least {mel.min_columns + cropped}, but is {width}.")
     for sound in tqdm(sounds, desc="Sounds", delay=1):
         audio = read_sound(sound, mel.sampling_rate)
         if audio is not None:

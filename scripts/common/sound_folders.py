@@ -56,6 +56,8 @@ def captioned_sounds(folder: Path, caption: str | None = None) -> list[Captioned
     if not folder.is_dir():
         raise ValueError(f"`audio_dir` has to be a folder of sounds, but is {str(folder)!r}.")
     root, given = folder.resolve(), _read_metadata(folder)
+    if caption is not None and not caption.isprintable():
+        raise ValueError(f"`audio_prompt` has to be a line that can be printed, but is {caption[:100]!r}.")
     sounds = []
     for path in sorted(_files_of(folder)):
         check_name(path, "audio_dir")

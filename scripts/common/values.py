@@ -224,17 +224,21 @@ class Training:
     validation_steps: int | None = option("Steps between samples on the way. Default: as above.", type=int)
 
     def __post_init__(self) -> None:
-        names = ("rank", "max_train_steps", "train_batch_size", "gradient_accumulation_steps")
-        names += ("width", "checkpointing_steps", "validation_steps")
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= MAX_SAMPLES:
-                raise ValueError(f"`{name}` has to be a positive integer of at most {MAX_SAMPLES}, but is {value!r}.")
+        for name in ("max_train_steps", "gradient_accumulation_steps", "checkpointing_steps", "validation_steps"):
+            self._check(name, MAX_SAMPLES)
+        # More would take a machine's memory before anything is learned.
+        for name, most in (("rank", 1024), ("train_batch_size", 1024), ("width", 8192)):
+            self._check(name, most)
         for name, least in (("learning_rate", 1e-12), ("prior_loss_weight", 0.0)):
             value = getattr(self, name)
             if value is not None and not least <= value <= 1000:
                 raise ValueError(f"`{name}` has to be in {least:g}..1000, but is {value!r}.")
         check_seed(self.seed, 1)
+
+    def _check(self, name: str, most: int) -> None:
+        value = getattr(self, name)
+        if value is not None and not 1 <= value <= most:
+            raise ValueError(f"`{name}` has to be an integer from 1 to {most}, but is {value!r}.")
 
     def for_model(self, model: str) -> "Training":
         """The same with the defaults of an audio model for what is left open."""
