@@ -3,6 +3,7 @@ Trains the embedded checkpoint's ControlNet: lines of the drawn pictures of `wor
 as it is. A killed run that is started again with the same arguments goes on from its last state.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -80,9 +81,11 @@ def _hills(shape: tuple[int, int], numbers: np.random.Generator) -> np.ndarray:
 # -------------------- Training --------------------
 
 
-def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
-    """One that begins as the UNet's encoder and says nothing."""
-    encoder = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16, 32, 64))
+def new_controlnet(
+    unet: UNet2DConditionModel, embedding_channels: tuple[int, ...] = (8, 16, 32, 64)
+) -> ControlNetModel:
+    """One that begins as the UNet's encoder and says nothing. All but one `embedding_channels` halve the lines."""
+    encoder = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=embedding_channels)
     # `from_unet` leaves out the number of heads.
     heads = unet.config.addition_embed_type_num_heads
     controlnet = ControlNetModel.from_config(encoder.config, addition_embed_type_num_heads=heads)
@@ -90,25 +93,34 @@ def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     return controlnet
 
 
-def train_controlnet(run: Run, data: dict, pipe: ImagesThatSoundPipeline) -> ControlNetModel:
+def train_controlnet(
+    run: Run,
+    pipe: ImagesThatSoundPipeline,
+    controlnet: ControlNetModel,
+    data: tuple[torch.Tensor, np.ndarray],
+    prompt_of: Callable[[int, np.random.Generator], str],
+) -> ControlNetModel:
     """
     Learns to predict the velocity (arXiv 2202.00512) of pictures whose lines it sees, and to be silent if the
     prompt is empty, so that guidance strengthens the lines too.
-    """
-    latents = encode_data(run, {"picture": data["picture"]}, pipe.vae)["picture"]
-    packed, labels = data["lines"]
-    scheduler = DDPMScheduler(**NOISE)
-    unet = pipe.unet.to(memory_format=torch.channels_last)
-    torch.manual_seed(run.seed)
-    controlnet = new_controlnet(unet).to(run.device, memory_format=torch.channels_last)
 
-    def prompt_of(row: int, numbers: np.random.Generator) -> str:
-        generic = numbers.random() < 0.4
-        return str(numbers.choice(GENERIC_PROMPTS)) if generic else describe("picture", labels[row], numbers)
+    Args:
+        run ([`Run`]): Its folder gets the checkpoint.
+        pipe ([`ImagesThatSoundPipeline`]): Its image side stays as it is.
+        controlnet ([`ControlNetModel`]): A new one of its UNet.
+        data (`tuple`): Latents (N, C, h, w), and lines (N, H, W / 8), packed.
+        prompt_of (`Callable`): From a row of the data and a source of chance to a prompt.
+    """
+    latents, packed = data
+    scheduler = DDPMScheduler(**NOISE)
+    for model in (pipe.vae, pipe.unet, pipe.text_encoder):
+        model.to(run.device).requires_grad_(False)
+    unet = pipe.unet.to(memory_format=torch.channels_last)
+    controlnet.to(run.device, memory_format=torch.channels_last)
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, generator = run.generators(0, step)
-        rows = numbers.integers(len(labels), size=run.batch_size)
+        rows = numbers.integers(len(packed), size=run.batch_size)
         prompts = [mostly(partial(prompt_of, row, numbers), numbers) for row in rows]
         lines = np.stack([hand_drawn(np.unpackbits(packed[row], axis=1), numbers) for row in rows])
         lines = torch.from_numpy(lines)[:, None].expand(-1, 3, -1, -1)
@@ -135,9 +147,17 @@ def main(input_args: list[str] | None = None) -> None:
     run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=3000, batch_size=8, steps=steps)
     data = make_data(run, draw_one, ("picture", "lines"))
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED).to(run.device)
-    for model in (pipe.vae, pipe.unet, pipe.text_encoder):
-        model.requires_grad_(False)
-    train_controlnet(run, data, pipe).to("cpu", torch.float16).save_pretrained(run.output_dir)
+    latents = encode_data(run, {"picture": data["picture"]}, pipe.vae)["picture"]
+    packed, labels = data["lines"]
+
+    def prompt_of(row: int, numbers: np.random.Generator) -> str:
+        generic = numbers.random() < 0.4
+        return str(numbers.choice(GENERIC_PROMPTS)) if generic else describe("picture", labels[row], numbers)
+
+    torch.manual_seed(run.seed)
+    controlnet = new_controlnet(pipe.unet)
+    train_controlnet(run, pipe, controlnet, (latents, packed), prompt_of)
+    controlnet.to("cpu", torch.float16).save_pretrained(run.output_dir)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ together reach in one step what the guided mean of both reaches in many. Stages:
 LoRAs. A killed run that is started again with the same arguments goes on from its last state.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from diffusers import LCMScheduler, UniPCMultistepScheduler
@@ -49,8 +51,13 @@ def prompts_of(run: Run, number: int) -> tuple[list[str], list[str]]:
 
 
 @torch.no_grad()
-def make_canvases(run: Run, pipe: ImagesThatSoundPipeline) -> tuple[torch.Tensor, list[str], list[str]]:
-    """Latents (N, C, H / 8, W / 8) that the pair composes, and their prompts, from disk if they are there."""
+def make_canvases(
+    run: Run, pipe: ImagesThatSoundPipeline, prompts_of: Callable[[Run, int], tuple[list[str], list[str]]], **size: int
+) -> tuple[torch.Tensor, list[str], list[str]]:
+    """
+    Latents (N, C, h, w) that the pair composes, and their prompts, from disk if they are there. `prompts_of` gives the
+    prompts of a batch by its number, `size` is that of the pipeline's call.
+    """
     pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config)
     latents, prompts, audio_prompts = [], [], []
     for number in range(run.num_draws // BATCH_SIZE):
@@ -58,7 +65,8 @@ def make_canvases(run: Run, pipe: ImagesThatSoundPipeline) -> tuple[torch.Tensor
         path = run.work_dir / f"composed-{number:04d}.pt"
         if not path.exists():
             generator = torch.Generator().manual_seed(run.seed + number)
-            output = pipe(image, audio, num_inference_steps=CANVAS_STEPS, generator=generator, output_type="latent")
+            steps = {"num_inference_steps": CANVAS_STEPS, "output_type": "latent"}
+            output = pipe(image, audio, generator=generator, **steps, **size)
             write_tensors(path, output.images.float().cpu())
             print(f"composed {number + 1} of {run.num_draws // BATCH_SIZE} batches", flush=True)
         latents.append(torch.load(path, weights_only=True))
@@ -102,9 +110,14 @@ class Levels:
         return skip * noisy + out * self.clean(noisy, noise, timesteps)
 
 
-def train_loras(run: Run, pipe: ImagesThatSoundPipeline) -> None:
+def train_loras(
+    run: Run,
+    pipe: ImagesThatSoundPipeline,
+    canvases: tuple[torch.Tensor, list[str], list[str]],
+    guidance_scale: float = GUIDANCE_SCALE,
+) -> None:
     """Adds a LoRA to each side and trains both at once, since only their mean is asked to be consistent."""
-    latents, *prompts = make_canvases(run, pipe)
+    latents, *prompts = canvases
     levels = Levels(run.device)
     unets = [getattr(pipe, side).requires_grad_(False) for side in SIDES]
     torch.manual_seed(run.seed)
@@ -133,7 +146,7 @@ def train_loras(run: Run, pipe: ImagesThatSoundPipeline) -> None:
                 told = torch.cat([nothing.expand(len(noisy), -1, -1), read[rows]])
                 unconditional, conditional = unet(both, times, told).sample.float().chunk(2)
             unet.enable_adapters()
-            noises.append(unconditional + GUIDANCE_SCALE * (conditional - unconditional))
+            noises.append(unconditional + guidance_scale * (conditional - unconditional))
         return sum(noises) / 2
 
     def loss_of_step(step: int) -> torch.Tensor:
@@ -177,7 +190,7 @@ def main(input_args: list[str] | None = None) -> None:
     run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=1000, batch_size=8, steps=steps)
     pipe = ImagesThatSoundPipeline.from_pretrained(EMBEDDED).to(run.device)
     pipe.set_progress_bar_config(disable=True)
-    train_loras(run, pipe)
+    train_loras(run, pipe, make_canvases(run, pipe, prompts_of))
     save_loras(run, pipe)
 
 
