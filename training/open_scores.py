@@ -42,6 +42,8 @@ IMAGE_SIZE, PATCH_SIZE = 64, 16
 # Pixels by which windows slide along a canvas, an eighth of its height, as CLIP sees them.
 SLIDE = IMAGE_SIZE // 8
 TEXT_WIDTH, PROJECTION = 64, 128
+# Weight of the distance to a name's vector, beside that of naming it.
+NEAR_WEIGHT = 3.0
 # The most of the other kind in a composed square.
 OVERLAID = 0.6
 # Squares of a canvas.
@@ -50,7 +52,7 @@ SQUARES = 4
 VARIANTS_HELD_OUT = 4000
 HELD_OUT_SEED, HELD_OUT = 104, 500
 # A rough Griffin-Lim, for thousands of sounds.
-HEARING = MelSpectrogram(inverse_filter_iterations=10, griffin_lim_iterations=8)
+HEARING = MelSpectrogram(inverse_filter_iterations=8, griffin_lim_iterations=6)
 
 
 class Matched(torch.nn.Module):
@@ -70,10 +72,14 @@ class Matched(torch.nn.Module):
         self.names = torch.nn.Embedding(num_names, PROJECTION)
 
     def loss(self, embeddings: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Embeddings (B, D) are to name their rows (B,)."""
+        """
+        Embeddings (B, D) are to name their rows (B,), and to lie near them: pictures and prompts that both name a row
+        may otherwise be far from each other.
+        """
         scale = getattr(self.model, self.logit_scale).exp().clamp(max=100)
-        logits = scale * normalize(embeddings.float(), dim=-1) @ normalize(self.names.weight, dim=-1).T
-        return cross_entropy(logits, rows, label_smoothing=0.05)
+        cosines = normalize(embeddings.float(), dim=-1) @ normalize(self.names.weight, dim=-1).T
+        away = 1 - cosines.gather(1, rows[:, None]).mean()
+        return cross_entropy(scale * cosines, rows, label_smoothing=0.05) + NEAR_WEIGHT * away
 
     def forward(self, inputs: torch.Tensor, tokens: dict, rows: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
         """The loss of pictures or sounds that show `rows` and of prompts that say the names `said`."""
@@ -201,10 +207,9 @@ def turns_of(data: dict[str, Squares]) -> list[np.ndarray]:
     return [turn for pair in zip(learned, fresh) for turn in pair] + list(fresh[VARIANTS:])
 
 
-def held_out_turns(data: dict[str, Squares]) -> list[np.ndarray]:
+def fresh_turns() -> list[np.ndarray]:
     """The same of fresh sounds that are used nowhere else."""
-    fresh = [np.stack([sound_square(name, VARIANTS_HELD_OUT + i)[0] for name in SOUNDS]) for i in (0, 1)]
-    return [turns_of(data)[0], fresh[0], turns_of(data)[2], fresh[1]]
+    return [np.stack([sound_square(name, VARIANTS_HELD_OUT + i)[0] for name in SOUNDS]) for i in (0, 1)]
 
 
 def draw_heard(run: Run, kind: str, turns: list[np.ndarray], overlays: np.ndarray, count: int) -> torch.Tensor:
@@ -297,14 +302,16 @@ def train_clap(run: Run, data: dict[str, Squares]) -> tuple[ClapModel, ClapProce
     train(run, "clap", model, loss_of_step, learning_rate_at=trapezoid)
     numbers = np.random.default_rng(HELD_OUT_SEED)
     rows = numbers.integers(len(names), size=HELD_OUT)
-    turns = held_out_turns(data)
-    sounds = {
-        each: draw_heard(run, f"held-out-{each}", turns, overlays, len(turns) * len(names))
-        for each, overlays in (("clean", pictures[:0]), ("composed", pictures))
-    }
-    fresh = torch.cat([torch.arange(len(names)) + len(names) * turn for turn in range(1, len(turns), 2)])
-    inputs = {each: canvases_heard(sounds[each], rows, numbers) for each in sounds}
-    inputs |= {f"fresh, {each}": canvases_heard(sounds[each][fresh], rows, numbers) for each in sounds}
+    learned, fresh = turns_of(data)[::2][:2], fresh_turns()
+    inputs = {}
+    for each, turns, overlays in (
+        ("clean", learned, pictures[:0]),
+        ("composed", learned, pictures),
+        ("fresh, clean", fresh, pictures[:0]),
+        ("fresh, composed", fresh, pictures),
+    ):
+        sounds = draw_heard(run, f"held-out-{each.replace(', ', '-')}", turns, overlays, len(turns) * len(names))
+        inputs[each] = canvases_heard(sounds, rows, numbers)
     found = named(model.cpu(), "sound", inputs, torch.from_numpy(rows), labels, tokenizer)
     return model.model, ClapProcessor(clap_feature_extractor(), tokenizer), found
 
@@ -345,7 +352,7 @@ def named(
 
 def main(input_args: list[str] | None = None) -> None:
     steps, work_dir = {"clip": 2000, "clap": 1000}, "outputs/open_world"
-    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=2000, batch_size=64, steps=steps)
+    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=1200, batch_size=64, steps=steps)
     data = make_squares(run.work_dir, num_draws=1000)
     tokenizer = CLIPTokenizer.from_pretrained(run.output_dir / "tokenizer")
     stages = {"clip": lambda: train_clip(run, data, tokenizer), "clap": lambda: train_clap(run, data)}
