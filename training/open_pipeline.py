@@ -5,7 +5,6 @@ Puts the open world's stages together as a pipeline, with `vocabulary.json` and 
 
 import argparse
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,8 @@ from images_that_sound.scripts.common.files import write_json
 from images_that_sound.scripts.common.vocabulary import words_of
 
 from .loop import NOISE, save
-from .open_world.pictures import SQUARE, describe_picture, names
-from .open_world.sounds import VARIANTS, describe_sound, make_sound
-from .open_world.vocabulary import SOUNDS
+from .open_world.pictures import SQUARE
+from .open_world.squares import describe, make_squares
 
 
 # Auffusion's constants; a fifth of the rounds that its canvases take, on magnitudes that are closer to the canvas.
@@ -63,35 +61,29 @@ def open_pipeline(folder: Path) -> ImagesThatSoundPipeline:
     )
 
 
-def known_words() -> dict[str, dict[str, list[str]]]:
-    """For each kind the names of what there is, and all words of its prompts."""
-    numbers = np.random.default_rng(0)
-    attributes = {name: [make_sound(name, variant)[1] for variant in range(VARIANTS)] for name in SOUNDS}
-
-    def describe_one(name: str) -> str:
-        return describe_sound(name, attributes[name][int(numbers.integers(VARIANTS))], numbers)
-
-    kinds: dict[str, tuple[list[str], Callable[[str], str]]] = {
-        "picture": (names(), lambda name: describe_picture(name, numbers)),
-        "sound": (list(SOUNDS), describe_one),
-    }
-    known = {}
-    for kind, (all_names, describe) in kinds.items():
-        words = {word for name in all_names for _ in range(NUM_WORDINGS) for word in words_of(describe(name))}
-        known[kind] = {"names": all_names, "words": sorted(words)}
+def known_words(labels: dict[str, list[dict]]) -> dict[str, dict[str, list[str]]]:
+    """For each kind of labels the names of what there is, and all words of its prompts."""
+    numbers, known = np.random.default_rng(0), {}
+    for kind in labels:
+        names = list(dict.fromkeys(label["name"] for label in labels[kind]))
+        rounds = -(-NUM_WORDINGS * len(names) // len(labels[kind]))
+        prompts = (describe(kind, label, numbers) for label in labels[kind] for _ in range(rounds))
+        known[kind] = {"names": names, "words": sorted({word for prompt in prompts for word in words_of(prompt)})}
     return known
 
 
 def main(input_args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default="training/checkpoints", help="Folder of the stages.")
+    parser.add_argument("--work_dir", type=Path, default="outputs/open_world", help="Keeps the squares.")
     parser.add_argument("--output_dir", type=Path, required=True, help="Folder for the pipeline.")
     args = parser.parse_args(input_args)
     save(open_pipeline(args.model), args.output_dir)
     for name in FOLDERS:
         if (args.model / name).exists():
             shutil.copytree(args.model / name, args.output_dir / name, dirs_exist_ok=True)
-    write_json(args.output_dir / "vocabulary.json", known_words())
+    data = make_squares(args.work_dir, 1000, ("picture", "sound"))
+    write_json(args.output_dir / "vocabulary.json", known_words({kind: data[kind].labels for kind in data}))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool2d, cross_entropy, normalize
+from torch.nn.functional import avg_pool1d, avg_pool2d, cross_entropy, normalize
 from transformers import (
     ClapConfig,
     ClapFeatureExtractor,
@@ -33,7 +33,7 @@ from images_that_sound.selection.clap import clap_features
 from .judges import share
 from .loop import Run, learn_tokenizer, parse_run, small_text_config, train, trapezoid, write_tensors
 from .open_world.pictures import SQUARE, WILD
-from .open_world.sounds import LENGTH_IN_S, VARIANTS
+from .open_world.sounds import VARIANTS
 from .open_world.squares import Squares, describe, make_squares, sound_square
 from .open_world.vocabulary import SOUNDS
 
@@ -51,8 +51,9 @@ SQUARES = 4
 # Sounds from this variant on are used nowhere else, and draws of this seed neither.
 VARIANTS_HELD_OUT = 4000
 HELD_OUT_SEED, HELD_OUT = 104, 500
-# A rough Griffin-Lim, for thousands of sounds.
-HEARING = MelSpectrogram(inverse_filter_iterations=8, griffin_lim_iterations=6)
+HEARING = MelSpectrogram(inverse_filter_iterations=20, griffin_lim_iterations=12)
+# The loudest that CLAP hears in sounds whose peak is full scale, and silence.
+LOUDEST_IN_DB, SILENCE_IN_DB = (18.0, 36.0), -100.0
 
 
 class Matched(torch.nn.Module):
@@ -187,76 +188,84 @@ def train_clip(run: Run, data: dict[str, Squares], tokenizer: CLIPTokenizer) -> 
 # -------------------- Sounds --------------------
 
 
-def clap_feature_extractor(length_in_s: int = 10) -> ClapFeatureExtractor:
+def clap_feature_extractor() -> ClapFeatureExtractor:
     """CLAP's front end with its resolution of pitch and a quarter of that of time."""
     return ClapFeatureExtractor(
         feature_size=64,
         hop_length=1920,
         fft_window_size=4096,
         frequency_max=8000,
-        max_length_s=length_in_s,
         truncation="rand_trunc",
         top_db=None,
     )
 
 
-def turns_of(data: dict[str, Squares]) -> list[np.ndarray]:
-    """Sounds that the checkpoint learns and fresh ones by turns: squares (100, 256, 256), one of each name."""
-    learned = data["sound"].pixels.reshape(len(SOUNDS), VARIANTS, SQUARE, SQUARE).swapaxes(0, 1)
-    fresh = data["fresh sound"].pixels.reshape(-1, len(SOUNDS), SQUARE, SQUARE)
-    return [turn for pair in zip(learned, fresh) for turn in pair] + list(fresh[VARIANTS:])
+def learned_turns(data: dict[str, Squares]) -> list[np.ndarray]:
+    """Sounds that the checkpoint learns: squares (100, 256, 256), one of each name."""
+    return list(data["sound"].pixels.reshape(len(SOUNDS), VARIANTS, SQUARE, SQUARE).swapaxes(0, 1))
 
 
-def fresh_turns() -> list[np.ndarray]:
-    """The same of fresh sounds that are used nowhere else."""
-    return [np.stack([sound_square(name, VARIANTS_HELD_OUT + i)[0] for name in SOUNDS]) for i in (0, 1)]
+def overlaid(squares: np.ndarray, pictures: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
+    """Squares (N, H, W) in 0..255 of sounds under as many pictures, each at a random weight, in 0..1 as float32."""
+    weight = (OVERLAID * numbers.random((len(squares), 1, 1))).astype(np.float32)
+    return ((1 - weight) * squares + weight * pictures) / 255
 
 
-def draw_heard(run: Run, kind: str, turns: list[np.ndarray], overlays: np.ndarray, count: int) -> torch.Tensor:
+def heard_roughly(squares: torch.Tensor) -> torch.Tensor:
     """
-    Sounds (count, T, M) as CLAP hears them, in dB: those of `turns`, again and again, played by Griffin-Lim from
-    squares that pictures overlay; from disk if they are there.
-
-    Args:
-        run ([`Run`]): Its work folder keeps them.
-        kind (`str`): Name of the file.
-        turns (`list[np.ndarray]`): Squares (100, 256, 256) as uint8, one of each name.
-        overlays (`np.ndarray`): Pictures (N, 256, 256) as uint8, or none for clean sounds.
-        count (`int`): Sounds.
+    What CLAP hears of squares (N, 256, 256) in 0..1, told from them and not from their sounds: (N, T, M) in dB, up to
+    a gain. Griffin-Lim takes two hundred times as long. Both scales are Slaney's, so that CLAP's filters are triangles
+    over the rows of a canvas.
     """
-    file = run.work_dir / f"heard-{kind}.pt"
-    if not file.exists():
-        numbers, heard = np.random.default_rng([run.seed, len(kind)]), []
-        for index in range(count):
-            square = turns[index // len(SOUNDS) % len(turns)][index % len(SOUNDS)] / 255
-            if len(overlays):
-                weight = OVERLAID * numbers.random()
-                square = (1 - weight) * square + weight * overlays[int(numbers.integers(len(overlays)))] / 255
-            heard.append(hear(torch.from_numpy(square.astype(np.float32))))
-            if index % 100 == 99:
-                print(f"heard {index + 1} of {count}", flush=True)
-        write_tensors(file, torch.stack(heard))
-    return torch.load(file, weights_only=True)
+    power = HEARING.canvas_to_log_mel(squares[:, None]).mul(2).exp()  # (N, 256, 256)
+    extractor = clap_feature_extractor()
+    width = (SQUARE + 1) / (extractor.feature_size + 1)
+    centers = width * torch.arange(1.0, extractor.feature_size + 1)
+    triangles = (1 - (torch.arange(1.0, SQUARE + 1) - centers[:, None]).abs() / width).clamp(min=0)
+    columns = extractor.hop_length * HEARING.sampling_rate // (extractor.sampling_rate * HEARING.hop_length)
+    heard = triangles / triangles.sum(dim=1, keepdim=True) @ power
+    heard = avg_pool1d(heard, 2 * columns - 1, columns, columns - 1, count_include_pad=False)
+    return 10 * heard.clamp(min=1e-10).log10().transpose(1, 2)
 
 
-def hear(square: torch.Tensor) -> torch.Tensor:
-    """A square (256, 256) in 0..1, played and heard: (T, M) in dB as float16."""
-    audio = HEARING.canvas_to_audio(square[None, None])[:, : round(LENGTH_IN_S * HEARING.sampling_rate)]
-    extractor = clap_feature_extractor(3)
-    frames = round(LENGTH_IN_S * extractor.sampling_rate / extractor.hop_length)
-    return clap_features(extractor, audio.numpy(), HEARING.sampling_rate)[0, 0, :frames].half()
+def draw_heard(run: Run, turns: list[np.ndarray], pictures: np.ndarray) -> torch.Tensor:
+    """Sounds (N, T, M) as CLAP roughly hears them, those of `turns` again and again under pictures."""
+    numbers, heard = np.random.default_rng([run.seed, 22]), []
+    for index in range(run.num_draws // len(SOUNDS)):
+        overlays = pictures[numbers.integers(len(pictures), size=len(SOUNDS))]
+        heard.append(heard_roughly(torch.from_numpy(overlaid(turns[index % len(turns)], overlays, numbers))))
+    return torch.cat(heard)
 
 
 def canvases_heard(heard: torch.Tensor, rows: np.ndarray, numbers: np.random.Generator) -> torch.Tensor:
     """
-    For each sound of the vocabulary in `rows` (B,) four of its squares one after the other, (B, 1, 4 T, M), some
-    louder than others.
+    For each sound of the vocabulary in `rows` (B,) four of its squares one after the other, (B, 1, 4 T, M), as loud as
+    sounds are whose peak is full scale.
     """
     each = len(heard) // len(SOUNDS)
     places = rows[:, None] + len(SOUNDS) * numbers.integers(each, size=(len(rows), SQUARES))
-    gain = torch.from_numpy(numbers.uniform(-6, 3, (len(rows), 1, 1, 1)).astype(np.float32))
-    squares = heard[places].float() + gain  # (B, 4, T, M)
-    return squares.flatten(1, 2)[:, None]
+    canvases = heard[places].flatten(1, 2)[:, None]
+    loudest = torch.from_numpy(numbers.uniform(*LOUDEST_IN_DB, (len(rows), 1, 1, 1)).astype(np.float32))
+    return (canvases - canvases.amax(dim=(2, 3), keepdim=True) + loudest).clamp(min=SILENCE_IN_DB)
+
+
+def canvases_played(run: Run, kind: str, turns: list[np.ndarray], pictures: np.ndarray) -> torch.Tensor:
+    """
+    A canvas of each sound of the vocabulary, four of its squares under one picture, played by Griffin-Lim and heard
+    as the score hears it: (100, 1, T, M), from disk if it is there.
+    """
+    file = run.work_dir / f"heard-{kind}.pt"
+    if not file.exists():
+        numbers, heard = np.random.default_rng([HELD_OUT_SEED, len(kind)]), []
+        for row in range(len(SOUNDS)):
+            squares = np.concatenate([turns[i][row] for i in numbers.integers(len(turns), size=SQUARES)], axis=1)
+            picture = np.tile(pictures[int(numbers.integers(len(pictures)))], (1, SQUARES))
+            canvas = torch.from_numpy(overlaid(squares[None], picture[None], numbers))
+            audio = HEARING.canvas_to_audio(canvas[:, None]).numpy()
+            heard.append(clap_features(clap_feature_extractor(), audio, HEARING.sampling_rate))
+        write_tensors(file, torch.cat(heard))
+        print(f"played {file.stem}", flush=True)
+    return torch.load(file, weights_only=True)
 
 
 def new_clap(tokenizer: RobertaTokenizer) -> ClapModel:
@@ -287,7 +296,8 @@ def train_clap(run: Run, data: dict[str, Squares]) -> tuple[ClapModel, ClapProce
     prompts = (describe("sound", label, numbers) for label in labels for _ in range(10))
     tokenizer = learn_tokenizer(run, RobertaTokenizer, prompts, vocab_size=1024, max_length=77)
     pictures = np.concatenate([data["picture"].pixels, data[WILD].pixels])
-    heard = draw_heard(run, "composed", turns_of(data), pictures, run.num_draws)
+    fresh = data["fresh sound"].pixels.reshape(-1, len(SOUNDS), SQUARE, SQUARE)
+    heard = draw_heard(run, [*learned_turns(data), *fresh], pictures)
     torch.manual_seed(run.seed)
     model = Matched(new_clap(tokenizer), embed_sounds, "logit_scale_a", len(names)).to(run.device)
 
@@ -300,18 +310,13 @@ def train_clap(run: Run, data: dict[str, Squares]) -> tuple[ClapModel, ClapProce
         return model(inputs, tokens, torch.from_numpy(rows).to(run.device), said.to(run.device))
 
     train(run, "clap", model, loss_of_step, learning_rate_at=trapezoid)
-    numbers = np.random.default_rng(HELD_OUT_SEED)
-    rows = numbers.integers(len(names), size=HELD_OUT)
-    learned, fresh = turns_of(data)[::2][:2], fresh_turns()
-    inputs = {}
-    for each, turns, overlays in (
-        ("clean", learned, pictures[:0]),
-        ("composed", learned, pictures),
-        ("fresh, clean", fresh, pictures[:0]),
-        ("fresh, composed", fresh, pictures),
-    ):
-        sounds = draw_heard(run, f"held-out-{each.replace(', ', '-')}", turns, overlays, len(turns) * len(names))
-        inputs[each] = canvases_heard(sounds, rows, numbers)
+    fresh = [np.stack([sound_square(name, VARIANTS_HELD_OUT + i)[0] for name in SOUNDS]) for i in range(2)]
+    inputs = {
+        "composed": canvases_played(run, "composed", learned_turns(data), pictures),
+        "fresh, clean": canvases_played(run, "fresh-clean", fresh, np.zeros_like(pictures[:1])),
+        "fresh, composed": canvases_played(run, "fresh-composed", fresh, pictures),
+    }
+    rows = np.arange(len(names))
     found = named(model.cpu(), "sound", inputs, torch.from_numpy(rows), labels, tokenizer)
     return model.model, ClapProcessor(clap_feature_extractor(), tokenizer), found
 
@@ -352,7 +357,7 @@ def named(
 
 def main(input_args: list[str] | None = None) -> None:
     steps, work_dir = {"clip": 2000, "clap": 1000}, "outputs/open_world"
-    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=1200, batch_size=64, steps=steps)
+    run = parse_run(__doc__, input_args, work_dir=work_dir, num_draws=4800, batch_size=64, steps=steps)
     data = make_squares(run.work_dir, num_draws=1000)
     tokenizer = CLIPTokenizer.from_pretrained(run.output_dir / "tokenizer")
     stages = {"clip": lambda: train_clip(run, data, tokenizer), "clap": lambda: train_clap(run, data)}
