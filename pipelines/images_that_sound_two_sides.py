@@ -65,8 +65,11 @@ from .images_that_sound_spectrogram import check_audio
 
 logger = get_logger(__name__)
 
-# Windows as wide as a canvas of the checkpoint, each half over the next.
-OWN_WINDOWS = dict.fromkeys(("window_width", "window_stride", "audio_window_width", "audio_window_stride"))
+# Windows as wide as a canvas of the checkpoint, each half over the next, one at a time.
+OWN_WINDOWS = {
+    **dict.fromkeys(("window_width", "window_stride", "audio_window_width", "audio_window_stride")),
+    "window_batch_size": 1,
+}
 
 # Defaults of calls that average noise: the paper's settings.
 PAPER_ARGUMENTS = {
@@ -361,7 +364,7 @@ class TwoSidesMixin(
         window_stride: int | None = None,
         audio_window_width: int | None = None,
         audio_window_stride: int | None = None,
-        window_batch_size: int = 1,
+        window_batch_size: int | None = None,
     ) -> Canvas:
         """
         The canvas with the windows that the arguments of a call ask for. A canvas that is not wider than a window, or
@@ -372,11 +375,11 @@ class TwoSidesMixin(
             "window": (canvas.width, window_width, window_stride),
             "audio_window": (canvas.strip_width, audio_window_width, audio_window_stride),
         }
-        windows = []
+        windows, batch_size = [], self.resolve_default("window_batch_size", window_batch_size)
         for name, (total, width, stride) in arguments.items():
             width, widest = self.resolve_window_width(width, name)
             stride = self.resolve_default(f"{name}_stride", stride)
-            further = {"name": name, "widest": widest, "batch_size": window_batch_size, "circular": canvas.circular}
+            further = {"name": name, "widest": widest, "batch_size": batch_size, "circular": canvas.circular}
             windows.append(resolve_windows(total, width, stride, self.vae_scale_factor, **further))
         return replace(canvas, windows=windows[0], audio_windows=windows[1])
 

@@ -166,7 +166,7 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
         window_stride: int | None = None,
         audio_window_width: int | None = None,
         audio_window_stride: int | None = None,
-        window_batch_size: int = 1,
+        window_batch_size: int | None = None,
         num_images_per_prompt: int = 1,
         eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -272,8 +272,8 @@ class ImagesThatSoundImprintPipeline(TwoSidesMixin, DiffusionPipeline):
                 windows of the audio side.
             audio_window_stride (`int`, *optional*, checkpoint, defaults to half of the window): Pixels from one window
                 to the next on the audio side.
-            window_batch_size (`int`, defaults to 1): Windows that a model sees at once. More are faster and take more
-                memory.
+            window_batch_size (`int`, *optional*, checkpoint, defaults to 1): Windows that a model sees at once. More
+                are faster and take more memory.
             num_images_per_prompt (`int`, defaults to 1): Samples for each pair.
             eta (`float`, *optional*): Share of fresh noise, 0 to 1, for schedulers that take it (DDIM, arXiv
                 2010.02502, equation 16). The scheduler's default is 0 for DDIM and 0.3 for TCD.

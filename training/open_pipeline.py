@@ -28,6 +28,7 @@ DEFAULT_ARGUMENTS = {
     "height": SQUARE,
     "width": 4 * SQUARE,
     **{f"{side}window_{size}": SQUARE for side in ("", "audio_") for size in ("width", "stride")},
+    "window_batch_size": 4,
     "crop_right": 0,
     "guidance_scale": 7.5,
     "audio_guidance_scale": 7.5,
@@ -55,7 +56,7 @@ def open_pipeline(folder: Path) -> ImagesThatSoundPipeline:
         unet_audio=UNet2DConditionModel.from_pretrained(folder / "unet_audio"),
         vocoder=None,
         **dict.fromkeys(("vae_audio", "text_encoder_audio", "tokenizer_audio")),
-        **dict.fromkeys(("controlnet", "image_encoder", "feature_extractor")),
+        **dict.fromkeys(("controlnet", "audio_controlnet", "image_encoder", "feature_extractor")),
         spectrogram=SPECTROGRAM.to_dict(),
         default_arguments=DEFAULT_ARGUMENTS,
     )

@@ -93,6 +93,7 @@ def test_the_pipeline_sees_squares_one_by_one():
     canvas = pipe.resolve_windows(pipe.resolve_size())
     assert (canvas.height, canvas.width, canvas.columns) == (256, 1024, 1024)
     assert canvas.windows.starts == canvas.audio_windows.starts == [0, 256, 512, 768]
+    assert canvas.windows.batch_size == 4
     assert pipe.mel_spectrogram.num_samples(1024) / pipe.sampling_rate == pytest.approx(10.24)
 
 
