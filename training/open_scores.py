@@ -214,7 +214,7 @@ def overlaid(squares: np.ndarray, pictures: np.ndarray, numbers: np.random.Gener
 def heard_roughly(squares: torch.Tensor) -> torch.Tensor:
     """
     What CLAP hears of squares (N, 256, 256) in 0..1, told from them and not from their sounds: (N, T, M) in dB, up to
-    a gain. Griffin-Lim takes two hundred times as long. Both scales are Slaney's, so that CLAP's filters are triangles
+    a gain. Griffin-Lim takes a hundred times as long. Both scales are Slaney's, so that CLAP's filters are triangles
     over the rows of a canvas.
     """
     power = HEARING.canvas_to_log_mel(squares[:, None]).mul(2).exp()  # (N, 256, 256)
