@@ -322,6 +322,8 @@ class LoraTraining:
         weights = {name: value.cpu() for name, value in get_peft_model_state_dict(self.unet).items()}
         with written(folder / WEIGHTS) as file:
             StableDiffusionPipeline.save_lora_weights(file.parent, weights)
+            # safetensors writes for the owner of a file alone.
+            file.chmod(0o644)
 
     def save_state(self, folder: Path, step: int) -> None:
         from peft import get_peft_model_state_dict
