@@ -149,9 +149,22 @@ def captions_of(settings: dict) -> list[str]:
 def write_audio(path: Path, audio: np.ndarray, sampling_rate: int, settings_text: str = "") -> None:
     """Writes a waveform of shape `(N,)` in -1..1 as a WAV of 24 bits: dark parts are fainter than 16 bits tell."""
     with soundfile.SoundFile(path, "w", sampling_rate, 1, "PCM_24") as file:
-        if settings_text:
-            file.comment = settings_text
         file.write(np.nan_to_num(audio))
+    if settings_text:
+        _append_comment(path, settings_text)
+
+
+def _append_comment(path: Path, text: str) -> None:
+    """Adds a comment to a WAV. libsndfile neither writes nor reads one of more than two kilobytes."""
+    comment = text.encode() + b"\0"
+    comment += b"\0" * (len(comment) % 2)
+    info = b"INFOICMT" + len(comment).to_bytes(4, "little") + comment
+    with open(path, "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.write(b"\0" * (end % 2) + b"LIST" + len(info).to_bytes(4, "little") + info)
+        size = file.tell() - 8
+        file.seek(4)
+        file.write(size.to_bytes(4, "little"))
 
 
 def read_picture(path: str | Path) -> PIL.Image.Image:
@@ -222,7 +235,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.suffix.lower() == ".json":
         return _checked(path, read_json(path))
-    readers = {".png": _read_png_text, ".wav": _read_wav_comment, ".mp4": _read_mp4_comment}
+    readers = {".png": _read_png_text, ".wav": _read_comment, ".mp4": _read_comment}
     if path.suffix.lower() not in readers:
         raise ValueError(f"`{path}` holds no settings: only PNG, WAV and MP4 files and `settings.json` do.")
     try:
@@ -259,14 +272,9 @@ def _read_png_text(path: Path) -> str | None:
     return _open_picture(path, formats=("PNG",)).info.get(SETTINGS_KEY)
 
 
-def _read_wav_comment(path: Path) -> str:
-    with soundfile.SoundFile(path) as file:
-        return file.comment
-
-
-def _read_mp4_comment(path: Path) -> str | None:
+def _read_comment(path: Path) -> str | None:
     # As an open file of one format, for which nothing is fetched that it or its name refers to.
-    with open(path, "rb") as file, av.open(file, format="mp4") as container:
+    with open(path, "rb") as file, av.open(file, format=path.suffix[1:].lower()) as container:
         return container.metadata.get("comment")
 
 

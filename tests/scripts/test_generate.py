@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import wave
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +21,11 @@ import torch
 
 from images_that_sound.pipelines import ImagesThatSoundPipeline, MelSpectrogram
 from images_that_sound.scripts import generate
+from images_that_sound.scripts.common.files import json_text
 from images_that_sound.scripts.common.models import EMBEDDED, load_pipeline
 from images_that_sound.scripts.common.own_files import values_over_time
 from images_that_sound.scripts.common.presets import EMBEDDED_SEEDS, GENERATE_PRESETS, STABLE_DIFFUSION
-from images_that_sound.scripts.common.samples import read_settings
+from images_that_sound.scripts.common.samples import read_settings, write_audio
 from images_that_sound.scripts.common.values import Models
 from training.world import SPECTROGRAM
 
@@ -137,6 +139,17 @@ def test_settings_travel_in_every_file(samples):
     assert MelSpectrogram.from_dict(settings["spectrogram"]) == SPECTROGRAM
     for name in FILES - {"settings.json"}:
         assert read_settings(folder / name) == settings
+
+
+def test_long_settings_travel_in_a_sound_that_others_read(tmp_path):
+    """libsndfile leaves out a comment of more than 2,047 bytes."""
+    audio, settings = np.sin(np.arange(999) / 9).astype(np.float32) / 2, {"prompt": "é" * 9000}
+    write_audio(tmp_path / "a.wav", audio, 16000, json_text(settings))
+    assert read_settings(tmp_path / "a.wav") == settings
+    heard, rate = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    assert rate == 16000 and np.abs(heard - audio).max() < 1e-6
+    with wave.open(str(tmp_path / "a.wav")) as file:
+        assert file.getnframes() == 999 and file.getsampwidth() == 3
 
 
 def test_video_decodes_with_playhead_captions_and_sound(samples):
@@ -339,8 +352,9 @@ def test_arguments_are_those_of_the_call():
         *("generator", "latents", "prompt_embeds", "negative_prompt_embeds"),
         *("audio_prompt_embeds", "negative_audio_prompt_embeds", "output_type", "return_dict"),
         *("callback_on_step_end", "callback_on_step_end_tensor_inputs", "ip_adapter_image_embeds"),
+        *("audio_onsets", "audio_ip_adapter_image_embeds"),
         # Read from files.
-        *("control_image", "ip_adapter_image"),
+        *("control_image", "ip_adapter_image", "audio_control_image", "audio_ip_adapter_image"),
         # For a call in parts.
         *("denoising_start", "denoising_end"),
     }
