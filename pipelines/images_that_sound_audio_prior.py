@@ -357,7 +357,7 @@ def _check_upsampling(config: dict, config_file: str | Path) -> None:
 
 
 def read_tensors(checkpoint_file: str | Path) -> dict[str, Any]:
-    """What a file of plain tensors in dicts holds. Nothing in it is executed; raises `ValueError` for another file."""
+    """Reads a file of plain tensors in dicts. Nothing in it is executed; raises `ValueError` for another file."""
     try:
         checkpoint = torch.load(checkpoint_file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything in the reader

@@ -347,7 +347,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
             Tuple of two [`Guided`]: the image side and the audio side.
         """
         sides = []
-        for request, side, own in zip((image, audio), (self.image_side, self.audio_side), guides or (None, None)):
+        for request, side, guide in zip((image, audio), (self.image_side, self.audio_side), guides or (None, None)):
             embeds, kwargs, guided = (None, None), {}, side.is_guided(request.guidance_scale)
             if not request.is_empty:
                 lora_scale = dict(cross_attention_kwargs or {}).get("scale")
@@ -363,7 +363,7 @@ class AudioSideMixin(SelfContainedSavingMixin):
                     guidance_scale=request.guidance_scale,
                     guidance_rescale=request.guidance_rescale,
                     timestep_cond=self._embed_guidance(side, request.guidance_scale, batch_size),
-                    guides=None if own is None else prepare_guides(own, self, batch_size, guided),
+                    guides=None if guide is None else prepare_guides(guide, self, batch_size, guided),
                     starts=request.columns,
                     unet_kwargs=kwargs,
                     predicts=(is_audio and self.config.get("audio_prediction_type")) or wanted,

@@ -406,7 +406,7 @@ def read_onsets(
         onsets (`list[tuple[float, float]]`, `np.ndarray`, `torch.Tensor`, `PIL.Image.Image` or `str`): Time spans in
             seconds; a waveform of shape `(N,)`, by its envelope; a picture, by the columns in which it shows
             something; or `"picture"` for `seen`.
-        canvas ([`Canvas`]): What is played.
+        canvas ([`Canvas`]): Size of the canvas, and the part of it that is played.
         spectrogram ([`MelSpectrogram`]): Its constants.
         resize_mode (`str`): How a picture comes onto the canvas.
         seen (`torch.Tensor` of shape `(b, C, H, W)`, *optional*): Picture of the call, on the canvas, in 0..1.

@@ -385,9 +385,9 @@ class TwoSidesMixin(
 
     def resolve_window_width(self, width: int | None = None, name: str = "window") -> tuple[int, int]:
         """Pixels of a window that the argument of a call asks for, and of the widest canvas that is seen whole."""
-        width, own = self.resolve_default(f"{name}_width", width), self.default_arguments["width"]
+        width, usual = self.resolve_default(f"{name}_width", width), self.default_arguments["width"]
         # Ten seconds plus the cropped strip exceed the checkpoint's canvas a little. Windows would double the time.
-        return (own, own * 9 // 8) if width is None else (width, width)
+        return (usual, usual * 9 // 8) if width is None else (width, width)
 
     def _check_size(self, height: int, width: int, crop_right: int, folds: int) -> tuple[int, int]:
         height, width = (check_integer(name, each) for name, each in (("height", height), ("width", width)))
